@@ -1,0 +1,118 @@
+# make train, make test: everything from a fresh clone, with Python >= 3.11, a C++20 compiler and make.
+#
+# VENV=path       the virtual environment to use or create       (.venv)
+# TORCH=2.15      the torch to install, or for `make smoke` to try
+# MERAK_CUDA=...  see setup.py
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= 2.15
+JOBS ?= $(shell nproc)
+EXTRAS ?= hf,viz,dev
+
+PY := $(VENV)/bin/python
+CORE := build/core
+CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.h' '*.cu')
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Ranks share the cores of one machine: more threads than one a rank only contend.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help venv build train test test-core test-python lint format sanitize fuzz conformance smoke bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make train        train a small GPT-2 over merak on four ranks of this machine
+train: build
+	$(VENV)/bin/torchrun --nproc-per-node 4 examples/train_language_model.py $(ARGS)
+
+## make test         build, then the core's unit tests, then pytest
+test: build test-core
+	$(PY) -m pytest -m "not slow" tests $(ARGS)
+
+## make venv         the virtual environment with torch, merak (editable) and the tools
+venv: $(VENV)/.merak-installed
+
+$(PY):
+	@tools/need python3-venv $(PYTHON) -c 'import ensurepip'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "merak needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.merak-installed: pyproject.toml | $(PY)
+	@tools/need python3-dev $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
+	$(PY) -m pip install -q "setuptools>=77" wheel ninja numpy "torch==$(TORCH).*"
+	$(PY) -m pip install -q --no-build-isolation -e ".[$(EXTRAS)]"
+	@touch $@
+
+## make build        the extension module, incrementally
+build: venv
+	@$(PY) setup.py -q build_ext --inplace
+
+## make test-core    the plain C++ core's unit tests (GoogleTest)
+test-core: venv $(CORE)/build.ninja
+	@cmake --build $(CORE) -j $(JOBS) --target merak_core_test
+	$(CORE)/merak_core_test --gtest_brief=1
+
+define need_core_tools
+	@tools/need cmake cmake --version
+	@tools/need ninja-build ninja --version
+	@tools/need libgtest-dev test -e /usr/include/gtest/gtest.h -o -e /usr/local/include/gtest/gtest.h
+endef
+
+$(CORE)/build.ninja: CMakeLists.txt
+	$(need_core_tools)
+	@cmake -B $(CORE) -G Ninja >/dev/null
+
+## make lint         ruff, mypy, clang-format, function lengths
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	@tools/need clang-format-14 clang-format-14 --version
+	clang-format-14 --dry-run --Werror $(CXX_FILES)
+	$(PY) -m pytest -q tests/structure
+
+## make format       rewrites the sources as `make lint` wants them
+format: venv
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+	clang-format-14 -i $(CXX_FILES)
+
+## make sanitize     the core's tests under ASan + UBSan, and under TSan
+sanitize: build/asan/build.ninja build/tsan/build.ninja
+	cmake --build build/asan -j $(JOBS) && build/asan/merak_core_test --gtest_brief=1
+	cmake --build build/tsan -j $(JOBS) && build/tsan/merak_core_test --gtest_brief=1
+
+build/asan/build.ninja: CMakeLists.txt
+	$(need_core_tools)
+	cmake -B build/asan -G Ninja -DMERAK_SANITIZE=address,undefined
+
+build/tsan/build.ninja: CMakeLists.txt
+	$(need_core_tools)
+	cmake -B build/tsan -G Ninja -DMERAK_SANITIZE=thread
+
+## make fuzz         every libFuzzer target for SECONDS (60) seconds
+SECONDS ?= 60
+fuzz:
+	@tools/need clang clang++ --version
+	cmake -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DMERAK_FUZZ=ON -DMERAK_SANITIZE=address,undefined
+	cmake --build build/fuzz -j $(JOBS)
+	@set -e; for target in build/fuzz/*_fuzz; do \
+	  corpus=build/fuzz/corpus/$$(basename $$target); mkdir -p $$corpus; \
+	  echo "== $$target"; $$target -max_total_time=$(SECONDS) -print_final_stats=1 $$corpus; done
+
+## make conformance  torch's own backend tests, on merak
+conformance: build
+	$(PY) -m pytest -m "" tests/conformance $(ARGS)
+
+## make smoke        sdist, built in a clean environment with TORCH=x.y.z, and two ranks over it
+smoke: venv
+	$(PY) tests/packaging/clean_install.py --torch $(TORCH) --environment .smoke/$(TORCH)
+
+## make bench        the collectives beside Gloo's, on the test bed (root, iproute2)
+bench: build
+	$(VENV)/bin/merak bench collectives $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info merak/*.so merak/_build_info.py

@@ -1,0 +1,5 @@
+"""`python -m merak` is the command `merak`."""
+
+from merak.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,151 @@
+"""Builds the extension module `merak._C`; everything static is in pyproject.toml.
+
+Switches, read from the environment:
+
+MERAK_CUDA            auto (default), 0 or 1. `auto` builds the CUDA parts when torch was built with CUDA and an nvcc of
+                      the same major version is found. Whether a GPU is present does not matter.
+TORCH_CUDA_ARCH_LIST  GPU architectures, "8.0;9.0" by default.
+MAX_JOBS              compilers at once; ninja's own default is the number of cores plus two.
+
+`python setup.py build_ext --inplace` is the quick incremental build behind `make build`. Objects lie in
+`build/<cpu|cuda>-torch<version>`, so that changing a switch does not compile everything again on the way back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ImportError as error:
+    raise SystemExit(
+        "Building merak needs torch: `pip install torch` first, or leave out --no-build-isolation."
+    ) from error
+
+ROOT = Path(__file__).resolve().parent
+BUILD_INFO = ROOT / "merak" / "_build_info.py"
+ROOMS = ("transport", "collectives", "backend", "bindings")
+CXX_STANDARD = "c++20"
+CXX_FLAGS = [f"-std={CXX_STANDARD}", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
+NVCC_FLAGS = [f"-std={CXX_STANDARD}", "-O2", "--expt-relaxed-constexpr", "-Xcompiler=-fvisibility=hidden,-Wall"]
+TORCH_MINOR = ".".join(torch.__version__.split(".")[:2])
+
+
+def nvcc_major() -> int | None:
+    """Major version of the nvcc that torch would call, or None."""
+    home = cpp_extension.CUDA_HOME
+    nvcc = Path(home, "bin", "nvcc") if home else None
+    if nvcc is None or not nvcc.exists():
+        return None
+    release = re.search(r"release (\d+)\.", subprocess.check_output([nvcc, "--version"], text=True))
+    return int(release.group(1)) if release else None
+
+
+def cuda_wanted() -> bool:
+    """Decides MERAK_CUDA; stops the build when CUDA is demanded but cannot be had."""
+    switch = os.environ.get("MERAK_CUDA", "auto")
+    if switch not in ("auto", "0", "1"):
+        raise SystemExit(f"MERAK_CUDA={switch!r}: expected auto, 0 or 1.")
+    if switch == "0":
+        return False
+    torch_major = int(torch.version.cuda.split(".")[0]) if torch.version.cuda else None
+    found = nvcc_major()
+    if torch_major is not None and torch_major == found:
+        return True
+    if switch == "1":
+        raise SystemExit(
+            f"MERAK_CUDA=1, but torch {torch.__version__} was built for CUDA {torch.version.cuda} and nvcc has major "
+            f"version {found}. Install a matching toolkit and set CUDA_HOME, or build with MERAK_CUDA=0."
+        )
+    return False
+
+
+def make_extension(cuda: bool) -> Extension:
+    patterns = ["*.cpp", "*.cu"] if cuda else ["*.cpp"]
+    folders = [ROOT / "csrc" / room for room in ROOMS]
+    sources = sorted(path for folder in folders for pattern in patterns for path in folder.glob(pattern))
+    headers = sorted(path for folder in folders for path in folder.glob("*.h"))
+    make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
+    extension: Extension = make(
+        "merak._C",
+        [str(path.relative_to(ROOT)) for path in sources],
+        define_macros=[("MERAK_WITH_CUDA", "1")] if cuda else [],
+        depends=[str(path.relative_to(ROOT)) for path in headers],
+    )
+    # As system headers, torch's do not drown our own warnings in theirs.
+    system = [flag for folder in [*extension.include_dirs, *nccl_headers(cuda)] for flag in ("-isystem", folder)]
+    extension.include_dirs = [str(ROOT / "csrc")]
+    extension.extra_compile_args = {"cxx": CXX_FLAGS + system, "nvcc": NVCC_FLAGS + system}
+    extension.extra_link_args = ["-Wl,--as-needed", "-ldl", "-pthread"]
+    return extension
+
+
+def nccl_headers(cuda: bool) -> list[str]:
+    """nccl.h as shipped beside torch. Only the header: the library is the one torch has loaded, found with dlsym."""
+    folder = Path(torch.__file__).resolve().parent.parent / "nvidia" / "nccl" / "include"
+    return [str(folder)] if cuda and folder.is_dir() else []
+
+
+def compiler_name() -> str:
+    command = os.environ.get("CXX", "c++").split()
+    return subprocess.check_output([*command, "--version"], text=True).splitlines()[0]
+
+
+def write_build_info(cuda: bool) -> bool:
+    """Writes merak/_build_info.py; returns whether it changed."""
+    facts = {
+        "torch_version": torch.__version__,
+        "torch_minor": TORCH_MINOR,
+        "cuda": torch.version.cuda if cuda else None,
+        "cuda_arch_list": os.environ.get("TORCH_CUDA_ARCH_LIST") if cuda else None,
+        "compiler": compiler_name(),
+        "cxx_standard": CXX_STANDARD,
+    }
+    kinds = {"cuda": "str | None", "cuda_arch_list": "str | None"}
+    lines = [f"{name}: {kinds.get(name, 'str')} = {value!r}" for name, value in facts.items()]
+    text = "\n".join(['"""How merak._C was built. Written by setup.py."""', "", *lines, ""])
+    if BUILD_INFO.exists() and BUILD_INFO.read_text() == text:
+        return False
+    BUILD_INFO.write_text(text)
+    return True
+
+
+class BuildExtension(cpp_extension.BuildExtension):
+    """torch's build with ninja, its objects kept between builds, editable installs by pip included."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.build_temp = str(ROOT / "build" / f"{'cuda' if CUDA else 'cpu'}-torch{torch.__version__}")
+        # With other switches or another torch the module must be linked anew, however young it is.
+        self.force = write_build_info(CUDA) or self.force
+
+
+class BuildPy(build_py):
+    """Writes _build_info.py before the package's modules are listed and copied."""
+
+    def run(self) -> None:
+        write_build_info(CUDA)
+        super().run()
+
+
+CUDA = cuda_wanted()
+if CUDA:
+    # Without it torch asks the GPUs present, and fails where there is none.
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0")
+
+if sys.version_info < (3, 11):  # noqa: UP036 - run by hand, nothing else checks it
+    raise SystemExit("merak needs Python 3.11 or newer.")
+
+setup(
+    ext_modules=[make_extension(CUDA)],
+    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True), "build_py": BuildPy},
+    install_requires=[f"torch=={TORCH_MINOR}.*", "numpy"],
+)
