@@ -1,0 +1,48 @@
+#pragma once
+// A message in memory: a list of pieces that reads as one run of bytes. A list of tensors thus takes part in a
+// collective as one message without being copied together.
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+namespace merak {
+
+struct Piece {
+  std::byte* data;
+  std::size_t bytes;
+};
+
+// Does not own the memory. Every piece holds whole elements.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(void* data, std::size_t bytes) { append(data, bytes); }
+
+  void append(void* data, std::size_t bytes) {
+    if (bytes == 0) return;
+    pieces_.push_back({static_cast<std::byte*>(data), bytes});
+    ends_.push_back(size() + bytes);
+  }
+
+  std::size_t size() const { return ends_.empty() ? 0 : ends_.back(); }
+
+  // Calls visit(data, bytes) for each run of memory that bytes [offset, offset + bytes) cover, in order.
+  // Needs offset + bytes <= size().
+  template <class Visit>
+  void for_each_run(std::size_t offset, std::size_t bytes, Visit visit) const {
+    std::size_t i = std::upper_bound(ends_.begin(), ends_.end(), offset) - ends_.begin();
+    while (bytes > 0) {
+      const std::size_t into = offset - (ends_[i] - pieces_[i].bytes);
+      const std::size_t run = std::min(bytes, pieces_[i].bytes - into);
+      visit(pieces_[i].data + into, run);
+      offset += run, bytes -= run, ++i;
+    }
+  }
+
+ private:
+  std::vector<Piece> pieces_;
+  std::vector<std::size_t> ends_;  // ends_[i]: where piece i ends in the message
+};
+
+}  // namespace merak

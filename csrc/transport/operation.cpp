@@ -1,0 +1,81 @@
+#include "transport/operation.h"
+
+#include <deque>
+#include <thread>
+#include <utility>
+
+namespace merak {
+
+struct CallbackThreads::State {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<std::function<void()>> queue;
+  bool stopping = false;
+  std::vector<std::thread> threads;
+
+  void run() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      changed.wait(lock, [this] { return stopping || !queue.empty(); });
+      if (queue.empty()) return;
+      std::function<void()> callback = std::move(queue.front());
+      queue.pop_front();
+      lock.unlock();
+      callback();
+      callback = nullptr;  // what it holds is released without the lock
+      lock.lock();
+    }
+  }
+};
+
+CallbackThreads::CallbackThreads(int threads) : state_(std::make_unique<State>()) {
+  for (int i = 0; i < threads; ++i) state_->threads.emplace_back([state = state_.get()] { state->run(); });
+}
+
+CallbackThreads::~CallbackThreads() {
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+  }
+  state_->changed.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+void CallbackThreads::post(std::function<void()> callback) {
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->queue.push_back(std::move(callback));
+  }
+  state_->changed.notify_one();
+}
+
+bool Operation::wait_until(Clock::time_point until) {
+  if (done()) return true;
+  std::unique_lock lock(mutex_);
+  return changed_.wait_until(lock, until, [this] { return done(); });
+}
+
+void Operation::on_done(std::function<void()> callback) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!done()) {
+      waiting_.push_back(std::move(callback));
+      return;
+    }
+  }
+  callbacks_.post(std::move(callback));
+}
+
+void Operation::finish(std::exception_ptr error) {
+  std::vector<std::function<void()>> callbacks;
+  {
+    std::lock_guard lock(mutex_);
+    error_ = std::move(error);
+    done_.store(true, std::memory_order_release);
+    callbacks.swap(waiting_);
+  }
+  changed_.notify_all();
+  for (auto& callback : callbacks) callbacks_.post(std::move(callback));
+}
+
+}  // namespace merak

@@ -1,0 +1,89 @@
+#pragma once
+// One operation in flight, as its starter sees it: something to wait for, with an outcome. And what starts it.
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "transport/buffer.h"
+#include "transport/prepared_program.h"
+#include "transport/signature.h"
+
+namespace merak {
+
+using Clock = std::chrono::steady_clock;
+
+// The arithmetic of kReduce steps, on elements of one type. A program without kReduce steps needs none.
+struct Reducer {
+  std::size_t element_bytes = 1;
+  void (*combine)(std::byte* at, const std::byte* from, std::size_t count) = nullptr;  // at = at (op) from
+  void (*divide)(std::byte* at, std::size_t count, int divisor) = nullptr;  // after the last operand, for an average
+  int divisor = 1;
+};
+
+struct Request {
+  Signature signature;
+  std::shared_ptr<const PreparedProgram> program;
+  Buffer input, output;
+  Reducer reducer;
+  int priority = 0;  // of ready sends, those of the operation with the highest priority go first
+  Clock::duration timeout = std::chrono::minutes(30);
+  std::shared_ptr<void> keep_alive;  // what owns the memory; released after the operation, never on the engine's thread
+};
+
+// Runs functions on threads of its own, so that no user's callback runs on the engine's thread or under its lock.
+class CallbackThreads {
+ public:
+  explicit CallbackThreads(int threads);
+  ~CallbackThreads();  // runs what is queued, then joins
+  CallbackThreads(const CallbackThreads&) = delete;
+
+  void post(std::function<void()> callback);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Thread-safe.
+class Operation {
+ public:
+  Operation(CallbackThreads& callbacks, Clock::duration timeout) : callbacks_(callbacks), timeout_(timeout) {}
+
+  bool done() const { return done_.load(std::memory_order_acquire); }
+
+  // Blocks until the operation is done, or until `until`; returns whether it is done.
+  bool wait_until(Clock::time_point until);
+
+  // Null while it runs and when it succeeded.
+  std::exception_ptr error() const { return done() ? error_ : nullptr; }
+
+  // Calls `callback` on a callback thread once the operation is done (soon, when it is done already).
+  void on_done(std::function<void()> callback);
+
+  // The rank that a received point-to-point message came from; -1 before it is known.
+  int source() const { return source_.load(std::memory_order_acquire); }
+
+  Clock::duration timeout() const { return timeout_; }
+
+  // For the engine.
+  void finish(std::exception_ptr error);
+  void set_source(int rank) { source_.store(rank, std::memory_order_release); }
+
+ private:
+  CallbackThreads& callbacks_;
+  const Clock::duration timeout_;
+  std::atomic<bool> done_{false};
+  std::atomic<int> source_{-1};
+  std::exception_ptr error_;  // written once, before done_
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::function<void()>> waiting_;  // callbacks
+};
+
+}  // namespace merak

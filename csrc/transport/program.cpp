@@ -1,0 +1,37 @@
+#include "transport/program.h"
+
+#include <utility>
+
+namespace merak {
+namespace {
+
+std::uint32_t append(Program& program, Step step) {
+  program.steps.push_back(std::move(step));
+  return static_cast<std::uint32_t>(program.steps.size() - 1);
+}
+
+}  // namespace
+
+std::uint32_t Program::send(int peer, Place at, std::size_t bytes, std::vector<std::uint32_t> after) {
+  return append(*this, {StepKind::kSend, peer, at, {}, bytes, std::move(after)});
+}
+
+std::uint32_t Program::receive(int peer, Place at, std::size_t bytes, std::vector<std::uint32_t> after) {
+  return append(*this, {StepKind::kReceive, peer, at, {}, bytes, std::move(after)});
+}
+
+std::uint32_t Program::reduce(Place at, Place from, std::size_t bytes, std::vector<std::uint32_t> after,
+                              bool completes) {
+  return append(*this, {StepKind::kReduce, -1, at, from, bytes, std::move(after), completes});
+}
+
+std::uint32_t Program::copy(Place at, Place from, std::size_t bytes, std::vector<std::uint32_t> after) {
+  return append(*this, {StepKind::kCopy, -1, at, from, bytes, std::move(after)});
+}
+
+int Program::add_scratch(std::size_t bytes) {
+  scratch.push_back(bytes);
+  return kScratch + static_cast<int>(scratch.size()) - 1;
+}
+
+}  // namespace merak

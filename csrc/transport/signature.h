@@ -1,0 +1,64 @@
+#pragma once
+// What all ranks of a group must agree on when they start the same operation: carried by every frame, compared on
+// arrival, and named in every error.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace merak {
+
+enum class OperationKind : std::uint8_t {
+  kBroadcast = 1,
+  kReduce,
+  kAllReduce,
+  kAllGather,
+  kReduceScatter,
+  kAllToAll,
+  kScatter,
+  kGather,
+  kBarrier,
+  kSend,  // point to point: the sender's send and the receiver's receive
+};
+inline constexpr int kOperationKinds = 11;  // one above the last
+
+enum class DType : std::uint8_t {
+  kNone = 0,  // no data (barrier)
+  kBool,
+  kUInt8,
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+  kComplex64,
+  kComplex128,
+  kBytes,  // moved, never reduced: element types without arithmetic of ours
+};
+inline constexpr int kDTypes = 14;
+
+enum class Reduction : std::uint8_t { kNone = 0, kSum, kAverage, kProduct, kMin, kMax, kBitAnd, kBitOr, kBitXor };
+inline constexpr int kReductions = 9;
+
+const char* name(OperationKind kind);
+const char* name(DType dtype);
+const char* name(Reduction reduction);
+std::size_t element_bytes(DType dtype);  // kNone and kBytes: 1
+
+struct Signature {
+  OperationKind kind = OperationKind::kBarrier;
+  DType dtype = DType::kNone;
+  Reduction reduction = Reduction::kNone;
+  std::int32_t root = -1;   // -1: the operation has none
+  std::uint64_t bytes = 0;  // what every rank must state alike; 0 where ranks may differ (uneven all_to_all, receives)
+
+  bool operator==(const Signature&) const = default;
+};
+
+// For people: "all_reduce(float32, sum, 4096 bytes)", "broadcast(int64, 8 bytes, root 2)".
+std::string describe(const Signature& signature);
+
+}  // namespace merak
