@@ -1,0 +1,57 @@
+"""The text: CPython's own language reference, which every Python carries as `pydoc_data.topics`.
+
+The topics quote each other at length (`try` stands whole inside `compound`), so each paragraph is kept where it first
+appears and dropped afterwards. Otherwise the validation loss would measure sentences that the model was trained on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .options import UsageError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to train on and texts held out, no paragraph of which is the same."""
+
+    train: list[str]
+    validation: list[str]
+
+
+def load_corpus(holdout: int) -> Corpus:
+    """Python's topics in the order of their names; every `holdout`-th is held out.
+
+    Raises:
+        UsageError: this Python was packaged without `pydoc_data`.
+    """
+    try:
+        topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
+    except ModuleNotFoundError as error:
+        raise UsageError("This Python lacks the module pydoc_data; install its full standard library.") from error
+    return split(drop_repeats(topics), holdout)
+
+
+def drop_repeats(topics: Mapping[str, str]) -> list[str]:
+    """The topics by name, without the paragraphs (compared up to white space) that stand in an earlier one."""
+    seen: set[str] = set()
+    texts = []
+    for name in sorted(topics):
+        fresh = []
+        for paragraph in topics[name].split("\n\n"):
+            key = " ".join(paragraph.split())
+            if key and key not in seen:
+                seen.add(key)
+                fresh.append(paragraph)
+        texts.append("\n\n".join(fresh))
+    return [text for text in texts if text]
+
+
+def split(texts: list[str], holdout: int) -> Corpus:
+    """Holds out the texts at places holdout, 2 holdout, ... (counted from 1)."""
+    return Corpus(
+        train=[text for place, text in enumerate(texts, start=1) if place % holdout],
+        validation=texts[holdout - 1 :: holdout],
+    )
