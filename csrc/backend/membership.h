@@ -1,0 +1,58 @@
+#pragma once
+// One rank's membership in one group, as the backend holds it: opened when it is first needed, closed once, however
+// often and from wherever that is asked.
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "transport/engine.h"
+#include "transport/fork.h"
+
+namespace merak {
+
+// Thread-safe. In a forked child it is inert: operations are refused, and closing does nothing, for the connections
+// and the engine's thread are the parent's.
+class Membership : public std::enable_shared_from_this<Membership> {
+ public:
+  using MakeTransport = std::function<std::unique_ptr<Transport>()>;
+
+  // Of a group of one rank no transport is ever made.
+  static std::shared_ptr<Membership> create(GroupIdentity identity, MakeTransport make_transport);
+  ~Membership();  // closes, and lingers a little
+  Membership(const Membership&) = delete;
+
+  const GroupIdentity& identity() const { return identity_; }
+
+  // Opens the group at the first call; calls after close() and abort() throw NetworkError, those in a forked child too.
+  std::shared_ptr<Group> group();
+
+  // Throws NetworkError in a forked child.
+  void check_same_process() const;
+
+  // Fails what is in flight on all ranks, with that reason.
+  void abort(const std::string& reason);
+
+  // Leaves the group; gives what was sent at most `linger` to reach the peers.
+  void close(Clock::duration linger);
+
+  // Why the group does not work any more; null while it does.
+  std::exception_ptr failure() const;
+
+  // Closes every membership of the process, for its exit; all together take at most `linger`.
+  static void close_all(Clock::duration linger);
+
+ private:
+  Membership(GroupIdentity identity, MakeTransport make_transport);
+  bool forked() const;
+
+  const GroupIdentity identity_;
+  const std::uint64_t generation_ = fork_generation();
+  MakeTransport make_transport_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<Group> group_;
+  std::string ended_;  // why it can be used no more; empty while it can
+};
+
+}  // namespace merak
