@@ -1,0 +1,1 @@
+"""Benchmarks of merak: one folder a claim, the formula beside the number."""

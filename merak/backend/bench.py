@@ -1,0 +1,50 @@
+"""`merak bench`: runs a benchmark of the checkout. The benchmarks are no part of the installed package."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = {"collectives": "every collective over merak and Gloo on emulated hosts, against the wires' lower bound"}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `bench`, with one subcommand a benchmark. Without a checkout these take any options and say what to do."""
+    bench = subparsers.add_parser("bench", help="measure the collectives beside Gloo's")
+    benchmarks = bench.add_subparsers(metavar="benchmark", required=True)
+    checkout = find_checkout()
+    for name, description in BENCHMARKS.items():
+        if checkout is None:
+            benchmarks.add_parser(name, help=description, add_help=False, prefix_chars="\0").set_defaults(run=_explain)
+            benchmarks.choices[name].add_argument("options", nargs="*")
+        else:
+            command = _import(f"benchmarks.{name}.command", checkout)
+            parser = benchmarks.add_parser(name, help=description, description=description)
+            command.add_arguments(parser)
+            parser.set_defaults(run=command.run)
+
+
+def find_checkout() -> Path | None:
+    """The root of the checkout that merak runs from, or that the working directory is; None if there is none."""
+    for root in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (root / "benchmarks" / "testbed" / "topology.py").is_file():
+            return root
+    return None
+
+
+def _import(module: str, checkout: Path) -> Any:
+    if str(checkout) not in sys.path:
+        sys.path.insert(0, str(checkout))
+    return importlib.import_module(module)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    print(
+        "merak bench: the benchmarks are in merak's repository, not in the installed package. "
+        "Run this command from the root of a checkout.",
+        file=sys.stderr,
+    )
+    return 1
