@@ -13,11 +13,13 @@ EXTRAS ?= hf,viz,dev
 PY := $(VENV)/bin/python
 CORE := build/core
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard '*.cpp' '*.h' '*.cu')
+# cmake, ninja and clang-format come with the environment.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Ranks share the cores of one machine: more threads than one a rank only contend.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help venv build train test test-core test-python lint format sanitize fuzz conformance smoke bench docs clean
+.PHONY: help venv build builds train test test-core lint format sanitize fuzz conformance smoke bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,52 +51,57 @@ $(VENV)/.merak-installed: pyproject.toml | $(PY)
 build: venv
 	@$(PY) setup.py -q build_ext --inplace
 
+## make builds       both kinds of build, without CUDA and (where nvcc is found) with it: compile, link, import
+builds: build
+	@MERAK_CUDA=0 $(PY) setup.py -q build --build-lib build/without-cuda
+	@cd build/without-cuda && $(abspath $(PY)) -c "import merak._C; from merak import _build_info as b; assert b.cuda is None"
+	@MERAK_CUDA=$(if $(shell command -v $${CUDA_HOME:+$$CUDA_HOME/bin/}nvcc),1,0) $(PY) setup.py -q build_ext --inplace
+	@$(PY) -c "import merak._C; from merak import _build_info as b; print('built without CUDA and with CUDA', b.cuda)"
+
 ## make test-core    the plain C++ core's unit tests (GoogleTest)
-test-core: venv $(CORE)/build.ninja
+test-core: $(CORE)/build.ninja
 	@cmake --build $(CORE) -j $(JOBS) --target merak_core_test
 	$(CORE)/merak_core_test --gtest_brief=1
 
-define need_core_tools
-	@tools/need cmake cmake --version
-	@tools/need ninja-build ninja --version
-	@tools/need libgtest-dev test -e /usr/include/gtest/gtest.h -o -e /usr/local/include/gtest/gtest.h
-endef
+$(CORE)/build.ninja: CMakeLists.txt | venv
+	$(configure)
 
-$(CORE)/build.ninja: CMakeLists.txt
-	$(need_core_tools)
-	@cmake -B $(CORE) -G Ninja >/dev/null
+# Sets up the build in the target's folder; $(1) are more definitions.
+define configure
+	@tools/need libgtest-dev test -e /usr/include/gtest/gtest.h -o -e /usr/local/include/gtest/gtest.h
+	@cmake -B $(@D) -G Ninja $(1) >/dev/null
+endef
 
 ## make lint         ruff, mypy, clang-format, function lengths
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	@tools/need clang-format-14 clang-format-14 --version
-	clang-format-14 --dry-run --Werror $(CXX_FILES)
+	clang-format --dry-run --Werror $(CXX_FILES)
 	$(PY) -m pytest -q tests/structure
 
 ## make format       rewrites the sources as `make lint` wants them
 format: venv
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
-	clang-format-14 -i $(CXX_FILES)
+	clang-format -i $(CXX_FILES)
 
 ## make sanitize     the core's tests under ASan + UBSan, and under TSan
 sanitize: build/asan/build.ninja build/tsan/build.ninja
 	cmake --build build/asan -j $(JOBS) && build/asan/merak_core_test --gtest_brief=1
 	cmake --build build/tsan -j $(JOBS) && build/tsan/merak_core_test --gtest_brief=1
 
-build/asan/build.ninja: CMakeLists.txt
-	$(need_core_tools)
-	cmake -B build/asan -G Ninja -DMERAK_SANITIZE=address,undefined
+build/asan/build.ninja: CMakeLists.txt | venv
+	$(call configure,-DMERAK_SANITIZE=address$(comma)undefined)
 
-build/tsan/build.ninja: CMakeLists.txt
-	$(need_core_tools)
-	cmake -B build/tsan -G Ninja -DMERAK_SANITIZE=thread
+build/tsan/build.ninja: CMakeLists.txt | venv
+	$(call configure,-DMERAK_SANITIZE=thread)
+
+comma := ,
 
 ## make fuzz         every libFuzzer target for SECONDS (60) seconds
 SECONDS ?= 60
-fuzz:
+fuzz: venv
 	@tools/need clang clang++ --version
 	cmake -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DMERAK_FUZZ=ON -DMERAK_SANITIZE=address,undefined
 	cmake --build build/fuzz -j $(JOBS)
