@@ -1,0 +1,1 @@
+"""PyTorch's own backend tests, run on merak and on Gloo."""
