@@ -13,6 +13,7 @@ MAX_JOBS              compilers at once; ninja's own default is the number of co
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -22,6 +23,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
+# torch warns that there is no GPU, which is no matter here, and of another CUDA minor version, which is allowed.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 try:
     import torch
     from torch.utils import cpp_extension

@@ -13,12 +13,10 @@ TEXT_SUFFIXES = {"", ".cpp", ".cu", ".h", ".in", ".json", ".md", ".py", ".pyi", 
 
 def files(*folders: str, suffixes: set[str] = TEXT_SUFFIXES) -> Iterator[Path]:
     """Text files below the given folders; without any, all of the project's and those at its top."""
+    paths = [path for folder in folders or FOLDERS for path in sorted((ROOT / folder).rglob("*"))]
     if not folders:
-        yield from (path for path in sorted(ROOT.iterdir()) if path.is_file() and path.suffix in suffixes)
-    for folder in folders or FOLDERS:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and path.suffix in suffixes and "__pycache__" not in path.parts:
-                yield path
+        paths += sorted(ROOT.iterdir())
+    return (p for p in paths if p.suffix in suffixes and p.is_file() and "__pycache__" not in p.parts)
 
 
 def matches(pattern: str, paths: Iterator[Path]) -> list[str]:
