@@ -40,13 +40,13 @@ inline constexpr std::size_t kLongestReason = 4096;
 
 struct Frame {
   FrameKind kind = FrameKind::kGoodbye;
-  bool eager = false;            // data: sent without a grant
-  OperationId id;
-  Signature signature;
-  std::uint32_t message = 0;     // data: its index among this operation's messages to this peer; grant: how many may come
-  std::uint32_t payload = 0;     // bytes that follow the header
+  bool eager = false;  // data: sent without a grant
+  OperationId id = {};
+  Signature signature = {};
+  std::uint32_t message = 0;  // data: its index among this operation's messages to this peer; grant: how many may come
+  std::uint32_t payload = 0;  // bytes that follow the header
   std::uint64_t message_bytes = 0;  // data, announce: of the whole message; grant: of all messages; credit: bytes
-  std::uint64_t offset = 0;      // data: where in its message the payload lies
+  std::uint64_t offset = 0;         // data: where in its message the payload lies
 
   bool operator==(const Frame&) const = default;
 };

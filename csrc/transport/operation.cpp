@@ -4,6 +4,8 @@
 #include <thread>
 #include <utility>
 
+#include "transport/thread.h"
+
 namespace merak {
 
 struct CallbackThreads::State {
@@ -29,7 +31,8 @@ struct CallbackThreads::State {
 };
 
 CallbackThreads::CallbackThreads(int threads) : state_(std::make_unique<State>()) {
-  for (int i = 0; i < threads; ++i) state_->threads.emplace_back([state = state_.get()] { state->run(); });
+  for (int i = 0; i < threads; ++i)
+    state_->threads.push_back(start_thread("merak-callbacks", [state = state_.get()] { state->run(); }));
 }
 
 CallbackThreads::~CallbackThreads() {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "transport/buffer.h"
@@ -53,7 +54,8 @@ class CallbackThreads {
 // Thread-safe.
 class Operation {
  public:
-  Operation(CallbackThreads& callbacks, Clock::duration timeout) : callbacks_(callbacks), timeout_(timeout) {}
+  Operation(CallbackThreads& callbacks, Clock::duration timeout, std::shared_ptr<void> keep_alive)
+      : callbacks_(callbacks), timeout_(timeout), keep_alive_(std::move(keep_alive)) {}
 
   bool done() const { return done_.load(std::memory_order_acquire); }
 
@@ -78,6 +80,7 @@ class Operation {
  private:
   CallbackThreads& callbacks_;
   const Clock::duration timeout_;
+  const std::shared_ptr<void> keep_alive_;
   std::atomic<bool> done_{false};
   std::atomic<int> source_{-1};
   std::exception_ptr error_;  // written once, before done_

@@ -1,0 +1,190 @@
+// How a group fails, and what is said about it: on this rank to whoever waits, and to the peers.
+
+#include <utility>
+
+#include "transport/group.h"
+
+namespace merak {
+namespace {
+
+std::string rank_name(int rank) { return "rank " + std::to_string(rank); }
+
+std::string id_name(const OperationId& id) {
+  return id.point_to_point ? "message #" + std::to_string(id.sequence) + " of tag " + std::to_string(id.tag)
+                           : "collective #" + std::to_string(id.sequence);
+}
+
+}  // namespace
+
+// Disagreement --------------------------------------------------------------------------------------------------------
+
+void Group::disagree(int peer, const Frame& frame, const std::string& here) const {
+  throw MismatchError(rank_name(peer) + " and " + rank_name(identity_.rank) + " disagree about " + id_name(frame.id) +
+                      " of group " + identity_.name + ": " + rank_name(peer) + " runs " +
+                      merak::describe(frame.signature) + ", " + rank_name(identity_.rank) + " " + here +
+                      ". All ranks must start the same operations in the same order, with the same sizes and dtypes");
+}
+
+void Group::check_agreement(int peer, const Frame& frame, const ActiveOperation& operation) const {
+  if (frame.signature == operation.request.signature) return;
+  disagree(peer, frame, "runs " + merak::describe(operation.request.signature));
+}
+
+// For a frame that no operation here awaits: it must belong to one that has not started yet.
+void Group::check_not_past(int peer, const Frame& frame) const {
+  if (frame.id.point_to_point) {
+    const auto& counters = peers_[peer].next_receive;
+    const auto next = counters.find(frame.id.tag);
+    if (next != counters.end() && frame.id.sequence < next->second && frame.kind != FrameKind::kGrant)
+      disagree(peer, frame, "has received it already");
+    return;
+  }
+  if (frame.id.sequence >= collectives_started()) return;
+  const auto active = collectives_.find(frame.id.sequence);
+  if (active == collectives_.end()) disagree(peer, frame, "has completed it, and expected nothing of the kind");
+  disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
+}
+
+// Peers that go -------------------------------------------------------------------------------------------------------
+
+void Group::check_reachable(const Peer& peer, int rank) const {
+  if (peer.left) throw NetworkError(rank_name(rank) + " has left the group (destroy_process_group, or its exit)");
+  if (!peer.unreachable.empty()) throw NetworkError(rank_name(rank) + " cannot be reached: " + peer.unreachable);
+}
+
+// Operations here need something more of the peer.
+bool Group::owes(const Peer& peer) const {
+  if (!peer.outgoing.empty()) return true;
+  for (const auto& [id, incoming] : peer.incoming) {
+    const auto early = peer.early.find(id);
+    const std::size_t here = early == peer.early.end() ? 0 : early->second.messages.size();
+    if (incoming.left > here) return true;
+  }
+  return false;
+}
+
+void Group::on_goodbye(int from) {
+  peers_[from].left = true;
+  if (owes(peers_[from])) check_reachable(peers_[from], from);
+}
+
+void Group::link_failed(int peer, const std::string& why) {
+  peers_[peer].unreachable = why;
+  guard(-1, [&] {
+    if (owes(peers_[peer])) check_reachable(peers_[peer], peer);
+  });
+}
+
+// Failure -------------------------------------------------------------------------------------------------------------
+
+void Group::guard(int peer, const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const LinkClosed& closed) {
+    if (peers_[peer].left && !owes(peers_[peer])) {
+      peers_[peer].channel.drop();
+      return;
+    }
+    fail(Failure::kNetwork, rank_name(identity_.rank) + " lost its connection to " + rank_name(peer) + " (" +
+                                closed.what() + "): the process of " + rank_name(peer) +
+                                " has ended, was killed, or its host cannot be reached");
+  } catch (const TimeoutError& error) {
+    fail(Failure::kTimeout, error.what());
+  } catch (const NetworkError& error) {
+    fail(Failure::kNetwork, error.what());
+  } catch (const std::exception& error) {
+    fail(Failure::kMismatch, error.what());
+  }
+}
+
+void Group::fail(Failure kind, const std::string& reason) {
+  if (failure_) return;
+  const std::string words = reason.substr(0, kLongestReason);
+  Frame last = {.kind = FrameKind::kAbort, .message = static_cast<std::uint32_t>(kind)};
+  last.payload = static_cast<std::uint32_t>(words.size());
+  end(kind, words, last, words);
+}
+
+void Group::leave() {
+  if (failure_) return;
+  end(Failure::kNetwork, "the group was destroyed on this rank (destroy_process_group); make a new one to go on",
+      {.kind = FrameKind::kGoodbye}, "");
+}
+
+void Group::end(Failure kind, const std::string& reason, const Frame& last, const std::string& last_words) {
+  failure_kind_ = kind, failure_reason_ = reason;
+  failure_ = as_exception("group " + identity_.name + ", " + who() + ": " + reason);
+  last_frame_ = last, last_words_ = last_words;
+  say_farewell();
+  local_.clear(), any_source_.clear();
+  while (!active_.empty()) {
+    ActiveOperation& operation = *active_.begin()->first;
+    finish(operation, error_of(operation));
+  }
+}
+
+// Gives up all links, each with our last word. A channel's memory is the operations': they end after it.
+void Group::say_farewell() {
+  for (Peer& peer : peers_) {
+    peer.incoming.clear(), peer.outgoing.clear(), peer.early.clear(), peer.early_grants.clear();
+    if (!peer.channel.link()) continue;
+    std::string bytes;
+    auto link = peer.channel.release(last_frame_, last_words_, bytes);
+    farewell_(std::move(link), std::move(bytes));
+  }
+}
+
+Clock::time_point Group::next_deadline() const {
+  return deadlines_.empty() ? Clock::time_point::max() : deadlines_.begin()->first;
+}
+
+void Group::expire(Clock::time_point now) {
+  if (next_deadline() > now) return;
+  const ActiveOperation& late = *deadlines_.begin()->second;
+  const double seconds = std::chrono::duration<double>(late.request.timeout).count();
+  fail(Failure::kTimeout, describe(late) + " did not complete within its timeout of " + std::to_string(seconds) +
+                              " s on " + rank_name(identity_.rank) + waits_for(late));
+}
+
+// Words ---------------------------------------------------------------------------------------------------------------
+
+std::exception_ptr Group::as_exception(const std::string& text) const {
+  switch (failure_kind_) {
+    case Failure::kTimeout:
+      return std::make_exception_ptr(TimeoutError(text));
+    case Failure::kMismatch:
+      return std::make_exception_ptr(MismatchError(text));
+    case Failure::kNetwork:
+      break;
+  }
+  return std::make_exception_ptr(NetworkError(text));
+}
+
+std::exception_ptr Group::error_of(const ActiveOperation& operation) const {
+  return as_exception(describe(operation) + " failed in group " + identity_.name + ", " + who() + ": " +
+                      failure_reason_);
+}
+
+std::string Group::describe(const ActiveOperation& operation) const {
+  return merak::describe(operation.request.signature) + " (" + id_name(operation.id) + ")";
+}
+
+std::string Group::who() const { return rank_name(identity_.rank) + " of " + std::to_string(identity_.size); }
+
+std::string Group::waits_for(const ActiveOperation& operation) const {
+  std::string text;
+  for (int rank = 0; rank < identity_.size; ++rank) {
+    const Peer& peer = peers_[rank];
+    std::string what;
+    if (peer.incoming.contains(operation.id))
+      what = "data from ";
+    else if (peer.outgoing.contains(operation.id))
+      what = "sending to ";
+    if (what.empty()) continue;
+    text += (text.empty() ? ": it waits for " : ", ") + what + rank_name(rank);
+    if (!peer.channel.link()) text += " (never connected: has it started this group?)";
+  }
+  return text.empty() ? ": no other rank has sent anything" : text;
+}
+
+}  // namespace merak
