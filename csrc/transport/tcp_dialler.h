@@ -1,0 +1,42 @@
+#pragma once
+// Connects one rank to its peers: looks up each one's address, then dials it, all of them at once, on a thread that
+// lives while there is something to connect.
+
+#include <chrono>
+#include <functional>
+
+#include "transport/descriptor.h"
+#include "transport/fork.h"
+#include "transport/hello.h"
+#include "transport/rendezvous.h"
+#include "transport/socket_address.h"
+
+namespace merak {
+
+// Thread-safe.
+class TcpDialler {
+ public:
+  // Called on the dialling thread, once per peer, with the connection or with why there is none.
+  using OnDialled = std::function<void(int peer, Descriptor socket, const std::string& error)>;
+
+  struct Identity {
+    Token token;
+    int rank;
+    SocketAddress address;  // where this rank listens
+  };
+
+  // `timeout`: how long to try to reach a peer from the moment its address is known. Until then it waits without
+  // limit: a peer may be busy elsewhere, and operations have deadlines of their own.
+  TcpDialler(Identity identity, Rendezvous& rendezvous, std::chrono::milliseconds timeout, OnDialled on_dialled);
+
+  // Gives up what is under way. No call of on_dialled is under way or follows.
+  ~TcpDialler();
+
+  void dial(int peer);
+
+ private:
+  struct State;
+  ProcessPtr<State> state_;
+};
+
+}  // namespace merak
