@@ -1,6 +1,10 @@
 #pragma once
 // What time costs: the constants of every formula in this room.
 
+#include <cstddef>
+
+#include "collectives/topology.h"
+
 namespace merak {
 
 struct Costs {
@@ -16,5 +20,28 @@ struct Costs {
 
   bool operator==(const Costs&) const = default;
 };
+
+// The link that one rank's messages take, with the letters of the formulas.
+struct LinkCosts {
+  double latency_s;                // a
+  double seconds_per_byte;         // b
+  double per_message_s;            // m
+  double reduce_seconds_per_byte;  // g
+
+  // From the start of a send to the end of the receive: a + 2m + bytes * b.
+  double message_s(std::size_t bytes) const {
+    return latency_s + 2 * per_message_s + static_cast<double>(bytes) * seconds_per_byte;
+  }
+  double reduce_s(std::size_t bytes) const { return static_cast<double>(bytes) * reduce_seconds_per_byte; }
+};
+
+LinkCosts inside_link(const Costs& costs);
+LinkCosts between_link(const Costs& costs);
+
+// The slowest link of a chain or ring in host-major order: each host's link carries one rank's messages.
+LinkCosts chain_link(const Topology& topology, const Costs& costs);
+
+// The link where every rank sends alike to all others: those of one host share what crosses its link.
+LinkCosts shared_link(const Topology& topology, const Costs& costs);
 
 }  // namespace merak

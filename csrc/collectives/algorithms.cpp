@@ -1,0 +1,167 @@
+#include "collectives/algorithms.h"
+
+#include <numeric>
+
+#include "collectives/cut.h"
+#include "collectives/direct_all_gather.h"
+#include "collectives/direct_all_reduce.h"
+#include "collectives/direct_gather.h"
+#include "collectives/direct_reduce_scatter.h"
+#include "collectives/direct_scatter.h"
+#include "collectives/dissemination_barrier.h"
+#include "collectives/doubling_all_reduce.h"
+#include "collectives/pairwise_all_to_all.h"
+#include "collectives/ring_all_gather.h"
+#include "collectives/ring_all_reduce.h"
+#include "collectives/tree_broadcast.h"
+#include "collectives/tree_reduce.h"
+
+namespace merak {
+namespace {
+
+using Shape = CollectiveShape;
+
+// Above this size an algorithm that handles messages whole would keep the engine's thread from all else.
+bool is_small(const Shape& shape, const Topology&) { return shape.bytes <= kLargestStep; }
+bool always(const Shape&, const Topology&) { return true; }
+
+// -- broadcast
+
+double tree_broadcast_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return tree_broadcast_seconds(topology, shape.bytes, costs);
+}
+Program tree_broadcast_program(const Task& task, const Costs&) {
+  return tree_broadcast(task.topology, task.shape.root, task.rank, task.shape.bytes);
+}
+
+// -- reduce
+
+double tree_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return tree_reduce_seconds(topology, shape.bytes, costs);
+}
+Program tree_reduce_program(const Task& task, const Costs&) {
+  return tree_reduce(task.topology, task.shape.root, task.rank, task.shape.bytes, task.shape.in_place);
+}
+
+// -- all_reduce
+
+double doubling_all_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return doubling_all_reduce_seconds(topology, shape.bytes, costs);
+}
+Program doubling_all_reduce_program(const Task& task, const Costs&) {
+  const std::vector<int> order = host_major_order(task.topology);
+  return doubling_all_reduce(order, position_in(order, task.rank), task.shape.bytes);
+}
+
+double direct_all_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return direct_all_reduce_seconds(topology, shape.bytes, costs);
+}
+Program direct_all_reduce_program(const Task& task, const Costs&) {
+  return direct_all_reduce(task.rank, task.topology.size(), task.shape.bytes, task.shape.element_bytes);
+}
+
+double ring_all_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return ring_all_reduce_seconds(topology, shape.bytes, costs);
+}
+Program ring_all_reduce_program(const Task& task, const Costs&) {
+  const auto& [shape, rank, topology] = task;
+  const std::vector<int> order = host_major_order(topology);
+  const std::size_t shard_bytes = shard_of(shape.bytes, shape.element_bytes, topology.size(), 0).bytes;
+  return ring_all_reduce({order, position_in(order, rank)}, shape.bytes, shape.element_bytes,
+                         ring_segment_bytes(shard_bytes, shape.element_bytes));
+}
+
+// -- all_gather
+
+double direct_all_gather_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return direct_all_gather_seconds(topology, shape.bytes, costs);
+}
+Program direct_all_gather_program(const Task& task, const Costs&) {
+  return direct_all_gather(task.rank, task.topology.size(), task.shape.bytes, task.shape.in_place);
+}
+
+double ring_all_gather_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return ring_seconds(topology.size() - 1, shape.bytes, false, chain_link(topology, costs));
+}
+Program ring_all_gather_program(const Task& task, const Costs&) {
+  const auto& [shape, rank, topology] = task;
+  const std::vector<int> order = host_major_order(topology);
+  return ring_all_gather({order, position_in(order, rank)}, shape.bytes,
+                         ring_segment_bytes(shape.bytes, shape.element_bytes), shape.in_place);
+}
+
+// -- reduce_scatter
+
+double direct_reduce_scatter_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return direct_reduce_scatter_seconds(topology, shape.bytes, costs);
+}
+Program direct_reduce_scatter_program(const Task& task, const Costs&) {
+  return direct_reduce_scatter(task.rank, task.topology.size(), task.shape.bytes);
+}
+
+// -- all_to_all
+
+double pairwise_all_to_all_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return pairwise_all_to_all_seconds(topology, shape.bytes, costs);
+}
+double direct_all_to_all_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return direct_all_gather_seconds(topology, shape.bytes, costs);
+}
+bool even_and_small(const Shape& shape, const Topology&) {
+  return shape.send_bytes.empty() && shape.bytes <= kAtOnceBytes;
+}
+Program all_to_all(const Task& task, AllToAllOrder order) {
+  const std::vector<std::size_t> parts(task.topology.host_of.size(), task.shape.bytes);
+  return pairwise_all_to_all(task.rank, parts, parts, order);
+}
+Program direct_all_to_all_program(const Task& task, const Costs&) { return all_to_all(task, AllToAllOrder::kAtOnce); }
+Program pairwise_all_to_all_program(const Task& task, const Costs&) {
+  const std::vector<std::size_t>& parts = task.shape.send_bytes;
+  if (parts.empty()) return all_to_all(task, AllToAllOrder::kRounds);
+  const bool little = std::accumulate(parts.begin(), parts.end(), std::size_t{0}) <= kAtOnceBytes;
+  return pairwise_all_to_all(task.rank, parts, task.shape.receive_bytes,
+                             little ? AllToAllOrder::kAtOnce : AllToAllOrder::kOwnRounds);
+}
+
+// -- scatter, gather, barrier
+
+double rooted_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return direct_scatter_seconds(topology, shape.root, shape.bytes, costs);
+}
+Program direct_scatter_program(const Task& task, const Costs&) {
+  return direct_scatter(task.rank, task.topology.size(), task.shape.root, task.shape.bytes, task.shape.in_place);
+}
+Program direct_gather_program(const Task& task, const Costs&) {
+  return direct_gather(task.rank, task.topology.size(), task.shape.root, task.shape.bytes, task.shape.in_place);
+}
+
+double barrier_cost(const Shape&, const Topology& topology, const Costs& costs) {
+  return dissemination_barrier_seconds(topology, costs);
+}
+Program barrier_program(const Task& task, const Costs&) {
+  return dissemination_barrier(task.rank, task.topology.size());
+}
+
+using enum OperationKind;
+
+constexpr Algorithm kAlgorithms[] = {
+    {"tree broadcast", kBroadcast, always, tree_broadcast_cost, tree_broadcast_program},
+    {"tree reduce", kReduce, always, tree_reduce_cost, tree_reduce_program},
+    {"doubling all_reduce", kAllReduce, is_small, doubling_all_reduce_cost, doubling_all_reduce_program},
+    {"direct all_reduce", kAllReduce, is_small, direct_all_reduce_cost, direct_all_reduce_program},
+    {"ring all_reduce", kAllReduce, always, ring_all_reduce_cost, ring_all_reduce_program},
+    {"direct all_gather", kAllGather, is_small, direct_all_gather_cost, direct_all_gather_program},
+    {"ring all_gather", kAllGather, always, ring_all_gather_cost, ring_all_gather_program},
+    {"direct reduce_scatter", kReduceScatter, always, direct_reduce_scatter_cost, direct_reduce_scatter_program},
+    {"direct all_to_all", kAllToAll, even_and_small, direct_all_to_all_cost, direct_all_to_all_program},
+    {"pairwise all_to_all", kAllToAll, always, pairwise_all_to_all_cost, pairwise_all_to_all_program},
+    {"direct scatter", kScatter, always, rooted_cost, direct_scatter_program},
+    {"direct gather", kGather, always, rooted_cost, direct_gather_program},
+    {"dissemination barrier", kBarrier, always, barrier_cost, barrier_program},
+};
+
+}  // namespace
+
+std::span<const Algorithm> algorithms() { return kAlgorithms; }
+
+}  // namespace merak
