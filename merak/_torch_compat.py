@@ -19,16 +19,15 @@ def check_torch_matches_build() -> None:
     c10d has no stable ABI: a mismatch would crash later, in a place that explains nothing.
     """
     try:
-        from merak import _build_info
+        from merak._build_info import torch_minor as built
     except ImportError:
         raise ImportError(
             "merak's extension module has not been built. In a checkout run `make build`, or "
             "`pip install --no-build-isolation -e .`."
         ) from None
-    built, installed = _build_info.torch_minor, torch_minor()
-    if built != installed:
+    if built != torch_minor():
         raise ImportError(
             f"merak was built for torch {built}, but torch {torch.__version__} is installed. Run "
             f"`pip install 'torch=={built}.*'` to go back to the torch it was built for, or build it again with "
-            "`pip install --no-build-isolation --force-reinstall --no-deps torch-merak` (in a checkout: `make build`)."
+            "`pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps torch-merak` (in a checkout: `make build`)."
         )
