@@ -19,7 +19,7 @@ _STYLE: dict[str, dict[str, Any]] = {
     "gloo": {"color": "tab:orange", "marker": "s"},
 }
 # Shorter messages are a matter of latency; their ratio to the bound of the bandwidth would only stretch the axis.
-_SHORTEST = 256 * 1024
+_SHORTEST = 1 << 20
 
 
 def draw_sizes(records: Sequence[Record], hosts: int, path: Path) -> None:

@@ -128,12 +128,16 @@ def remove(namespaces: Sequence[str]) -> None:
 
 def end_processes(namespaces: Sequence[str]) -> None:
     """SIGTERM to every process in the namespaces, then SIGKILL to those left after `TERMINATE_SECONDS`."""
-    _signal_all(namespaces, signal.SIGTERM)
     deadline = time.monotonic() + TERMINATE_SECONDS
-    while _pids(namespaces):
-        if time.monotonic() > deadline:
-            _signal_all(namespaces, signal.SIGKILL)
-        time.sleep(0.05)
+    asked: set[int] = set()
+    # Processes may still be entering the namespace, or be starting others, when the first look is taken.
+    while pids := _pids(namespaces):
+        late = time.monotonic() > deadline
+        for pid in pids if late else set(pids) - asked:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+        asked.update(pids)
+        time.sleep(0.02)
 
 
 def _pids(namespaces: Sequence[str]) -> list[int]:
@@ -151,12 +155,6 @@ def _is_zombie(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def _signal_all(namespaces: Sequence[str], number: signal.Signals) -> None:
-    for pid in _pids(namespaces):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from .topology import INTERFACE
 MASTER_PORT = 29500
 # How long the other hosts may take to notice that one has failed, before they are ended.
 FAILURE_GRACE_SECONDS = 10.0
-TAIL_LINES = 25
+# torchrun's own report of a failure takes some 40 lines; those of the program come before it.
+TAIL_LINES = 70
 
 
 class LaunchError(RuntimeError):
