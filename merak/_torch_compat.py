@@ -23,6 +23,12 @@ def check_torch_matches_build() -> None:
     except ImportError:
         raise ImportError(
             "merak's extension module has not been built. In a checkout run `make build`, or "
+            "`pip install --no-build-isolation -e .`."
+        ) from None
+    if built != torch_minor():
+        raise ImportError(
+            f"merak was built for torch {built}, but torch {torch.__version__} is installed. Run "
+            f"`pip install 'torch=={built}.*'` to go back to the torch it was built for, or build it again with "
             "`pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps torch-merak` "
             "(in a checkout: `make build`)."
         )
