@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 4 examples/train_language_model.py     four ranks
     python examples/train_language_model.py                          one process, the same training
 
-Nothing is downloaded. The result is a folder (`--output`) with checkpoints, `losses.json` and `loss.png`; `--help` lists
-the options, docs/training.md explains them.
+Nothing is downloaded. The result is a folder (`--output`) with checkpoints, `losses.json` and `loss.png`; `--help`
+lists the options, docs/training.md explains them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ from language_model.progress import open_display, readable
 from language_model.report import Session, Stopwatch, draw_losses, write_losses
 from language_model.tokens import read_tokenizer, sequences, train_tokenizer
 from language_model.world import World, join
+
 from merak import _extras
 
 
@@ -58,7 +60,7 @@ def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> 
     if not job.world.leads:
         return
     output = job.options.output
-    title = f"GPT-2, {run['parameters']:,} parameters, {job.world.size} ranks over {job.world.backend}"
+    title = f"GPT-2, {run['parameters']:,} parameters, {job.world.title}"
     write_losses(output / "losses.json", run, job.world, session, job.history)
     draw_losses(output / "loss.png", job.history, vocabulary, title)
     (start, before), (end, after) = job.history.validation()[0], job.history.validation()[-1]
@@ -83,7 +85,7 @@ def train(options: Options, world: World) -> None:
     order = DataOrder(len(rows), options.seed)
     job = Job(options, world, engine, rows, validation, order, History(options.steps), checkpoints)
     world.say(
-        f"{world.size} ranks over {world.backend}; {parameters:,} parameters; {rows.numel():,} tokens to train on, "
+        f"{world.title}; {parameters:,} parameters; {rows.numel():,} tokens to train on, "
         f"{validation.numel():,} to validate; {options.steps} steps of {options.global_batch} x {options.block} tokens"
     )
     first = start(job)
@@ -107,11 +109,11 @@ def start(job: Job) -> int:
     return 0
 
 
-def main() -> int:
-    """Runs the command line; the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, the process's own unless `arguments` are given; the exit status."""
     leads = int(os.environ.get("RANK", "0")) == 0  # mistakes are noticed before and after the ranks have met
     try:
-        options = parse(str(__doc__).partition("\n")[0])
+        options = parse(str(__doc__).partition("\n")[0], arguments)
         check_extras()
         torch.set_num_threads(options.threads)
         with join(options.backend, timedelta(seconds=options.timeout)) as world:

@@ -16,7 +16,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as read_state
+from torch.distributed.checkpoint.state_dict_saver import save as write_state
 
 from .options import UsageError
 from .world import World
@@ -60,7 +62,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
             (partial / "run.json").write_text(json.dumps(self._run, indent=2) + "\n")
         self._world.barrier()
-        dcp.save(state, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
+        write_state(state, storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True))
         if self._world.leads:
             shutil.rmtree(self._path(step), ignore_errors=True)
             partial.rename(self._path(step))
@@ -79,11 +81,11 @@ class Checkpoints:
         try:
             saved = json.loads((path / "run.json").read_text())
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"Rank {self._world.rank} finds no {path}; --output must be a shared folder.") from error
+            raise FileNotFoundError(f"Rank {self._world.rank} sees no {path}; --output must be shared.") from error
         if differing := [key for key in self._run if saved.get(key) != self._run[key]]:
             was = ", ".join(f"{key} was {saved.get(key)!r} and is {self._run[key]!r}" for key in differing)
             raise UsageError(f"{path} belongs to another run: {was}. Repeat its options, or choose another --output.")
-        dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(path)))
+        read_state(state, storage_reader=HuggingFaceStorageReader(str(path)))
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"

@@ -58,7 +58,7 @@ class DataOrder:
 def mix(*numbers: int) -> int:
     """One seed of 63 bits from several small numbers, such that neighbouring numbers give unrelated seeds.
 
-    Each number is added and the sum scrambled by the finalizer of the SplitMix64 generator (Steele, Lea and Flood 2014).
+    Each number is added, and the sum scrambled by the finalizer of SplitMix64 (Steele, Lea and Flood 2014).
     """
     mask = (1 << 64) - 1
     state = 0
@@ -93,7 +93,7 @@ def training_batch(rows: torch.Tensor, chosen: torch.Tensor) -> Batch:
 def validation_batches(rows: torch.Tensor, global_batch: int, share: slice) -> Iterator[tuple[Batch, int]]:
     """This rank's slices of all rows in order, each with the number of targets in its global batch.
 
-    Every batch has the same shape: places of the last one beyond the data repeat its final row with all targets ignored.
+    Every batch has the same shape: places beyond the end of the data repeat the final row, with all targets ignored.
     """
     targets_per_row = rows.shape[1] - 1  # a sequence's first token has nothing before it to be predicted from
     for start in range(0, len(rows), global_batch):

@@ -1,7 +1,7 @@
 """How a step is computed: plain data parallelism by DistributedDataParallel.
 
-The loop knows this class by `train_step`, `eval_step` and `state` alone, so that another way of spreading the model over
-the ranks can take its place.
+The loop knows this class by the methods of `loop.Engine` alone, so that another way of spreading the model over the
+ranks can take its place.
 """
 
 from __future__ import annotations

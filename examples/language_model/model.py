@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from merak import _extras
 from torch import nn
+
+from merak import _extras
 
 from .options import Options
 
@@ -33,8 +34,9 @@ def build_model(options: Options, vocabulary: int) -> nn.Module:
         use_cache=False,  # keys and values of earlier tokens are kept for generating text only
     )
     torch.manual_seed(options.seed)
-    model: nn.Module = transformers.GPT2LMHeadModel(config)
-    model.loss_type = "ForCausalLM"  # the library does not derive it from this class's name, and would warn
+    model = transformers.GPT2LMHeadModel(config)
+    model.loss_type = "ForCausalLM"  # the library cannot derive it from this class's name, and would warn
+    assert isinstance(model, nn.Module)
     return model
 
 

@@ -1,8 +1,8 @@
 """The options of the example, declared once: the dataclass below is also the command line.
 
-An option either *defines the run* (change it and the losses change: layers, steps, seed, ...) or only says how the run is
-carried out (where it writes, how often it reports). A checkpoint records the first kind, and resuming with another value
-of one of them is refused.
+An option either *defines the run* (change it and the losses change: layers, steps, seed, ...) or only says how the run
+is carried out (where it writes, how often it reports). A checkpoint records the first kind, and resuming with another
+value of one of them is refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Options:
     backend: str = habit("merak", "torch.distributed backend: merak, or gloo for comparison")
     timeout: int = habit(120, "seconds after which a collective that is not finished raises an error")
     threads: int = habit(1, "torch threads in a rank")
-    output: Path = habit(Path("runs/language_model"), "folder of the checkpoints, losses.json and loss.png")
+    output: Path = habit(Path("runs/language_model"), "folder of the checkpoints, losses.json and loss.png")  # noqa: RUF009  # a Path is immutable
     checkpoint_every: int = habit(100, "steps between checkpoints; there is always one at the end")
     keep: int = habit(2, "checkpoints kept; older ones are removed")
     log_every: int = habit(10, "steps between lines where the output is not a terminal")

@@ -1,4 +1,4 @@
-"""What the terminal shows while the job runs: a bar where there is a terminal, plain lines elsewhere (a log file, CI)."""
+"""What is shown while the job runs: a bar where there is a terminal, plain lines elsewhere (a log file, CI)."""
 
 from __future__ import annotations
 

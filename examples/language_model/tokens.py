@@ -1,6 +1,6 @@
 """From text to sequences of token ids: a byte-level BPE, trained on the training texts only.
 
-Byte-level means that the first 256 tokens are the bytes themselves, so every text can be written in the vocabulary.
+Byte-level means that the 256 bytes are tokens themselves, so every text can be written in the vocabulary.
 Rank 0 trains the BPE and the others receive its JSON (`World.share_text`): the ids agree by construction.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+
 from merak import _extras
 
 from .options import UsageError

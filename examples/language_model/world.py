@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but missing from torch's __all__
 
 from .options import UsageError
 
@@ -24,6 +25,11 @@ class World:
     rank: int
     size: int
     backend: str
+
+    @property
+    def title(self) -> str:
+        """The ranks and the backend, in words."""
+        return f"{self.size} rank{'s'[: self.size != 1]} over {self.backend}"
 
     @property
     def leads(self) -> bool:
@@ -76,8 +82,8 @@ class World:
 def join(backend: str, timeout: timedelta) -> Iterator[World]:
     """Joins the ranks that torchrun started; a process started without torchrun is a world of one.
 
-    The group is destroyed on a clean exit only: after an error its peers may be waiting for this rank, and the sockets
-    that close when the process ends are what tells them at once.
+    The group is destroyed where all ranks leave together. After an error of this rank alone its peers may be waiting for
+    it; then the sockets that close when the process ends are what tells them at once.
 
     Raises:
         UsageError: the backend is unknown to torch.
@@ -88,7 +94,11 @@ def join(backend: str, timeout: timedelta) -> Iterator[World]:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group(backend, timeout=timeout)
     else:
-        store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)  # port 0: any free one
+        store = TCPStore("127.0.0.1", 0, 1, is_master=True)  # port 0: any free one
         dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
-    yield World(dist.get_rank(), dist.get_world_size(), backend)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), backend)
+    except UsageError:
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
