@@ -3,27 +3,11 @@
 #include <array>
 #include <mutex>
 
+#include "transport/bell.h"
 #include "transport/byte_queue.h"
 
 namespace merak {
 namespace {
-
-// What one end must be told.
-class Bell {
- public:
-  void set(std::function<void()> wake) {
-    std::lock_guard lock(mutex_);
-    wake_ = std::move(wake);
-  }
-  void ring() {
-    std::lock_guard lock(mutex_);  // after set({}) returns, the old function runs no more
-    if (wake_) wake_();
-  }
-
- private:
-  std::mutex mutex_;
-  std::function<void()> wake_;
-};
 
 struct Shared {
   explicit Shared(std::size_t capacity) : sent{ByteQueue(capacity), ByteQueue(capacity)} {}
