@@ -4,6 +4,7 @@
 #include <memory>
 #include <random>
 
+#include "transport/faults.h"
 #include "transport/faulty_wire.h"
 #include "transport/link.h"
 
