@@ -33,7 +33,11 @@ def run(*command: str | Path, folder: Path = ROOT) -> None:
 
 
 def build_sdist(folder: Path) -> Path:
-    run(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", folder)
+    """Builds the sdist into an empty folder; returns its path."""
+    # An egg-info of its own: the list of files in the checkout's would bring back what has left the project.
+    metadata = folder / "metadata"
+    metadata.mkdir()
+    run(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", metadata, "sdist", "--dist-dir", folder)
     (archive,) = folder.glob("*.tar.gz")
     return archive
 

@@ -33,6 +33,7 @@ def test_the_sdist_has_what_the_build_and_its_users_need(members: set[str]) -> N
 
 def test_the_sdist_has_nothing_that_was_built(members: set[str]) -> None:
     assert [name for name in members if name.endswith((".so", ".o", ".pyc", "_build_info.py"))] == []
+    assert [name for name in members if "cache" in name] == []
 
 
 @pytest.mark.slow
