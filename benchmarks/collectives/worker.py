@@ -109,7 +109,9 @@ class Bench:
                 seconds = [round(second, 9) for second in slowest_rank(by_rank).tolist()]
                 counted = leaving if self.suite.interface is not None else None
                 record = {"name": name, "backend": backend, "bytes": nbytes, "times": seconds, "left": counted}
-                print(json.dumps(record), flush=True)
+                # One write: torchrun's own messages go to the same pipe.
+                sys.stdout.write(json.dumps(record) + "\n")
+                sys.stdout.flush()
 
     def close(self) -> None:
         self.control.barrier()

@@ -31,11 +31,12 @@ class LaunchError(RuntimeError):
 
 @dataclass
 class HostOutput:
-    """What one host's torchrun printed (standard output and error together) and how it ended (None: was ended)."""
+    """What one host's torchrun printed (standard output and error together), and its exit status."""
 
     host: int
     lines: list[str] = field(default_factory=list)
     returncode: int | None = None
+    listener_error: Exception | None = None
 
 
 def torchrun_command(cluster: Cluster, host: int, ranks: int, program: Sequence[str]) -> list[str]:
@@ -88,6 +89,7 @@ def torchrun(
 
     Raises:
         LaunchError: if a host fails or the deadline passes. No process is left in the cluster then.
+        Exception: whatever `on_line` raised, once the hosts have ended.
     """
     environment = host_environment(env)
     outputs = [HostOutput(host) for host in range(cluster.topology.hosts)]
@@ -104,6 +106,9 @@ def torchrun(
         for process, reader, output in zip(processes, readers, outputs, strict=False):
             reader.join()
             output.returncode = process.wait()
+    for output in outputs:
+        if output.listener_error is not None:
+            raise output.listener_error
     if problem is not None:
         raise LaunchError(f"{problem}\n{_tails(outputs)}")
     return outputs
@@ -117,8 +122,15 @@ def _start_reader(
         with process.stdout:
             for line in process.stdout:
                 output.lines.append(line.rstrip("\n"))
-                if on_line is not None:
-                    on_line(output.host, output.lines[-1])
+                tell(output.lines[-1])
+
+    def tell(line: str) -> None:
+        if on_line is None or output.listener_error is not None:
+            return
+        try:
+            on_line(output.host, line)
+        except Exception as error:  # reading goes on, or the host would block on a full pipe
+            output.listener_error = error
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
