@@ -126,7 +126,11 @@ std::size_t Channel::read_link() {
   std::size_t direct = 0, count = rest.size();
   for (const iovec& run : rest) direct += run.iov_len;
   if (direct == in_.left()) to[count++] = {staged_.data() + staged_end_, staged_.size() - staged_end_};
-  const std::size_t bytes = link_->read(std::span(to).first(count));
+  const std::span<const iovec> room = std::span(to).first(count);
+  const std::size_t bytes = link_->read(room);
+  std::size_t most = 0;
+  for (const iovec& run : room) most += run.iov_len;
+  if (bytes == 0 || (bytes < most && !ending_ && link_->short_read_empties())) readable_ = false;
   const std::size_t placed = std::min(bytes, direct);
   in_.drop(placed);
   staged_end_ += bytes - placed;
@@ -147,9 +151,7 @@ std::size_t Channel::read(std::size_t budget) {
       continue;
     }
     if (!readable_) break;
-    const std::size_t bytes = read_link();
-    if (bytes == 0) readable_ = false;
-    moved += bytes;
+    moved += read_link();
   }
   return moved;
 }

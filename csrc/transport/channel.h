@@ -62,8 +62,10 @@ class Channel {
   void queue(const Urgency& urgency, OutgoingMessage message) { messages_.emplace(urgency, std::move(message)); }
   void queue_control(const Frame& frame) { control_.push_back(frame); }
 
-  // The link may have become readable, writable.
-  void wake(bool readable, bool writable) { readable_ |= readable, writable_ |= writable; }
+  // The link may have become readable, writable; the peer has finished writing.
+  void wake(bool readable, bool writable, bool ending) {
+    readable_ |= readable, writable_ |= writable, ending_ |= ending;
+  }
   // There is something to do, as far as known.
   bool ready() const { return link_ && (readable_ || (writable_ && has_output())); }
 
@@ -89,7 +91,7 @@ class Channel {
   const int peer_;
   ChannelOwner& owner_;
   std::unique_ptr<Link> link_;
-  bool readable_ = false, writable_ = false;
+  bool readable_ = false, writable_ = false, ending_ = false;
 
   // Out.
   std::deque<Frame> control_;

@@ -27,6 +27,7 @@ namespace {
 // A peer that does not read any more keeps its link this long, for what it may still send.
 constexpr auto kLinger = std::chrono::seconds(2);
 constexpr auto kLongestWait = std::chrono::seconds(60);
+constexpr auto kLongestTimeout = std::chrono::hours(24 * 365);  // beyond it, additions might overflow
 
 // What the user's memory belongs to may need Python's lock to be released; a thread that holds the engine's lock must
 // not wait for that. So within the engine, operations are released on a callback thread.
@@ -130,7 +131,7 @@ std::shared_ptr<ActiveOperation> Engine::State::activate(Request request) {
                                      delete operation;
                                  });
   active->started = next_started++;
-  active->deadline = Clock::now() + request.timeout;
+  active->deadline = Clock::now() + std::min<Clock::duration>(request.timeout, kLongestTimeout);
   active->request = std::move(request);
   return active;
 }
@@ -302,15 +303,15 @@ void Engine::State::hear(const epoll_event& event) {
     std::uint64_t rings;
     [[maybe_unused]] const auto got = ::read(bell, &rings, sizeof rings);
     for (const Watched& one : unwatched)
-      if (auto group = one.group.lock()) group->wake(one.peer, true, true);
+      if (auto group = one.group.lock()) group->wake(one.peer, true, true, false);
     return;
   }
   const auto it = watched.find(event.data.u64);
   if (it == watched.end()) return;
-  const bool broken = event.events & (EPOLLERR | EPOLLHUP);
-  if (auto group = it->second.group.lock())
-    group->wake(it->second.peer, broken || (event.events & (EPOLLIN | EPOLLRDHUP)),
-                broken || (event.events & EPOLLOUT));
+  const bool broken = event.events & (EPOLLERR | EPOLLHUP), ending = event.events & EPOLLRDHUP;
+  const bool readable = event.events & EPOLLIN, writable = event.events & EPOLLOUT;
+  if (const auto group = it->second.group.lock())
+    group->wake(it->second.peer, readable || ending || broken, writable || broken, ending || broken);
 }
 
 // Progress ------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ namespace merak {
 
 inline constexpr std::size_t kEagerBytes = 64 * 1024;
 inline constexpr std::size_t kEagerWindow = 1024 * 1024;
+inline constexpr std::size_t kMostAhead = 1024 * 1024;  // operations that a peer may have started and this rank not
 
 enum class Failure : std::uint32_t { kNetwork = 0, kTimeout, kMismatch };
 
@@ -60,8 +61,10 @@ class Group final : public ChannelOwner {
   bool progress();
   // There is more to do that waits for nothing.
   bool busy() const;
-  // The peer's link may have become readable, writable.
-  void wake(int peer, bool readable, bool writable) { peers_[peer].channel.wake(readable, writable); }
+  // The peer's link may have become readable, writable; the peer has finished writing.
+  void wake(int peer, bool readable, bool writable, bool ending) {
+    peers_[peer].channel.wake(readable, writable, ending);
+  }
 
   Clock::time_point next_deadline() const;
   void expire(Clock::time_point now);
@@ -165,6 +168,7 @@ class Group final : public ChannelOwner {
   void guard(int peer, const std::function<void()>& action);
   void check_agreement(int peer, const Frame& frame, const ActiveOperation& operation) const;
   void check_not_past(int peer, const Frame& frame) const;
+  void check_not_too_far(std::size_t operations) const;
   [[noreturn]] void disagree(int peer, const Frame& frame, const std::string& here) const;
   void on_goodbye(int from);
   void end(Failure kind, const std::string& reason, const Frame& last, const std::string& last_words);

@@ -45,6 +45,12 @@ void Group::check_not_past(int peer, const Frame& frame) const {
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
 }
 
+void Group::check_not_too_far(std::size_t operations) const {
+  if (operations >= kMostAhead)
+    throw MismatchError("a peer has started " + std::to_string(operations) + " operations that " +
+                        rank_name(identity_.rank) + " has not: do all ranks run the same program?");
+}
+
 // Peers that go -------------------------------------------------------------------------------------------------------
 
 void Group::check_reachable(const Peer& peer, int rank) const {

@@ -89,6 +89,7 @@ Runs Group::place_early(int from, const Frame& frame) {
   const std::size_t bytes = frame.payload + kHeaderBytes;
   if (!frame.eager || !whole || frame.payload > kEagerBytes || peer.early_bytes + bytes > kEagerWindow)
     throw MismatchError("a frame of " + merak::describe(frame.signature) + " arrived that nothing here had granted");
+  check_not_too_far(peer.early.size());
   Early& early = peer.early.try_emplace(frame.id, Early{.first = frame, .messages = {}}).first->second;
   auto [it, fresh] = early.messages.try_emplace(frame.message);
   if (!fresh) throw MismatchError("a frame arrived twice");
@@ -172,6 +173,7 @@ void Group::on_announce(int from, const Frame& frame) {
     return;
   }
   check_not_past(from, frame);
+  check_not_too_far(peers_[from].early.size());
   peers_[from].early.try_emplace(frame.id, Early{.first = frame, .messages = {}});
 }
 

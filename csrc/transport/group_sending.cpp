@@ -86,6 +86,7 @@ void Group::on_grant(int from, const Frame& frame) {
   const bool past = frame.id.point_to_point ? frame.id.sequence < peer.next_send[frame.id.tag]
                                             : frame.id.sequence < collectives_started();
   if (!past) {
+    check_not_too_far(peer.early_grants.size());
     peer.early_grants[frame.id] = frame;
   } else if (frame.message_bytes > kEagerBytes) {  // small messages may have left before their grant came
     check_not_past(from, frame);

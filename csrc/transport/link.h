@@ -23,6 +23,10 @@ class Link {
   virtual std::size_t write(std::span<const iovec> from) = 0;
   virtual std::size_t read(std::span<const iovec> to) = 0;
 
+  // A read that returns less than there was room for has emptied the link: the next one can wait for `descriptor` to
+  // become readable.
+  virtual bool short_read_empties() const { return false; }
+
   // No more writes will follow: what was written before still arrives, then the peer's read throws LinkClosed.
   virtual void finish_writing() = 0;
 

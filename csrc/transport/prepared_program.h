@@ -12,7 +12,7 @@
 
 namespace merak {
 
-struct Messages {  // between this rank and one peer, in one direction
+struct Messages {                    // between this rank and one peer, in one direction
   std::vector<std::uint32_t> steps;  // message m is carried by step steps[m]
   std::size_t bytes = 0;             // of all of them
 };

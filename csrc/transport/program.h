@@ -39,9 +39,9 @@ struct Place {
 
 struct Step {
   StepKind kind = StepKind::kSend;
-  int peer = -1;                     // the rank at the other end of a send or a receive
+  int peer = -1;  // the rank at the other end of a send or a receive
   Place at;
-  Place from;                        // the operand of a reduce or a copy
+  Place from;  // the operand of a reduce or a copy
   std::size_t bytes = 0;
   std::vector<std::uint32_t> after;  // indices of the steps that must be done before, all smaller than this step's own
   bool completes = false;            // a reduce that adds the last operand: an average divides here

@@ -15,6 +15,7 @@ class TcpLink : public Link {
   std::size_t read(std::span<const iovec> to) override;
   void finish_writing() override;
   bool drained() const override;
+  bool short_read_empties() const override { return true; }
   int descriptor() const override { return socket_.get(); }
 
  private:
