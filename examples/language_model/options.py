@@ -45,13 +45,13 @@ class Options:
     warmup: int = option(30, "steps in which the learning rate rises; then it falls along a cosine")
     weight_decay: float = option(0.1, "AdamW's weight decay of matrices (vectors have none)")
     clip: float = option(1.0, "largest norm of the gradient")
-    evaluate_every: int = option(50, "steps between validations; there is always one at the start and one at the end")
     seed: int = option(0, "seed of weights, data order and dropout")
 
     backend: str = habit("merak", "torch.distributed backend: merak, or gloo for comparison")
-    timeout: int = habit(120, "seconds after which a collective that is not finished raises an error")
+    timeout: int = habit(300, "seconds after which a collective that is not finished raises an error")
     threads: int = habit(1, "torch threads in a rank")
-    output: Path = habit(Path("runs/language_model"), "folder of the checkpoints, losses.json and loss.png")  # noqa: RUF009  # a Path is immutable
+    output: Path = habit(Path("runs/language_model"), "folder of the checkpoints, losses.json and loss.png")
+    evaluate_every: int = habit(50, "steps between validations; there is always one at the start and one at the end")
     checkpoint_every: int = habit(100, "steps between checkpoints; there is always one at the end")
     keep: int = habit(2, "checkpoints kept; older ones are removed")
     log_every: int = habit(10, "steps between lines where the output is not a terminal")

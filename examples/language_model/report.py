@@ -19,10 +19,10 @@ from .world import World
 class Session:
     """What this start of the job did; a resumed run has several.
 
-    Seconds are of the training loop, validation and checkpoints included. `cpu_seconds` are those that all ranks
-    together spent in it, in user mode, whatever else ran on the machine. `bytes_sent` is of all ranks together, null
-    where the backend does not count. `ring_bytes` is what ring all-reduces of the gradients alone send, by formula:
-    2 (ranks - 1) float32 gradients a step.
+    `seconds` are of the training loop, validation and checkpoints included. `cpu_seconds` are what all ranks together
+    spent in it on the processor, user and system, so they mean the same on a busy machine. `bytes_sent` is of all ranks
+    together, null where the backend does not count. `ring_bytes` is what ring all-reduces of the gradients alone send,
+    by formula: 2 (ranks - 1) float32 gradients a step.
     """
 
     first_step: int

@@ -82,8 +82,8 @@ class World:
 def join(backend: str, timeout: timedelta) -> Iterator[World]:
     """Joins the ranks that torchrun started; a process started without torchrun is a world of one.
 
-    The group is destroyed where all ranks leave together. After an error of this rank alone its peers may be waiting for
-    it; then the sockets that close when the process ends are what tells them at once.
+    The group is destroyed where all ranks leave together. After an error of this rank alone its peers may be waiting
+    for it; then the sockets that close when the process ends are what tells them at once.
 
     Raises:
         UsageError: the backend is unknown to torch.
