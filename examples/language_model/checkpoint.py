@@ -55,13 +55,18 @@ class Checkpoints:
         return target if found else None
 
     def save(self, step: int, state: State) -> None:
-        """Writes the checkpoint of `step` and removes the oldest beyond those to keep."""
+        """Writes the checkpoint of `step` and removes the oldest beyond those to keep.
+
+        Raises:
+            FileNotFoundError: this rank does not see what rank 0 writes.
+        """
         partial = self._path(step).with_suffix(".partial")
         if self._world.leads:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             (partial / "run.json").write_text(json.dumps(self._run, indent=2) + "\n")
         self._world.barrier()
+        self._run_in(partial)  # otherwise torch would make a folder of the same name on this rank's own disk
         write_state(state, storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True))
         if self._world.leads:
             shutil.rmtree(self._path(step), ignore_errors=True)
@@ -78,14 +83,20 @@ class Checkpoints:
             FileNotFoundError: this rank does not see what rank 0 sees.
         """
         path = self._path(step)
-        try:
-            saved = json.loads((path / "run.json").read_text())
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"Rank {self._world.rank} sees no {path}; --output must be shared.") from error
+        saved = self._run_in(path)
         if differing := [key for key in self._run if saved.get(key) != self._run[key]]:
             was = ", ".join(f"{key} was {saved.get(key)!r} and is {self._run[key]!r}" for key in differing)
             raise UsageError(f"{path} belongs to another run: {was}. Repeat its options, or choose another --output.")
         read_state(state, storage_reader=HuggingFaceStorageReader(str(path)))
+
+    def _run_in(self, path: Path) -> dict[str, Any]:
+        try:
+            run: dict[str, Any] = json.loads((path / "run.json").read_text())
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"Rank {self._world.rank} does not see {path}, which rank 0 sees; --output must be a shared folder."
+            ) from error
+        return run
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"

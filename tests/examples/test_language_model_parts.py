@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from language_model.checkpoint import Checkpoints
 from language_model.corpus import drop_repeats, load_corpus, split
 from language_model.data import IGNORED, DataOrder, mix, slice_of_rank, validation_batches
 from language_model.engine import learning_rate, without_ties
@@ -16,6 +17,7 @@ from language_model.history import History
 from language_model.options import Options, UsageError, command_line, parse
 from language_model.progress import readable
 from language_model.tokens import END_OF_TEXT, read_tokenizer, sequences, train_tokenizer
+from language_model.world import World
 
 from tests.structure.sources import ROOT
 
@@ -50,7 +52,7 @@ def test_the_tokenizer_is_the_same_each_time_and_loses_nothing() -> None:
 def test_sequences_are_full_rows_of_the_stream() -> None:
     tokenizer = read_tokenizer(train_tokenizer(["abc"], 257))
     rows = sequences(tokenizer, ["abc", "de"], 3)
-    a = tokenizer.token_to_id("a")
+    a = tokenizer.token_to_id("a") or 0
     assert rows.tolist() == [[a, a + 1, a + 2], [0, a + 3, a + 4]]
     with pytest.raises(UsageError, match="choose a smaller --block"):
         sequences(tokenizer, ["abc"], 5)
@@ -113,6 +115,20 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_a_tied_weight_is_saved_once() -> None:
     weight = torch.ones(3)
     assert list(without_ties({"embedding": weight, "bias": torch.ones(2), "output": weight})) == ["embedding", "bias"]
+
+
+class Elsewhere(World):
+    """Rank 1 on a host that does not share rank 0's file system."""
+
+    def barrier(self) -> None:
+        """Rank 0 has made its folder."""
+
+
+def test_a_folder_that_is_not_shared_is_noticed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, {}, 1, Elsewhere(rank=1, size=2, backend="merak"))
+    for access in (checkpoints.save, checkpoints.load):
+        with pytest.raises(FileNotFoundError, match=r"Rank 1 does not see .*step-000007.* must be a shared folder"):
+            access(7, {})
 
 
 def test_history_knows_what_was_measured() -> None:
