@@ -65,8 +65,14 @@ void Membership::check_same_process() const {
                      ") was forked from. Use the group there only, or create one of the child's own in the child.");
 }
 
-std::shared_ptr<Group> Membership::group() {
+void Membership::check_usable() const {
   check_same_process();  // before the mutex, which may have been held when the process forked
+  std::lock_guard lock(mutex_);
+  if (!ended_.empty()) throw NetworkError(ended_);
+}
+
+std::shared_ptr<Group> Membership::group() {
+  check_same_process();
   std::lock_guard lock(mutex_);
   if (!ended_.empty()) throw NetworkError(ended_);
   if (!group_) {

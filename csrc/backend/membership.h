@@ -30,6 +30,8 @@ class Membership : public std::enable_shared_from_this<Membership> {
 
   // Throws NetworkError in a forked child.
   void check_same_process() const;
+  // Throws what group() would, and opens nothing.
+  void check_usable() const;
 
   // Fails what is in flight on all ranks, with that reason.
   void abort(const std::string& reason);

@@ -1,0 +1,141 @@
+#include "backend/backend.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "backend/interruptible_wait.h"
+#include "backend/store_rendezvous.h"
+#include "backend/torch_errors.h"
+#include "transport/errors.h"
+
+namespace merak {
+namespace {
+
+constexpr auto kShutdownLinger = std::chrono::seconds(5);
+
+GroupIdentity identity_of(const Backend::Options& options, int rank, int size) {
+  return {.name = options.group_name.empty() ? "unnamed" : options.group_name, .rank = rank, .size = size};
+}
+
+}  // namespace
+
+Backend::Backend(c10::intrusive_ptr<c10d::Store> store, int rank, int size, c10::intrusive_ptr<Options> options,
+                 Surroundings surroundings)
+    : c10d::Backend(rank, size),
+      options_(std::move(options)),
+      surroundings_(std::move(surroundings)),
+      store_(std::make_shared<StoreClient>(std::move(store))),
+      membership_(Membership::create(identity_of(*options_, rank, size),
+                                     tcp_transport_maker(store_, identity_of(*options_, rank, size),
+                                                         surroundings_.rendezvous_host, options_->timeout))),
+      meeting_(store_, membership_) {
+  TORCH_CHECK_VALUE(rank >= 0 && rank < size, "merak: rank ", rank, " of a group of ", size, " ranks does not exist.");
+  init();
+  if (size == 1) return;
+  // What others may need before this rank needs anything of them. None of it waits.
+  publish_token(*store_, rank);
+  meeting_.publish_host();
+}
+
+Backend::~Backend() {
+  const WithoutGil without_gil;  // a callback that is due may need it
+  try {
+    shutdown();
+  } catch (const std::exception& e) {
+    TORCH_WARN("merak: closing the group '", membership_->identity().name, "' failed: ", e.what());
+  }
+}
+
+void Backend::setTimeout(std::chrono::milliseconds timeout) {
+  options_->timeout = timeout;
+  std::lock_guard lock(cuda_mutex_);
+  if (cuda_) cuda_->setTimeout(timeout);
+}
+
+c10d::ErrorType Backend::getError() {
+  const auto failure = membership_->failure();
+  if (!failure) return c10d::ErrorType::SUCCESS;
+  try {
+    std::rethrow_exception(failure);
+  } catch (const TimeoutError&) {
+    return c10d::ErrorType::TIMEOUT;
+  } catch (const NetworkError&) {
+    return c10d::ErrorType::REMOTE_ERROR;
+  } catch (...) {
+    return c10d::ErrorType::COMM_ERROR;
+  }
+}
+
+void Backend::abort() {
+  membership_->abort("ProcessGroup.abort() was called on rank " + std::to_string(getRank()));
+  std::lock_guard lock(cuda_mutex_);
+  if (cuda_) cuda_->abort();
+}
+
+void Backend::shutdown() {
+  membership_->close(kShutdownLinger);
+  store_->release();
+  std::lock_guard lock(cuda_mutex_);
+  if (cuda_) cuda_->shutdown();
+}
+
+c10::intrusive_ptr<c10d::Backend> Backend::split(const c10::intrusive_ptr<c10d::Store>& store,
+                                                 const std::vector<int>& ranks,
+                                                 const c10::intrusive_ptr<c10d::Backend::Options>& options) {
+  const auto mine = std::find(ranks.begin(), ranks.end(), getRank());
+  if (mine == ranks.end()) return nullptr;
+  return merge(store, options, static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()));
+}
+
+c10::intrusive_ptr<c10d::Backend> Backend::merge(const c10::intrusive_ptr<c10d::Store>& store,
+                                                 const c10::intrusive_ptr<c10d::Backend::Options>& options,
+                                                 const int& rank, const int& size) {
+  // The options may be those of another backend, of which only the common part means something here.
+  auto own = c10::make_intrusive<Options>(options ? options->timeout : options_->timeout);
+  if (options) own->group_name = options->group_name, own->group_desc = options->group_desc;
+  if (options) own->global_ranks_in_group = options->global_ranks_in_group;
+  return c10::make_intrusive<Backend>(store, rank, size, std::move(own), surroundings_);
+}
+
+// CUDA tensors --------------------------------------------------------------------------------------------------------
+
+c10d::Backend* Backend::cuda_backend() {
+  std::lock_guard lock(cuda_mutex_);
+  if (cuda_) return cuda_.get();
+  membership_->check_usable();
+  TORCH_CHECK_VALUE(surroundings_.make_cuda_backend, "merak: there is no backend for CUDA tensors in this group.");
+  cuda_ = surroundings_.make_cuda_backend(store_->users(), getRank(), getSize(), options_->timeout,
+                                          membership_->identity().name);
+  return cuda_.get();
+}
+
+c10d::Backend* Backend::on_cuda(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.is_cuda()) return nullptr;
+  c10d::Backend* backend = with_torch_errors([this] { return cuda_backend(); });
+  std::lock_guard lock(coalescing_mutex_);
+  if (coalescing_ && !std::exchange(cuda_coalescing_, true)) backend->startCoalescing();
+  return backend;
+}
+
+// Coalescing ----------------------------------------------------------------------------------------------------------
+
+void Backend::startCoalescing() {
+  std::lock_guard lock(coalescing_mutex_);
+  TORCH_CHECK(!coalescing_, "merak: startCoalescing() was called twice without endCoalescing().");
+  coalescing_ = true;
+}
+
+Backend::WorkPtr Backend::endCoalescing() {
+  std::lock_guard lock(coalescing_mutex_);
+  TORCH_CHECK(coalescing_, "merak: endCoalescing() was called without startCoalescing().");
+  coalescing_ = false;
+  WorkPtr on_cuda = std::exchange(cuda_coalescing_, false) ? cuda_->endCoalescing() : nullptr;
+  std::vector<WorkPtr> works = std::exchange(coalesced_, {});
+  if (works.empty() && on_cuda) return on_cuda;
+  if (on_cuda) works.push_back(std::move(on_cuda));
+  return c10::make_intrusive<CoalescedWork>(getRank(), std::move(works));
+}
+
+}  // namespace merak

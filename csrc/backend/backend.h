@@ -1,0 +1,145 @@
+#pragma once
+// The backend "merak": what torch.distributed calls.
+//
+// CPU tensors travel over the process's engine, CUDA tensors over an inner backend (NCCL), made when the first one
+// comes. A call becomes a Signature (what ranks must agree on), a shape (from which the program follows) and two
+// Buffers; lists of tensors are pieces of one Buffer and are never copied together. backend.cpp has the group's life,
+// calls_that_*.cpp and sparse_all_reduce.cpp the calls, starting.cpp what they
+// have in common.
+
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/call.h"
+#include "backend/meeting.h"
+#include "backend/membership.h"
+#include "backend/plans.h"
+#include "backend/store_client.h"
+#include "backend/work.h"
+
+namespace merak {
+
+// Thread-safe, as far as c10d is: collectives must start in the same order on all ranks.
+class Backend final : public c10d::Backend {
+ public:
+  struct Options final : c10d::Backend::Options {
+    explicit Options(std::chrono::milliseconds timeout = kBackendDefaultTimeout)
+        : c10d::Backend::Options("merak", timeout) {}
+#ifdef C10D_BACKEND_HAS_HOOKS
+    c10::intrusive_ptr<c10d::Backend::Options> clone() const override { return c10::make_intrusive<Options>(*this); }
+#endif
+  };
+
+  // What it gets from the world around it, and hands on to the groups split off it.
+  struct Surroundings {
+    std::string registered_name = "merak";  // before the ':' of profiler ranges
+    std::string rendezvous_host;            // where the store is served, if known
+    // Makes the backend for CUDA tensors of a group; throws when there can be none. May be empty.
+    std::function<c10::intrusive_ptr<c10d::Backend>(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+                                                    std::chrono::milliseconds timeout, const std::string& group)>
+        make_cuda_backend;
+  };
+
+  // `store` is the group's own: its keys have the group's prefix.
+  Backend(c10::intrusive_ptr<c10d::Store> store, int rank, int size, c10::intrusive_ptr<Options> options,
+          Surroundings surroundings);
+  ~Backend() override;
+
+  // Life of the group.
+  const std::string getBackendName() const override { return "merak"; }
+  c10::intrusive_ptr<c10d::Backend::Options> getBackendOptions() override { return options_; }
+  void setTimeout(std::chrono::milliseconds timeout) override;
+  bool supportsSplitting() const override { return true; }
+  c10::intrusive_ptr<c10d::Backend> split(const c10::intrusive_ptr<c10d::Store>& store, const std::vector<int>& ranks,
+                                          const c10::intrusive_ptr<c10d::Backend::Options>& options) override;
+  c10::intrusive_ptr<c10d::Backend> merge(const c10::intrusive_ptr<c10d::Store>& store,
+                                          const c10::intrusive_ptr<c10d::Backend::Options>& options, const int& rank,
+                                          const int& size) override;
+  bool supportsCoalescing() const override { return true; }
+  void startCoalescing() override;
+  c10::intrusive_ptr<c10d::Work> endCoalescing() override;
+  void setSequenceNumberForGroup() override {}
+  std::uint64_t getSequenceNumberForGroup() override { return sequence_; }
+  c10d::ErrorType getError() override;
+  void abort() override;
+  void shutdown() override;
+
+  // Collectives.
+  using WorkPtr = c10::intrusive_ptr<c10d::Work>;
+  using Tensors = std::vector<at::Tensor>;
+  WorkPtr broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) override;
+  WorkPtr allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) override;
+  WorkPtr allreduce_sparse(Tensors& tensors, const c10d::AllreduceOptions& options) override;
+  WorkPtr allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) override;
+  WorkPtr reduce(Tensors& tensors, const c10d::ReduceOptions& options) override;
+  WorkPtr allgather(TensorLists& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override;
+  WorkPtr _allgather_base(at::Tensor& output, at::Tensor& input, const c10d::AllgatherOptions& options) override;
+  WorkPtr allgather_coalesced(TensorLists& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override;
+  WorkPtr allgather_into_tensor_coalesced(Tensors& outputs, Tensors& inputs,
+                                          const c10d::AllgatherOptions& options) override;
+  WorkPtr gather(TensorLists& outputs, Tensors& inputs, const c10d::GatherOptions& options) override;
+  WorkPtr scatter(Tensors& outputs, TensorLists& inputs, const c10d::ScatterOptions& options) override;
+  WorkPtr reduce_scatter(Tensors& outputs, TensorLists& inputs, const c10d::ReduceScatterOptions& options) override;
+  WorkPtr _reduce_scatter_base(at::Tensor& output, at::Tensor& input,
+                               const c10d::ReduceScatterOptions& options) override;
+  WorkPtr reduce_scatter_tensor_coalesced(Tensors& outputs, Tensors& inputs,
+                                          const c10d::ReduceScatterOptions& options) override;
+  WorkPtr alltoall_base(at::Tensor& output, at::Tensor& input, std::vector<std::int64_t>& output_splits,
+                        std::vector<std::int64_t>& input_splits, const c10d::AllToAllOptions& options) override;
+  WorkPtr alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& options) override;
+  WorkPtr barrier(const c10d::BarrierOptions& options) override;
+  void monitoredBarrier(const c10d::BarrierOptions& options, bool wait_all_ranks) override;
+
+  // Point to point.
+  WorkPtr send(Tensors& tensors, int to, int tag) override;
+  WorkPtr recv(Tensors& tensors, int from, int tag) override;
+  WorkPtr recvAnysource(Tensors& tensors, int tag) override;
+
+ private:
+  // The backend for CUDA tensors when `tensor` is one; else null. It has been told of a coalescing that is going on.
+  c10d::Backend* on_cuda(const at::Tensor& tensor);
+  c10d::Backend* cuda_backend();
+
+  Call call(const char* operation, OperationKind kind, c10d::OpType type, std::chrono::milliseconds timeout) const;
+  Clock::duration timeout_or_default(std::chrono::milliseconds timeout) const;
+
+  // Starts what `call` says and remembers it if a coalescing is going on. `peer`: of a point-to-point call.
+  WorkPtr start(Call call);
+  WorkPtr start_point_to_point(Call call, int peer, int tag);
+  c10::intrusive_ptr<Work> make_work(const Call& call);
+  WorkPtr remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation);
+  Plans& plans();
+
+  // Shared by the public calls.
+  WorkPtr all_reduce(Call call, const Tensors& tensors, const c10d::ReduceOp& op);
+  WorkPtr all_reduce_sparse_tensors(Tensors& tensors, const c10d::AllreduceOptions& options);
+  at::Tensor gathered(const at::Tensor& tensor, const c10d::AllreduceOptions& options);
+  WorkPtr all_gather(Call call, const Tensors& inputs, const Tensors& outputs, TensorLists result);
+  WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);
+
+  const c10::intrusive_ptr<Options> options_;
+  const Surroundings surroundings_;
+  const std::shared_ptr<StoreClient> store_;
+  const std::shared_ptr<Membership> membership_;
+  Meeting meeting_;
+  std::atomic<std::uint64_t> sequence_{0};
+
+  std::mutex plans_mutex_;
+  std::unique_ptr<Plans> plans_;
+
+  std::mutex cuda_mutex_;
+  c10::intrusive_ptr<c10d::Backend> cuda_;
+
+  std::mutex coalescing_mutex_;
+  bool coalescing_ = false, cuda_coalescing_ = false;
+  std::vector<WorkPtr> coalesced_;
+};
+
+}  // namespace merak

@@ -1,0 +1,67 @@
+// merak::Backend for Python: created there, and from then on called through c10d's own bindings.
+
+#include "backend/backend.h"
+
+#include <pybind11/chrono.h>
+#include <pybind11/functional.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <memory>
+#include <utility>
+
+#include "backend/host_identity.h"
+#include "bindings/rooms.h"
+
+namespace merak {
+namespace {
+
+namespace py = pybind11;
+using Options = Backend::Options;
+
+// A Python callable that is called, and in the end released, with Python's lock, on whatever thread that happens.
+std::shared_ptr<py::object> shared_with_gil(py::object callable) {
+  return std::shared_ptr<py::object>(new py::object(std::move(callable)), [](py::object* object) {
+    py::gil_scoped_acquire gil;
+    delete object;
+  });
+}
+
+c10::intrusive_ptr<Backend> create(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+                                   const c10::intrusive_ptr<Options>& options, const std::string& registered_name,
+                                   const std::string& rendezvous_host, py::object make_cuda_backend) {
+  Backend::Surroundings surroundings;
+  surroundings.registered_name = registered_name, surroundings.rendezvous_host = rendezvous_host;
+  surroundings.make_cuda_backend = [make = shared_with_gil(std::move(make_cuda_backend))](
+                                       const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+                                       std::chrono::milliseconds timeout, const std::string& group) {
+    py::gil_scoped_acquire gil;
+    return (*make)(store, rank, size, timeout, group).cast<c10::intrusive_ptr<c10d::Backend>>();
+  };
+  py::gil_scoped_release no_gil;
+  return c10::make_intrusive<Backend>(store, rank, size, options, std::move(surroundings));
+}
+
+}  // namespace
+
+void bind_backend(py::module_& module) {
+  // The classes that ours derive from are bound there.
+  py::module_::import("torch._C._distributed_c10d");
+
+  py::class_<Backend, c10d::Backend, c10::intrusive_ptr<Backend>> backend(module, "Backend");
+  backend.def(py::init(&create), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"),
+              py::kw_only(), py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
+
+  py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
+      .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);
+
+  module.def(
+      "close_all_groups",
+      [](std::chrono::milliseconds linger) {
+        py::gil_scoped_release no_gil;
+        Membership::close_all(linger);
+      },
+      py::arg("linger"));
+  module.def("host_identity", &host_identity);
+}
+
+}  // namespace merak

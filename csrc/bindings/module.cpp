@@ -1,0 +1,9 @@
+// The extension module merak._C; merak/_C.pyi says what is in it.
+
+#include "bindings/rooms.h"
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "merak's C++ side. Private: import merak.backend instead.";
+  merak::bind_transport(module);
+  merak::bind_backend(module);
+}

@@ -1,0 +1,11 @@
+#pragma once
+// What each room adds to the module merak._C.
+
+#include <pybind11/pybind11.h>
+
+namespace merak {
+
+void bind_transport(pybind11::module_& module);
+void bind_backend(pybind11::module_& module);
+
+}  // namespace merak
