@@ -5,7 +5,24 @@ A new torch should break this file and no other.
 
 from __future__ import annotations
 
+import datetime
+import os
+
 import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import Backend as C10dBackend
+from torch._C._distributed_c10d import PrefixStore, ProcessGroup, Store, TCPStore
+
+__all__ = [
+    "C10dBackend",
+    "ProcessGroup",
+    "Store",
+    "check_torch_matches_build",
+    "make_nccl_backend",
+    "name_in_use",
+    "store_host",
+    "torch_minor",
+]
 
 
 def torch_minor() -> str:
@@ -32,3 +49,43 @@ def check_torch_matches_build() -> None:
             "`pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps torch-merak` "
             "(in a checkout: `make build`)."
         )
+
+
+def name_in_use(group: ProcessGroup) -> str:
+    """Under which name merak serves this group: "merak", or another that was registered for merak's creator."""
+    backend = dist.distributed_c10d.Backend
+    creator = backend._plugins["MERAK"].creator_fn
+    names = {name.lower() for name, plugin in backend._plugins.items() if plugin.creator_fn is creator}
+    name: str = group.name()
+    return name if name in names else "merak"
+
+
+def store_host(store: Store) -> str | None:
+    """Name or address of the host that serves the store, None when the store has none."""
+    while isinstance(store, PrefixStore):
+        store = store.underlying_store
+    if isinstance(store, TCPStore):
+        host: str = store.host
+        return host
+    return os.environ.get("MASTER_ADDR")
+
+
+def make_nccl_backend(
+    store: Store, rank: int, size: int, timeout: datetime.timedelta, group: str, options: object
+) -> C10dBackend:
+    """The backend for the CUDA tensors of one of merak's groups.
+
+    Args:
+        options: the user's `pg_options`, used when they are NCCL's.
+    Raises:
+        ValueError: this torch has no NCCL.
+    """
+    if not dist.is_nccl_available():
+        raise ValueError(
+            f"group '{group}' was given tensors on cuda, which merak hands to NCCL, but this torch "
+            f"({torch.__version__}) was built without NCCL. Move the tensors to the CPU, or install a torch with CUDA."
+        )
+    nccl = dist.distributed_c10d.ProcessGroupNCCL
+    nccl_options = options if isinstance(options, nccl.Options) else nccl.Options()
+    nccl_options._timeout = timeout
+    return nccl(PrefixStore("nccl/", store), rank, size, nccl_options)

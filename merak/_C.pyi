@@ -1,0 +1,31 @@
+# ruff: noqa: N999 - the name of the extension module
+"""merak's C++ side. Private: import merak.backend instead."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from torch._C._distributed_c10d import Backend as C10dBackend
+from torch._C._distributed_c10d import Store
+
+class Backend(C10dBackend):
+    class Options(C10dBackend.Options):
+        def __init__(self, timeout: timedelta = ...) -> None: ...
+
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        options: Options,
+        *,
+        registered_name: str,
+        rendezvous_host: str,
+        make_cuda_backend: Callable[[Store, int, int, timedelta, str], C10dBackend],
+    ) -> None: ...
+
+def close_all_groups(linger: timedelta) -> None: ...
+def host_identity() -> str: ...
+def statistics() -> dict[str, int]: ...
+def environment_variables() -> list[tuple[str, str, str, str, str | None]]: ...
+def network_interfaces() -> list[tuple[str, str]]: ...
+def listening_address(rendezvous_host: str) -> str: ...
