@@ -1,7 +1,10 @@
 #include "collectives/algorithms.h"
 
+#include <algorithm>
 #include <numeric>
 
+#include "collectives/chain_broadcast.h"
+#include "collectives/chain_reduce.h"
 #include "collectives/cut.h"
 #include "collectives/direct_all_gather.h"
 #include "collectives/direct_all_reduce.h"
@@ -10,9 +13,14 @@
 #include "collectives/direct_scatter.h"
 #include "collectives/dissemination_barrier.h"
 #include "collectives/doubling_all_reduce.h"
+#include "collectives/hierarchical_all_gather.h"
+#include "collectives/hierarchical_all_reduce.h"
+#include "collectives/hierarchical_reduce_scatter.h"
+#include "collectives/hierarchy.h"
 #include "collectives/pairwise_all_to_all.h"
 #include "collectives/ring_all_gather.h"
 #include "collectives/ring_all_reduce.h"
+#include "collectives/ring_reduce_scatter.h"
 #include "collectives/tree_broadcast.h"
 #include "collectives/tree_reduce.h"
 
@@ -23,6 +31,7 @@ using Shape = CollectiveShape;
 
 // Above this size an algorithm that handles messages whole would keep the engine's thread from all else.
 bool is_small(const Shape& shape, const Topology&) { return shape.bytes <= kLargestStep; }
+bool on_hierarchy(const Shape&, const Topology& topology) { return has_hierarchy(topology); }
 bool always(const Shape&, const Topology&) { return true; }
 
 // -- broadcast
@@ -34,6 +43,16 @@ Program tree_broadcast_program(const Task& task, const Costs&) {
   return tree_broadcast(task.topology, task.shape.root, task.rank, task.shape.bytes);
 }
 
+double chain_broadcast_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return chain_seconds(topology.size(), shape.bytes, false, chain_link(topology, costs));
+}
+Program chain_broadcast_program(const Task& task, const Costs& costs) {
+  const auto& [shape, rank, topology] = task;
+  const std::vector<int> order = host_major_order(topology, shape.root);
+  const std::size_t segment_bytes = chain_segment_bytes(topology.size(), shape.bytes, 1, chain_link(topology, costs));
+  return chain_broadcast(order, position_in(order, rank), shape.bytes, segment_bytes);
+}
+
 // -- reduce
 
 double tree_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
@@ -41,6 +60,18 @@ double tree_reduce_cost(const Shape& shape, const Topology& topology, const Cost
 }
 Program tree_reduce_program(const Task& task, const Costs&) {
   return tree_reduce(task.topology, task.shape.root, task.rank, task.shape.bytes, task.shape.in_place);
+}
+
+double chain_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return chain_seconds(topology.size(), shape.bytes, true, chain_link(topology, costs));
+}
+Program chain_reduce_program(const Task& task, const Costs& costs) {
+  const auto& [shape, rank, topology] = task;
+  std::vector<int> order = host_major_order(topology, shape.root);
+  std::reverse(order.begin(), order.end());
+  const std::size_t segment_bytes =
+      chain_segment_bytes(topology.size(), shape.bytes, shape.element_bytes, chain_link(topology, costs));
+  return chain_reduce(order, position_in(order, rank), shape.bytes, segment_bytes, shape.in_place);
 }
 
 // -- all_reduce
@@ -71,6 +102,13 @@ Program ring_all_reduce_program(const Task& task, const Costs&) {
                          ring_segment_bytes(shard_bytes, shape.element_bytes));
 }
 
+double hierarchical_all_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return hierarchical_all_reduce_seconds(topology, shape.bytes, costs);
+}
+Program hierarchical_all_reduce_program(const Task& task, const Costs&) {
+  return hierarchical_all_reduce(task.topology, task.rank, task.shape.bytes, task.shape.element_bytes);
+}
+
 // -- all_gather
 
 double direct_all_gather_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
@@ -90,6 +128,13 @@ Program ring_all_gather_program(const Task& task, const Costs&) {
                          ring_segment_bytes(shape.bytes, shape.element_bytes), shape.in_place);
 }
 
+double hierarchical_all_gather_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return hierarchical_all_gather_seconds(topology, shape.bytes, costs);
+}
+Program hierarchical_all_gather_program(const Task& task, const Costs&) {
+  return hierarchical_all_gather(task.topology, task.rank, task.shape.bytes, task.shape.in_place);
+}
+
 // -- reduce_scatter
 
 double direct_reduce_scatter_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
@@ -97,6 +142,23 @@ double direct_reduce_scatter_cost(const Shape& shape, const Topology& topology, 
 }
 Program direct_reduce_scatter_program(const Task& task, const Costs&) {
   return direct_reduce_scatter(task.rank, task.topology.size(), task.shape.bytes);
+}
+
+double ring_reduce_scatter_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return ring_seconds(topology.size() - 1, shape.bytes, true, chain_link(topology, costs));
+}
+Program ring_reduce_scatter_program(const Task& task, const Costs&) {
+  const auto& [shape, rank, topology] = task;
+  const std::vector<int> order = host_major_order(topology);
+  return ring_reduce_scatter({order, position_in(order, rank)}, shape.bytes,
+                             ring_segment_bytes(shape.bytes, shape.element_bytes));
+}
+
+double hierarchical_reduce_scatter_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return hierarchical_reduce_scatter_seconds(topology, shape.bytes, costs);
+}
+Program hierarchical_reduce_scatter_program(const Task& task, const Costs&) {
+  return hierarchical_reduce_scatter(task.topology, task.rank, task.shape.bytes, task.shape.element_bytes);
 }
 
 // -- all_to_all
@@ -145,14 +207,23 @@ Program barrier_program(const Task& task, const Costs&) {
 using enum OperationKind;
 
 constexpr Algorithm kAlgorithms[] = {
-    {"tree broadcast", kBroadcast, always, tree_broadcast_cost, tree_broadcast_program},
-    {"tree reduce", kReduce, always, tree_reduce_cost, tree_reduce_program},
+    {"tree broadcast", kBroadcast, is_small, tree_broadcast_cost, tree_broadcast_program},
+    {"chain broadcast", kBroadcast, always, chain_broadcast_cost, chain_broadcast_program},
+    {"tree reduce", kReduce, is_small, tree_reduce_cost, tree_reduce_program},
+    {"chain reduce", kReduce, always, chain_reduce_cost, chain_reduce_program},
     {"doubling all_reduce", kAllReduce, is_small, doubling_all_reduce_cost, doubling_all_reduce_program},
     {"direct all_reduce", kAllReduce, is_small, direct_all_reduce_cost, direct_all_reduce_program},
     {"ring all_reduce", kAllReduce, always, ring_all_reduce_cost, ring_all_reduce_program},
+    {"hierarchical all_reduce", kAllReduce, on_hierarchy, hierarchical_all_reduce_cost,
+     hierarchical_all_reduce_program},
     {"direct all_gather", kAllGather, is_small, direct_all_gather_cost, direct_all_gather_program},
     {"ring all_gather", kAllGather, always, ring_all_gather_cost, ring_all_gather_program},
-    {"direct reduce_scatter", kReduceScatter, always, direct_reduce_scatter_cost, direct_reduce_scatter_program},
+    {"hierarchical all_gather", kAllGather, on_hierarchy, hierarchical_all_gather_cost,
+     hierarchical_all_gather_program},
+    {"direct reduce_scatter", kReduceScatter, is_small, direct_reduce_scatter_cost, direct_reduce_scatter_program},
+    {"ring reduce_scatter", kReduceScatter, always, ring_reduce_scatter_cost, ring_reduce_scatter_program},
+    {"hierarchical reduce_scatter", kReduceScatter, on_hierarchy, hierarchical_reduce_scatter_cost,
+     hierarchical_reduce_scatter_program},
     {"direct all_to_all", kAllToAll, even_and_small, direct_all_to_all_cost, direct_all_to_all_program},
     {"pairwise all_to_all", kAllToAll, always, pairwise_all_to_all_cost, pairwise_all_to_all_program},
     {"direct scatter", kScatter, always, rooted_cost, direct_scatter_program},

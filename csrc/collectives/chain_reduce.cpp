@@ -1,14 +1,10 @@
 #include "collectives/chain_reduce.h"
 
-#include <algorithm>
-
 #include "collectives/cut.h"
 #include "collectives/slots.h"
 
 namespace merak {
 namespace {
-
-constexpr std::size_t kSlots = 16;
 
 using Segments = std::vector<Range>;
 
@@ -20,7 +16,7 @@ Program first_of_chain(int next, const Segments& segments) {
 
 Program middle_of_chain(int previous, int next, const Segments& segments) {
   Program program;
-  Slots slots(program, segments.front().bytes, std::min(kSlots, segments.size()));
+  Slots slots(program, segments.front().bytes, segments.size());
   for (const auto [offset, bytes] : segments) {
     const Slots::Slot slot = slots.take();
     const std::uint32_t arrival = program.receive(previous, slot.place, bytes, slot.after);
@@ -41,7 +37,7 @@ Program root_out_of_place(int previous, const Segments& segments) {
 
 Program root_in_place(int previous, const Segments& segments) {
   Program program;
-  Slots slots(program, segments.front().bytes, std::min(kSlots, segments.size()));
+  Slots slots(program, segments.front().bytes, segments.size());
   for (const auto [offset, bytes] : segments) {
     const Slots::Slot slot = slots.take();
     const std::uint32_t arrival = program.receive(previous, slot.place, bytes, slot.after);

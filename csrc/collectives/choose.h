@@ -41,7 +41,7 @@ struct CollectiveShape {
 
   // Local: uneven all_to_all. The bytes of the part for (from) each rank, zeros allowed; `bytes` is then unused. Both
   // empty, or both of the group's size on all ranks.
-  std::vector<std::size_t> send_bytes, receive_bytes;
+  std::vector<std::size_t> send_bytes = {}, receive_bytes = {};
 };
 
 struct Choice {

@@ -12,8 +12,11 @@
 // Source: P. Patarasuk, X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009.
 
 #include <cstddef>
+#include <vector>
 
+#include "collectives/cut.h"
 #include "collectives/ring.h"
+#include "collectives/slots.h"
 #include "transport/program.h"
 
 namespace merak {
@@ -22,5 +25,30 @@ namespace merak {
 Program ring_all_reduce(Ring ring, std::size_t message_bytes, std::size_t element_bytes, std::size_t segment_bytes);
 
 double ring_all_reduce_seconds(const Topology& topology, std::size_t message_bytes, const Costs& costs);
+
+// Appends ring all-reduces to a program that does other things too.
+class RingAllReducer {
+ public:
+  // `slots`: of at least segment_bytes. Both outlive this.
+  RingAllReducer(Program& program, Slots& slots, Ring ring, std::size_t element_bytes, std::size_t segment_bytes)
+      : program_(program), slots_(slots), ring_(ring), element_bytes_(element_bytes), segment_bytes_(segment_bytes) {}
+
+  struct Result {
+    Range segment;       // of the output
+    std::uint32_t step;  // after which it holds the result
+  };
+
+  // Reduces a range of the output, in which this rank's contribution stands after the steps `own`. Needs two ranks.
+  std::vector<Result> append(Range message, const std::vector<std::uint32_t>& own);
+
+ private:
+  std::vector<Range> shard(Range message, int position) const;
+  std::uint32_t add(Range segment, const std::vector<std::uint32_t>& own, bool completes);
+
+  Program& program_;
+  Slots& slots_;
+  const Ring ring_;
+  const std::size_t element_bytes_, segment_bytes_;
+};
 
 }  // namespace merak

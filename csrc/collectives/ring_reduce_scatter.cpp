@@ -19,8 +19,7 @@ class ReduceScatter {
   }
 
   Program run() {
-    const std::size_t most = segments_.size() * (ring_.size() - 2);
-    Slots slots(program_, segments_.front().bytes, std::min(most, kSegmentsOfLap * kRoundsHeld));
+    Slots slots(program_, segments_.front().bytes, segments_.size() * (ring_.size() - 2), kSegmentsOfLap * kRoundsHeld);
     for (std::size_t first = 0; first < segments_.size(); first += kSegmentsOfLap)
       lap(slots, {segments_.begin() + first, segments_.begin() + std::min(first + kSegmentsOfLap, segments_.size())});
     return std::move(program_);

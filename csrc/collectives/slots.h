@@ -1,10 +1,12 @@
 #pragma once
-// Scratch memory that is used over and over: a fixed number of equal slots, taken in turn. Whoever takes a slot writes
-// to it only after the steps that last used it; so a long message needs little scratch memory, and what bounds it is
-// the grants of the receives into it.
+// Scratch memory that is used over and over: a few equal slots, taken in turn. Whoever takes a slot writes to it only
+// after the step that last used it; so a long message needs little scratch memory, and what bounds it is the grants of
+// the receives into it.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "transport/program.h"
@@ -13,14 +15,19 @@ namespace merak {
 
 class Slots {
  public:
-  // `program` outlives the slots.
-  Slots(Program& program, std::size_t slot_bytes, std::size_t count)
-      : slot_bytes_(slot_bytes), used_(count), buffer_(program.add_scratch(slot_bytes * count)) {}
+  static constexpr std::size_t kBytes = 6 * 1024 * 1024;  // of all slots, unless there must be more
+
+  // `takes`: how often a slot will be taken. Where there is room for as many slots, no receive has to wait for one.
+  // `fewest`: how many there must be nevertheless. `program` outlives the slots.
+  Slots(Program& program, std::size_t slot_bytes, std::size_t takes, std::size_t fewest = 2)
+      : slot_bytes_(slot_bytes),
+        used_(std::min(takes, std::max(fewest, kBytes / slot_bytes))),
+        buffer_(program.add_scratch(slot_bytes * used_.size())) {}
 
   struct Slot {
     std::size_t number;
     Place place;
-    std::vector<std::uint32_t> after;  // the steps that must be done before it is written
+    std::vector<std::uint32_t> after;  // the step that must be done before it is written
   };
 
   Slot take() {
@@ -33,7 +40,7 @@ class Slots {
 
  private:
   const std::size_t slot_bytes_;
-  std::vector<std::vector<std::uint32_t>> used_;  // by slot: the step that used it last
+  std::vector<std::vector<std::uint32_t>> used_;  // by slot
   const int buffer_;
   std::size_t next_ = 0;
 };
