@@ -19,9 +19,9 @@ struct NetworkInterface {
 std::vector<NetworkInterface> network_interfaces();
 
 struct AddressChoice {
-  std::vector<std::string> interfaces;  // the first of these that this host has
-  std::optional<std::string> address;   // numeric; must be this host's
-  std::string rendezvous_host;          // name or address of the host where the ranks meet
+  std::vector<std::string> interfaces = {};  // the first of these that this host has
+  std::optional<std::string> address = {};   // numeric; must be this host's
+  std::string rendezvous_host = {};          // name or address of the host where the ranks meet
 };
 
 // The first that is given of: the address, an interface's address, the address from which packets to the rendezvous

@@ -63,6 +63,7 @@ struct TcpListener::State {
   // The thread's own.
   std::list<Handshake> handshakes;   // oldest first
   Clock::time_point accept_again{};  // no sooner than that
+  bool warned = false;
 
   State(Descriptor listening, HandshakeLimits handshake_limits)
       : limits(handshake_limits), socket(std::move(listening)), address(SocketAddress::here(socket.get())) {}
@@ -124,8 +125,10 @@ struct TcpListener::State {
     } catch (const OtherVersion& error) {
       handshake.answer(Answer::kOtherVersion);
       refuse(handshake, error.what());
-    } catch (const std::runtime_error& error) {
+    } catch (const MismatchError& error) {
       refuse(handshake, error.what());
+    } catch (const NetworkError& error) {  // also how a peer's handshake ends when the peer shuts down meanwhile
+      count_refusal(LogLevel::kDebug, handshake, error.what());
     }
     return true;
   }
@@ -147,10 +150,14 @@ struct TcpListener::State {
   }
 
   void refuse(const Handshake& handshake, const std::string& reason) {
-    const bool first = refused.fetch_add(1) == 0;
-    log(first ? LogLevel::kWarning : LogLevel::kDebug, "refused a connection from " + handshake.peer() + " to " +
-                                                           address.text() + ": " + reason +
-                                                           (first ? " (said once; further ones are counted)" : ""));
+    const bool first = !std::exchange(warned, true);
+    count_refusal(first ? LogLevel::kWarning : LogLevel::kDebug, handshake,
+                  reason + (first ? " (said once; further ones are counted)" : ""));
+  }
+
+  void count_refusal(LogLevel level, const Handshake& handshake, const std::string& reason) {
+    ++refused;
+    log(level, "refused a connection from " + handshake.peer() + " to " + address.text() + ": " + reason);
   }
 };
 

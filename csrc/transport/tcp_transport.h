@@ -20,7 +20,7 @@ namespace merak {
 
 struct TcpOptions {
   SocketAddress address = SocketAddress::parse_host("127.0.0.1");  // to listen on; its port does not matter
-  PortRange ports;
+  PortRange ports = {};
   std::chrono::milliseconds connect_timeout{20'000};
   std::chrono::milliseconds lost_host_timeout{60'000};  // see tcp_socket.h
 
