@@ -12,6 +12,7 @@
 #include "collectives/direct_reduce_scatter.h"
 #include "collectives/direct_scatter.h"
 #include "collectives/dissemination_barrier.h"
+#include "collectives/doubling_all_gather.h"
 #include "collectives/doubling_all_reduce.h"
 #include "collectives/hierarchical_all_gather.h"
 #include "collectives/hierarchical_all_reduce.h"
@@ -44,12 +45,12 @@ Program tree_broadcast_program(const Task& task, const Costs&) {
 }
 
 double chain_broadcast_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
-  return chain_seconds(topology.size(), shape.bytes, false, chain_link(topology, costs));
+  return chain_seconds(topology, shape.bytes, false, costs);
 }
 Program chain_broadcast_program(const Task& task, const Costs& costs) {
   const auto& [shape, rank, topology] = task;
   const std::vector<int> order = host_major_order(topology, shape.root);
-  const std::size_t segment_bytes = chain_segment_bytes(topology.size(), shape.bytes, 1, chain_link(topology, costs));
+  const std::size_t segment_bytes = chain_segment_bytes(topology, shape.bytes, 1, costs);
   return chain_broadcast(order, position_in(order, rank), shape.bytes, segment_bytes);
 }
 
@@ -63,14 +64,13 @@ Program tree_reduce_program(const Task& task, const Costs&) {
 }
 
 double chain_reduce_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
-  return chain_seconds(topology.size(), shape.bytes, true, chain_link(topology, costs));
+  return chain_seconds(topology, shape.bytes, true, costs);
 }
 Program chain_reduce_program(const Task& task, const Costs& costs) {
   const auto& [shape, rank, topology] = task;
   std::vector<int> order = host_major_order(topology, shape.root);
   std::reverse(order.begin(), order.end());
-  const std::size_t segment_bytes =
-      chain_segment_bytes(topology.size(), shape.bytes, shape.element_bytes, chain_link(topology, costs));
+  const std::size_t segment_bytes = chain_segment_bytes(topology, shape.bytes, shape.element_bytes, costs);
   return chain_reduce(order, position_in(order, rank), shape.bytes, segment_bytes, shape.in_place);
 }
 
@@ -118,8 +118,16 @@ Program direct_all_gather_program(const Task& task, const Costs&) {
   return direct_all_gather(task.rank, task.topology.size(), task.shape.bytes, task.shape.in_place);
 }
 
+double doubling_all_gather_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
+  return doubling_all_gather_seconds(topology, shape.bytes, costs);
+}
+Program doubling_all_gather_program(const Task& task, const Costs&) {
+  return doubling_all_gather(task.rank, task.topology.size(), task.shape.bytes, task.shape.in_place);
+}
+
 double ring_all_gather_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
-  return ring_seconds(topology.size() - 1, shape.bytes, false, chain_link(topology, costs));
+  return ring_seconds(topology.size() - 1, shape.bytes, false, chain_link(topology, costs),
+                      average_link(topology, costs));
 }
 Program ring_all_gather_program(const Task& task, const Costs&) {
   const auto& [shape, rank, topology] = task;
@@ -145,7 +153,8 @@ Program direct_reduce_scatter_program(const Task& task, const Costs&) {
 }
 
 double ring_reduce_scatter_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
-  return ring_seconds(topology.size() - 1, shape.bytes, true, chain_link(topology, costs));
+  return ring_seconds(topology.size() - 1, shape.bytes, true, chain_link(topology, costs),
+                      average_link(topology, costs));
 }
 Program ring_reduce_scatter_program(const Task& task, const Costs&) {
   const auto& [shape, rank, topology] = task;
@@ -217,6 +226,7 @@ constexpr Algorithm kAlgorithms[] = {
     {"hierarchical all_reduce", kAllReduce, on_hierarchy, hierarchical_all_reduce_cost,
      hierarchical_all_reduce_program},
     {"direct all_gather", kAllGather, is_small, direct_all_gather_cost, direct_all_gather_program},
+    {"doubling all_gather", kAllGather, is_small, doubling_all_gather_cost, doubling_all_gather_program},
     {"ring all_gather", kAllGather, always, ring_all_gather_cost, ring_all_gather_program},
     {"hierarchical all_gather", kAllGather, on_hierarchy, hierarchical_all_gather_cost,
      hierarchical_all_gather_program},

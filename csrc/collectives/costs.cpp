@@ -18,6 +18,14 @@ LinkCosts chain_link(const Topology& topology, const Costs& costs) {
   return one_host ? inside_link(costs) : between_link(costs);
 }
 
+LinkCosts average_link(const Topology& topology, const Costs& costs) {
+  const double hosts = static_cast<double>(ranks_by_host(topology).size());
+  const double crossing = hosts > 1 ? hosts / topology.size() : 0;  // of all links in the ring
+  const auto mix = [&](double between, double inside) { return crossing * between + (1 - crossing) * inside; };
+  return {mix(costs.latency_s, costs.latency_inside_s), mix(costs.seconds_per_byte, costs.seconds_per_byte_inside),
+          costs.per_message_s, costs.reduce_seconds_per_byte};
+}
+
 LinkCosts shared_link(const Topology& topology, const Costs& costs) {
   LinkCosts link = inside_link(costs);
   const double size = topology.size();

@@ -41,6 +41,9 @@ LinkCosts between_link(const Costs& costs);
 // The slowest link of a chain or ring in host-major order: each host's link carries one rank's messages.
 LinkCosts chain_link(const Topology& topology, const Costs& costs);
 
+// What a segment meets on the average on its way around a ring in host-major order.
+LinkCosts average_link(const Topology& topology, const Costs& costs);
+
 // The link where every rank sends alike to all others: those of one host share what crosses its link.
 LinkCosts shared_link(const Topology& topology, const Costs& costs);
 

@@ -1,5 +1,7 @@
 #include "collectives/direct_all_gather.h"
 
+#include <algorithm>
+
 #include "collectives/cut.h"
 
 namespace merak {
@@ -7,9 +9,8 @@ namespace merak {
 double direct_all_gather_seconds(const Topology& topology, std::size_t shard_bytes, const Costs& costs) {
   if (topology.size() == 1) return 0;
   const LinkCosts link = shared_link(topology, costs);
-  const double others = topology.size() - 1;
-  return link.message_s(0) + (others - 1) * link.per_message_s +
-         others * static_cast<double>(shard_bytes) * link.seconds_per_byte;
+  const std::size_t others = topology.host_of.size() - 1;
+  return std::max(link.message_s(others * shard_bytes), 2 * static_cast<double>(others) * link.per_message_s);
 }
 
 Program direct_all_gather(int rank, int size, std::size_t shard_bytes, bool in_place) {

@@ -2,7 +2,8 @@
 // All-gather of small shards: everyone sends its shard to everyone, first to the rank after it.
 //
 // Bytes on the wire: every rank sends its shard n - 1 times.
-// Time, for shards of V bytes: a + n m + (n - 1) V b: one latency, but a message for each pair of ranks.
+// Time, for shards of V bytes: max(a + 2m + (n - 1) V b, 2 (n - 1) m): one latency, but a message for each pair of
+// ranks.
 
 #include <cstddef>
 

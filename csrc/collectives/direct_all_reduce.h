@@ -5,8 +5,8 @@
 // Every shard is summed in one place, so all ranks get the same bits.
 //
 // Bytes on the wire: every rank sends 2 (n - 1) / n of the message, the least possible.
-// Time, for V bytes: 2 (a + n m + (n - 1)/n V b) + (n - 1)/n V g: the ring's bytes, two latencies, but a message for
-// each pair of ranks and exchange.
+// Time, for V bytes: 2 max(a + 2m + (n - 1)/n V b, 2 (n - 1) m) + (n - 1)/n V g: the ring's bytes, two latencies, but a
+// message for each pair of ranks and exchange.
 // Scratch: n - 1 shards.
 
 #include <cstddef>

@@ -6,7 +6,7 @@
 // the last but one has come, which keeps its link busy in between.
 //
 // Bytes on the wire: n - 1 shards reach the root; its link is entered by those of other hosts.
-// Time, for shards of V bytes: a + n m + (n - 1) V b, as that of direct_scatter.h.
+// Time, for shards of V bytes: a + 2m + V b + (n - 2) max(V b, m), as that of direct_scatter.h.
 
 #include <cstddef>
 

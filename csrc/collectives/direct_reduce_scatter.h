@@ -3,8 +3,8 @@
 // it gets in order of rank, beginning with the rank after it and ending with its own, which lands where it is wanted.
 //
 // Bytes on the wire: every rank sends n - 1 shards.
-// Time, for shards of V bytes: a + n m + (n - 1) V (b + g): one latency, but a message for each pair of ranks.
-// Scratch: n - 2 shards.
+// Time, for shards of V bytes: max(a + 2m + (n - 1) V b, 2 (n - 1) m) + (n - 1) V g: one latency, but a message for
+// each pair of ranks. Scratch: n - 2 shards.
 
 #include <cstddef>
 

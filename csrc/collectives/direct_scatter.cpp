@@ -7,12 +7,14 @@
 namespace merak {
 
 double direct_scatter_seconds(const Topology& topology, int center, std::size_t shard_bytes, const Costs& costs) {
-  const double shard = static_cast<double>(shard_bytes), others = topology.size() - 1;
+  const std::size_t others = topology.host_of.size() - 1;
   if (others == 0) return 0;
-  const double here = std::count(topology.host_of.begin(), topology.host_of.end(), topology.host_of[center]) - 1;
+  const std::vector<int>& host = topology.host_of;
+  const std::size_t here = static_cast<std::size_t>(std::count(host.begin(), host.end(), host[center])) - 1;
   const LinkCosts link = here == others ? inside_link(costs) : between_link(costs);
-  return link.message_s(0) + (others - 1) * link.per_message_s + here * shard * costs.seconds_per_byte_inside +
-         (others - here) * shard * costs.seconds_per_byte;
+  const double wire = static_cast<double>(here * shard_bytes) * costs.seconds_per_byte_inside +
+                      static_cast<double>((others - here) * shard_bytes) * costs.seconds_per_byte;
+  return link.message_s(0) + std::max(wire, static_cast<double>(others - 1) * link.per_message_s);
 }
 
 Program direct_scatter(int rank, int size, int root, std::size_t shard_bytes, bool in_place) {

@@ -6,7 +6,7 @@
 // busy in between.
 //
 // Bytes on the wire: n - 1 shards leave the root; its link is left by those for other hosts.
-// Time, for shards of V bytes: a + n m + (n - 1) V b.
+// Time, for shards of V bytes: a + 2m + V b + (n - 2) max(V b, m).
 
 #include <cstddef>
 

@@ -3,6 +3,8 @@
 #include <bit>
 #include <utility>
 
+#include "collectives/hierarchy.h"
+
 namespace merak {
 namespace {
 
@@ -64,10 +66,16 @@ class Doubling {
 }  // namespace
 
 double doubling_all_reduce_seconds(const Topology& topology, std::size_t message_bytes, const Costs& costs) {
-  const std::size_t size = static_cast<std::size_t>(topology.size());
-  const LinkCosts link = size > 1 ? shared_link(topology, costs) : inside_link(costs);
-  const int rounds = std::bit_width(size - 1) + (std::has_single_bit(size) ? 0 : 1);
-  return rounds * (link.message_s(message_bytes) + link.reduce_s(message_bytes));
+  const std::size_t size = topology.host_of.size();
+  const std::vector<std::vector<int>> hosts = ranks_by_host(topology);
+  const std::size_t locals = hosts.front().size();
+  const bool aligned = std::has_single_bit(locals) && locals * hosts.size() == size;  // whole rounds stay inside
+  const int all = std::bit_width(size - 1) + (std::has_single_bit(size) ? 0 : 1);
+  const int inside = hosts.size() == 1 ? all : aligned ? std::bit_width(locals - 1) : 0;
+  return inside * (inside_link(costs).message_s(message_bytes) + inside_link(costs).reduce_s(message_bytes)) +
+         (all - inside) *
+             (between_link(costs).message_s(static_cast<std::size_t>(most_locals(topology)) * message_bytes) +
+              between_link(costs).reduce_s(message_bytes));
 }
 
 Program doubling_all_reduce(const std::vector<int>& order, int position, std::size_t message_bytes) {

@@ -11,6 +11,7 @@
 //
 // Bytes on the wire: every rank of the core sends the message log2 n times.
 // Time, for V bytes: ceil(log2 n) (a + 2m + V (b + g)), and one round more where n is no power of two.
+// In rounds between hosts the ranks of one share its link.
 // Scratch: the message once a round, so that every receive is permitted at once.
 // Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of Collective Communication Operations in MPICH", 2005.
 

@@ -6,11 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define MERAK_HD __host__ __device__
-#else
-#define MERAK_HD
-#endif
+#include "transport/host_device.h"
 
 namespace merak {
 

@@ -1,5 +1,7 @@
 #include "collectives/hierarchical_all_gather.h"
 
+#include <algorithm>
+
 #include "collectives/cut.h"
 #include "collectives/hierarchy.h"
 
@@ -82,12 +84,19 @@ class AllGather {
 
 }  // namespace
 
+double hierarchical_messages(int hosts, int locals, std::size_t shard_bytes) {
+  const double segments = static_cast<double>(segments_of({0, shard_bytes}, ring_segment_bytes(shard_bytes, 1)).size());
+  return segments * 2 * ((locals - 1) + (hosts - 1) * locals);
+}
+
 double hierarchical_all_gather_seconds(const Topology& topology, std::size_t shard_bytes, const Costs& costs) {
   const LinkCosts between = between_link(costs), inside = inside_link(costs);
   const int hosts = static_cast<int>(ranks_by_host(topology).size()), locals = most_locals(topology);
   const std::size_t segment = std::min(shard_bytes, ring_segment_bytes(shard_bytes, 1));
-  return inside.message_s(segment) + ring_seconds(hosts - 1, locals * shard_bytes, false, between) +
-         (locals - 1) * inside.message_s(segment);
+  const double pipeline = inside.message_s(segment) +
+                          ring_seconds(hosts - 1, locals * shard_bytes, false, between, between) +
+                          inside.message_s(segment);
+  return std::max(pipeline, hierarchical_messages(hosts, locals, shard_bytes) * costs.per_message_s);
 }
 
 Program hierarchical_all_gather(const Topology& topology, int rank, std::size_t shard_bytes, bool in_place) {

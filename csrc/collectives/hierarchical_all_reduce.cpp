@@ -113,8 +113,8 @@ double hierarchical_all_reduce_seconds(const Topology& topology, std::size_t mes
   const std::size_t block = std::min(block_size(message_bytes), message_bytes);
   const double before = peers * (inside.message_s(block) + inside.reduce_s(block)),
                after = peers * inside.message_s(block);
-  return before + ring_seconds(hosts - 1, shard_bytes, true, between) +
-         ring_seconds(hosts - 1, shard_bytes, false, between) + after;
+  return before + ring_seconds(hosts - 1, shard_bytes, true, between, between) +
+         ring_seconds(hosts - 1, shard_bytes, false, between, between) + after;
 }
 
 Program hierarchical_all_reduce(const Topology& topology, int rank, std::size_t message_bytes,

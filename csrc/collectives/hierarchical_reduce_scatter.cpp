@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "collectives/cut.h"
+#include "collectives/hierarchical_all_gather.h"
 #include "collectives/hierarchy.h"
 #include "collectives/slots.h"
 
@@ -133,8 +134,10 @@ double hierarchical_reduce_scatter_seconds(const Topology& topology, std::size_t
   const LinkCosts between = between_link(costs), inside = inside_link(costs);
   const int hosts = static_cast<int>(ranks_by_host(topology).size()), locals = most_locals(topology);
   const std::size_t segment = std::min(shard_bytes, ring_segment_bytes(shard_bytes, 1));
-  return (locals - 1) * (inside.message_s(segment) + inside.reduce_s(segment)) +
-         ring_seconds(hosts - 1, locals * shard_bytes, true, between) + inside.message_s(segment);
+  const double pipeline = (locals - 1) * (inside.message_s(segment) + inside.reduce_s(segment)) +
+                          ring_seconds(hosts - 1, locals * shard_bytes, true, between, between) +
+                          inside.message_s(segment);
+  return std::max(pipeline, hierarchical_messages(hosts, locals, shard_bytes) * costs.per_message_s);
 }
 
 Program hierarchical_reduce_scatter(const Topology& topology, int rank, std::size_t shard_bytes,

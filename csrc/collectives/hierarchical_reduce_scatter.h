@@ -9,7 +9,8 @@
 //
 // Bytes on the wire: what leaves a host is the bundles of all hosts but its own, so for h hosts with r ranks each and
 // shards of V bytes, (h - 1) r V.
-// Time: that of a ring of h ranks with bundles of r V in all, and one segment's way inside before it and after it.
+// Time: that of a ring of h ranks with bundles of r V in all, and one segment's way inside before it and after it;
+// or the work on as many messages as in hierarchical_all_gather.h, if that is more.
 
 #include <cstddef>
 

@@ -8,7 +8,7 @@
 // long as its largest part, a rank waits for its own sends only.
 //
 // Bytes on the wire: every rank sends all its parts but its own.
-// Time, for parts of V bytes: (n - 1) (a + 2m + V b) in rounds, a + n m + (n - 1) V b at once; several ranks of a host
+// Time, for parts of V bytes: (n - 1) (a + 2m + V b) in rounds, as direct_all_gather.h at once; several ranks of a host
 // share its link.
 
 #include <cstddef>

@@ -24,7 +24,8 @@ struct Ring {
 // A segment long enough to be worth a message, short enough that a shard is several; whole elements.
 std::size_t ring_segment_bytes(std::size_t shard_bytes, std::size_t element_bytes);
 
-// Seconds of `rounds` rounds; `reduces`: each rank adds what it receives.
-double ring_seconds(int rounds, std::size_t shard_bytes, bool reduces, const LinkCosts& link);
+// Seconds of `rounds` rounds; `reduces`: each rank adds what it receives. `slowest` and `average`: of the ring's links.
+double ring_seconds(int rounds, std::size_t shard_bytes, bool reduces, const LinkCosts& slowest,
+                    const LinkCosts& average);
 
 }  // namespace merak

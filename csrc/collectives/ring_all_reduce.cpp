@@ -6,10 +6,11 @@ namespace merak {
 
 double ring_all_reduce_seconds(const Topology& topology, std::size_t message_bytes, const Costs& costs) {
   if (topology.size() == 1) return 0;
-  const LinkCosts link = chain_link(topology, costs);
+  const LinkCosts slowest = chain_link(topology, costs), average = average_link(topology, costs);
   const std::size_t shard_bytes = shard_of(message_bytes, 1, topology.size(), 0).bytes;
   const int rounds = topology.size() - 1;
-  return ring_seconds(rounds, shard_bytes, true, link) + ring_seconds(rounds, shard_bytes, false, link);
+  return ring_seconds(rounds, shard_bytes, true, slowest, average) +
+         ring_seconds(rounds, shard_bytes, false, slowest, average);
 }
 
 Program ring_all_reduce(Ring ring, std::size_t message_bytes, std::size_t element_bytes, std::size_t segment_bytes) {
