@@ -26,7 +26,7 @@ Backend::Backend(c10::intrusive_ptr<c10d::Store> store, int rank, int size, c10:
     : c10d::Backend(rank, size),
       options_(std::move(options)),
       surroundings_(std::move(surroundings)),
-      store_(std::make_shared<StoreClient>(std::move(store))),
+      store_(std::make_shared<TorchStore>(std::move(store))),
       membership_(Membership::create(identity_of(*options_, rank, size),
                                      tcp_transport_maker(store_, identity_of(*options_, rank, size),
                                                          surroundings_.rendezvous_host, options_->timeout))),

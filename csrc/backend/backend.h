@@ -21,7 +21,7 @@
 #include "backend/meeting.h"
 #include "backend/membership.h"
 #include "backend/plans.h"
-#include "backend/store_client.h"
+#include "backend/torch_store.h"
 #include "backend/work.h"
 
 namespace merak {
@@ -126,7 +126,7 @@ class Backend final : public c10d::Backend {
 
   const c10::intrusive_ptr<Options> options_;
   const Surroundings surroundings_;
-  const std::shared_ptr<StoreClient> store_;
+  const std::shared_ptr<TorchStore> store_;
   const std::shared_ptr<Membership> membership_;
   Meeting meeting_;
   std::atomic<std::uint64_t> sequence_{0};

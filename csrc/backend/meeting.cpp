@@ -28,7 +28,7 @@ std::string name_ranks(const std::vector<int>& ranks, const char* one, const cha
 Meeting::Meeting(std::shared_ptr<StoreClient> store, std::shared_ptr<Membership> membership)
     : store_(std::move(store)), membership_(std::move(membership)) {}
 
-void Meeting::publish_host() { store_->users()->set(host_key(membership_->identity().rank), host_identity()); }
+void Meeting::publish_host() { store_->set_once(host_key(membership_->identity().rank), host_identity()); }
 
 Topology Meeting::topology(Clock::duration timeout) {
   const GroupIdentity& me = membership_->identity();
@@ -39,7 +39,7 @@ Topology Meeting::topology(Clock::duration timeout) {
   if (!hosts) {
     std::vector<int> missing;
     for (int rank = 0; rank < me.size; ++rank) {
-      if (!store_->look_up(keys[rank])) missing.push_back(rank);
+      if (!store_->has({keys[rank]})) missing.push_back(rank);
     }
     throw NetworkError("group '" + me.name + "', rank " + std::to_string(me.rank) + ": " +
                        name_ranks(missing, "rank", "ranks") + " did not join within " + milliseconds(timeout) +

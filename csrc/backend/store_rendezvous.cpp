@@ -20,7 +20,10 @@ class StoreRendezvous final : public Rendezvous {
   StoreRendezvous(std::shared_ptr<StoreClient> store, int rank) : store_(std::move(store)), rank_(rank) {}
 
   void publish(const std::string& address) override { store_->set(address_key(rank_), address); }
-  std::optional<std::string> lookup(int peer) override { return store_->look_up(address_key(peer)); }
+  std::optional<std::string> lookup(int peer) override {
+    if (!store_->has({address_key(peer)})) return std::nullopt;
+    return store_->get(address_key(peer));
+  }
 
  private:
   const std::shared_ptr<StoreClient> store_;

@@ -1,0 +1,35 @@
+#pragma once
+// c10d's store behind merak's interface.
+
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include <mutex>
+
+#include "backend/store_client.h"
+
+namespace merak {
+
+// Thread-safe. What waits for others to come (has, get, set) goes through a client of its own where the store can be
+// cloned, made when it is first needed, so that what the user's client is doing does not matter. Errors are
+// DistNetworkError and DistStoreError.
+class TorchStore final : public StoreClient {
+ public:
+  explicit TorchStore(c10::intrusive_ptr<c10d::Store> store) : users_(std::move(store)) {}
+
+  void set(const std::string& key, const std::string& value) override { client()->set(key, value); }
+  void set_once(const std::string& key, const std::string& value) override { users_->compareSet(key, "", value); }
+  bool has(const std::vector<std::string>& keys) override { return client()->check(keys); }
+  std::string get(const std::string& key) override { return client()->get_to_str(key); }
+  void release() override;
+
+  const c10::intrusive_ptr<c10d::Store>& users() const { return users_; }
+
+ private:
+  c10::intrusive_ptr<c10d::Store> client();
+
+  const c10::intrusive_ptr<c10d::Store> users_;
+  std::mutex mutex_;
+  c10::intrusive_ptr<c10d::Store> own_;
+};
+
+}  // namespace merak
