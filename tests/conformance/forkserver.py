@@ -11,12 +11,10 @@ One JSON line per test is appended to ``--out``: ``test, world_size, outcome, se
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import io
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ import unittest
 from pathlib import Path
 
 from tests.conformance import suite
+from tests.processes import kill_session
 
 KILL_GRACE_SECONDS = 15.0
 """How long a supervisor may outlive the suite's own time limit, to print the stacks of the ranks."""
@@ -86,17 +85,6 @@ def _start(case: type[unittest.TestCase], test: str, root: Path) -> Running:
         finally:
             os._exit(1)
     return Running(test, pid, folder, started)
-
-
-def kill_session(session: int) -> None:
-    """Sends SIGKILL to every process of a session, whatever process groups its members have made."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(entry.name)
-            if os.getsid(pid) == session:
-                os.kill(pid, signal.SIGKILL)
 
 
 def _finish(running: Running, world_size: int, timed_out: bool) -> Record:
