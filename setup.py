@@ -13,6 +13,7 @@ MAX_JOBS              compilers at once; ninja's own default is the number of co
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -129,6 +130,14 @@ class BuildExtension(cpp_extension.BuildExtension):
         self.build_temp = str(ROOT / "build" / f"{'cuda' if CUDA else 'cpu'}-torch{torch.__version__}")
         # With other switches or another torch the module must be linked anew, however young it is.
         self.force = write_build_info(CUDA) or self.force
+
+    def run(self) -> None:
+        # Two builds of one checkout would write the same objects: the second waits, and finds them made.
+        folder = Path(self.build_temp)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            super().run()
 
 
 class BuildPy(build_py):
