@@ -1,6 +1,5 @@
-#include "collectives/kernels_cuda.h"
-
 #include "collectives/kernels.h"
+#include "collectives/kernels_cuda.h"
 #include "transport/element_wise.h"
 
 namespace merak {

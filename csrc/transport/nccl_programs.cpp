@@ -1,0 +1,64 @@
+#include "transport/nccl_programs.h"
+
+namespace merak {
+namespace {
+
+constexpr std::size_t kAlignment = 256;  // as memory comes from cudaMalloc
+
+std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+class Issuer {
+ public:
+  Issuer(const Program& program, const DeviceMemory& memory, DeviceCalls& calls)
+      : program_(program), calls_(calls), buffers_{memory.input, memory.output} {
+    std::byte* next = memory.scratch;
+    for (std::size_t bytes : program.scratch) {
+      buffers_.push_back(next);
+      next += aligned(bytes);
+    }
+  }
+
+  void issue(const Round& round) {
+    for (std::uint32_t index : round.work) issue_work(program_.steps[index]);
+    if (round.messages.empty()) return;
+    calls_.group_start();
+    for (std::uint32_t index : round.messages) issue_message(program_.steps[index]);
+    calls_.group_end();
+  }
+
+ private:
+  void issue_work(const Step& step) {
+    if (step.kind == StepKind::kReduce)
+      calls_.reduce(at(step.at), at(step.from), step.bytes, step.completes);
+    else
+      calls_.copy(at(step.at), at(step.from), step.bytes);
+  }
+
+  void issue_message(const Step& step) {
+    if (step.kind == StepKind::kSend)
+      calls_.send(step.peer, at(step.at), step.bytes);
+    else
+      calls_.receive(step.peer, at(step.at), step.bytes);
+  }
+
+  std::byte* at(Place place) const { return buffers_.at(static_cast<std::size_t>(place.buffer)) + place.offset; }
+
+  const Program& program_;
+  DeviceCalls& calls_;
+  std::vector<std::byte*> buffers_;  // by number
+};
+
+}  // namespace
+
+std::size_t scratch_bytes(const Program& program) {
+  std::size_t total = 0;
+  for (std::size_t bytes : program.scratch) total += aligned(bytes);
+  return total;
+}
+
+void issue(const Program& program, const Rounds& rounds, const DeviceMemory& memory, DeviceCalls& calls) {
+  Issuer issuer(program, memory, calls);
+  for (const Round& round : rounds) issuer.issue(round);
+}
+
+}  // namespace merak

@@ -1,0 +1,144 @@
+// Every algorithm of the room as a device issues it: dealt into rounds, then carried out by ranks that are threads over
+// an NCCL in memory (transport/fake_nccl.h), which matches by order alone. A group that could not end would miss its
+// deadline.
+
+#include <chrono>
+#include <exception>
+#include <thread>
+
+#include "harness.h"
+#include "transport/fake_nccl.h"
+#include "transport/nccl_programs.h"
+#include "transport/rounds_checks.h"
+
+namespace merak {
+namespace {
+
+using enum OperationKind;
+using namespace std::chrono_literals;
+
+constexpr OperationKind kAllKinds[] = {kBroadcast, kReduce,  kAllReduce, kAllGather, kReduceScatter,
+                                       kAllToAll,  kScatter, kGather,    kBarrier};
+
+const NcclApi kApi = FakeNccl::api();
+
+DeviceWork work_on_cpu(const Reducer& reducer) {
+  const auto reduce = [reducer](std::byte* at, const std::byte* from, std::size_t bytes, bool completes, void*) {
+    const std::size_t count = bytes / reducer.element_bytes;
+    reducer.combine(at, from, count);
+    if (completes) reducer.divide(at, count, reducer.divisor);
+  };
+  const auto copy = [](std::byte* at, const std::byte* from, std::size_t bytes, void*) {
+    std::memcpy(at, from, bytes);
+  };
+  return {reduce, copy};
+}
+
+// Rank `rank` of all; returns when its stream is empty.
+void run_rank(FakeNccl& nccl, int rank, const std::vector<Program>& programs, const Rounds& rounds, Memory& memory,
+              const DeviceWork& work) {
+  NcclCommunicator communicator(kApi, nccl.id(), rank, static_cast<int>(programs.size()), 30s);
+  std::vector<std::byte> scratch(scratch_bytes(programs[rank]), std::byte{0x5a});
+  NcclCalls calls(communicator, work, nullptr, 30s);
+  issue(programs[rank], rounds, {memory.input.data(), memory.output.data(), scratch.data()}, calls);
+}
+
+// Throws what a rank throws.
+void run_over_nccl(const std::vector<Program>& programs, const std::vector<Rounds>& rounds, std::vector<Memory>& memory,
+                   const DeviceWork& work) {
+  FakeNccl nccl(static_cast<int>(programs.size()));
+  std::vector<std::exception_ptr> errors(programs.size());
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < static_cast<int>(programs.size()); ++rank)
+    threads.emplace_back([&, rank] {
+      try {
+        run_rank(nccl, rank, programs, rounds[rank], memory[rank], work);
+      } catch (...) {
+        errors[rank] = std::current_exception();
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+void expect_correct_over_nccl(const CollectiveShape& shape, const Topology& topology, std::size_t route_bytes) {
+  for (const auto& [algorithm, programs] : programs_by_algorithm(shape, topology)) {
+    SCOPED_TRACE(algorithm + ": " + text_of(shape, topology) + ", " + std::to_string(route_bytes) + " bytes a route");
+    const std::vector<Rounds> rounds = nccl_rounds(programs, route_bytes);
+    expect_good_rounds(programs, rounds, route_bytes);
+    std::vector<Memory> memory = memory_for(shape, topology.size(), 0);
+    const std::vector<Message> expected = expected_outputs(shape, memory);
+    if (shape.in_place) place_in_output(shape, memory);
+    ASSERT_NO_THROW(run_over_nccl(programs, rounds, memory, work_on_cpu(marked_sum(shape.element_bytes))));
+    for (int rank = 0; rank < topology.size(); ++rank) {
+      if (expected[rank].empty()) continue;
+      ASSERT_EQ(memory[rank].output, expected[rank]) << "rank " << rank;
+    }
+  }
+}
+
+TEST(OverNccl, EverySizeOfGroup) {
+  for (int size = 1; size <= 9; ++size)
+    for (OperationKind kind : kAllKinds)
+      for (std::size_t bytes : {0, 8, 4104})
+        expect_correct_over_nccl(
+            {.kind = kind, .root = size - 1, .bytes = kind == kBarrier ? 0 : bytes, .element_bytes = 8},
+            uniform_topology(size), kRouteBytes);
+}
+
+TEST(OverNccl, SeveralRanksOnAHost) {
+  const std::vector<Topology> topologies = {
+      {{0, 0, 1, 1}}, {{0, 1, 0, 1, 0, 1}}, {{7, 7, 7}}, {{0, 1, 1, 2, 2, 2}}, {{0, 0, 0, 1, 1, 1, 2, 2, 2}},
+  };
+  for (const Topology& topology : topologies)
+    for (OperationKind kind : kAllKinds)
+      for (std::size_t bytes : {8, 4104})
+        expect_correct_over_nccl({.kind = kind, .root = 1, .bytes = kind == kBarrier ? 0 : bytes, .element_bytes = 8},
+                                 topology, 1000);
+}
+
+TEST(OverNccl, InPlace) {
+  for (OperationKind kind : {kReduce, kAllGather, kScatter, kGather})
+    for (int size : {1, 2, 5})
+      expect_correct_over_nccl({.kind = kind, .root = size - 1, .bytes = 1000, .in_place = true},
+                               uniform_topology(size), kRouteBytes);
+}
+
+// Several segments, one or two in a round.
+TEST(OverNccl, Segments) {
+  for (OperationKind kind : {kBroadcast, kReduce, kAllReduce, kReduceScatter, kAllGather, kAllToAll})
+    for (std::size_t route_bytes : {std::size_t{1}, std::size_t{1} << 20})
+      expect_correct_over_nccl({.kind = kind, .root = 1, .bytes = (2 << 20) + 8, .element_bytes = 8}, {{0, 0, 1, 1, 1}},
+                               route_bytes);
+}
+
+// Large enough for scratch memory to be used over and over.
+TEST(OverNccl, ScratchMemoryIsUsedAgain) {
+  for (OperationKind kind : {kReduce, kAllReduce})
+    expect_correct_over_nccl({.kind = kind, .root = 1, .bytes = (18 << 20) + 8, .element_bytes = 8},
+                             uniform_topology(3), kRouteBytes);
+}
+
+// Every rank has other sizes, some of them nothing.
+TEST(OverNccl, UnevenAllToAll) {
+  constexpr int kSize = 4;
+  const auto bytes = [](int from, int to) { return static_cast<std::size_t>((from * 7 + to * 3) % 5 * 24); };
+  std::vector<Program> programs;
+  std::vector<Memory> memory(kSize), expected(kSize);
+  for (int rank = 0; rank < kSize; ++rank) {
+    CollectiveShape shape{.kind = kAllToAll};
+    for (int peer = 0; peer < kSize; ++peer) {
+      shape.send_bytes.push_back(bytes(rank, peer)), shape.receive_bytes.push_back(bytes(peer, rank));
+      memory[rank].input.insert(memory[rank].input.end(), bytes(rank, peer), std::byte(rank * 16 + peer));
+      expected[rank].output.insert(expected[rank].output.end(), bytes(peer, rank), std::byte(peer * 16 + rank));
+    }
+    memory[rank].output.resize(expected[rank].output.size());
+    programs.push_back(choose(shape, rank, uniform_topology(kSize)).program);
+  }
+  ASSERT_NO_THROW(run_over_nccl(programs, nccl_rounds(programs), memory, work_on_cpu(marked_sum(1))));
+  for (int rank = 0; rank < kSize; ++rank) EXPECT_EQ(memory[rank].output, expected[rank].output);
+}
+
+}  // namespace
+}  // namespace merak

@@ -1,0 +1,73 @@
+// What is issued, in which order, to which memory.
+
+#include "transport/nccl_programs.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace merak {
+namespace {
+
+class Recorder : public DeviceCalls {
+ public:
+  explicit Recorder(std::map<const std::byte*, std::string> names) : names_(std::move(names)) {}
+
+  void group_start() override { lines.push_back("group"); }
+  void group_end() override { lines.push_back("end"); }
+  void send(int peer, const std::byte* from, std::size_t bytes) override {
+    lines.push_back("send " + place(from, bytes) + " to " + std::to_string(peer));
+  }
+  void receive(int peer, std::byte* to, std::size_t bytes) override {
+    lines.push_back("receive " + place(to, bytes) + " from " + std::to_string(peer));
+  }
+  void reduce(std::byte* at, const std::byte* from, std::size_t bytes, bool completes) override {
+    lines.push_back((completes ? "complete " : "reduce ") + place(at, bytes) + " with " + place(from, bytes));
+  }
+  void copy(std::byte* at, const std::byte* from, std::size_t bytes) override {
+    lines.push_back("copy " + place(at, bytes) + " from " + place(from, bytes));
+  }
+
+  std::vector<std::string> lines;
+
+ private:
+  std::string place(const std::byte* address, std::size_t bytes) const {
+    const auto above = std::prev(names_.upper_bound(address));
+    return above->second + "+" + std::to_string(address - above->first) + ":" + std::to_string(bytes);
+  }
+
+  const std::map<const std::byte*, std::string> names_;
+};
+
+TEST(NcclPrograms, IssuesRoundByRound) {
+  Program program;
+  const int first = program.add_scratch(10), second = program.add_scratch(8);
+  const std::uint32_t copy = program.copy({second, 0}, {kInput, 8}, 8);
+  const std::uint32_t arrival = program.receive(2, {first, 2}, 8);
+  program.send(1, {second, 0}, 8, {copy});
+  program.reduce({kOutput, 16}, {first, 2}, 8, {arrival}, true);
+  const Rounds rounds{{0, {0}, {1, 2}}, {4, {3}, {}}};
+
+  std::vector<std::byte> input(32), output(32), scratch(scratch_bytes(program));
+  ASSERT_EQ(scratch.size(), 512u) << "each buffer begins at a boundary of 256 bytes";
+  Recorder recorder({{input.data(), "input"},
+                     {output.data(), "output"},
+                     {scratch.data(), "first"},
+                     {scratch.data() + 256, "second"}});
+  issue(program, rounds, {input.data(), output.data(), scratch.data()}, recorder);
+  EXPECT_EQ(recorder.lines,
+            (std::vector<std::string>{"copy second+0:8 from input+8:8", "group", "receive first+2:8 from 2",
+                                      "send second+0:8 to 1", "end", "complete output+16:8 with first+2:8"}));
+}
+
+TEST(NcclPrograms, AProgramOfNoStepsIssuesNothing) {
+  Recorder recorder({});
+  issue({}, {}, {}, recorder);
+  EXPECT_EQ(scratch_bytes({}), 0u);
+  EXPECT_TRUE(recorder.lines.empty());
+}
+
+}  // namespace
+}  // namespace merak
