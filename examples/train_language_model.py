@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -109,9 +110,18 @@ def start(job: Job) -> int:
     return 0
 
 
+def complain(text: str) -> None:
+    """Prints why this rank leaves. All ranks mostly leave for one reason, so rank 0 is given the time to name it once:
+
+    torchrun ends the others as soon as it has left. Where this rank is the only one to leave, it speaks for itself.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(5)
+    print(text, file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line, the process's own unless `arguments` are given; the exit status."""
-    leads = int(os.environ.get("RANK", "0")) == 0  # mistakes are noticed before and after the ranks have met
     try:
         options = parse(str(__doc__).partition("\n")[0], arguments)
         check_extras()
@@ -119,12 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with join(options.backend, timedelta(seconds=options.timeout)) as world:
             train(options, world)
     except (UsageError, ImportError) as error:
-        if leads:
-            print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        if leads:
-            print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        complain("interrupted; the same command with --resume goes on from the last checkpoint")
         return 130
     return 0
 
