@@ -103,8 +103,8 @@ def compiler_name() -> str:
     return subprocess.check_output([*command, "--version"], text=True).splitlines()[0]
 
 
-def write_build_info(cuda: bool) -> bool:
-    """Writes merak/_build_info.py; returns whether it changed."""
+def build_info(cuda: bool) -> str:
+    """The text of merak/_build_info.py."""
     facts = {
         "torch_version": torch.__version__,
         "torch_minor": TORCH_MINOR,
@@ -115,11 +115,7 @@ def write_build_info(cuda: bool) -> bool:
     }
     kinds = {"cuda": "str | None", "cuda_arch_list": "str | None"}
     lines = [f"{name}: {kinds.get(name, 'str')} = {value!r}" for name, value in facts.items()]
-    text = "\n".join(['"""How merak._C was built. Written by setup.py."""', "", *lines, ""])
-    if BUILD_INFO.exists() and BUILD_INFO.read_text() == text:
-        return False
-    BUILD_INFO.write_text(text)
-    return True
+    return "\n".join(['"""How merak._C was built. Written by setup.py."""', "", *lines, ""])
 
 
 class BuildExtension(cpp_extension.BuildExtension):
@@ -128,8 +124,9 @@ class BuildExtension(cpp_extension.BuildExtension):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.build_temp = str(ROOT / "build" / f"{'cuda' if CUDA else 'cpu'}-torch{torch.__version__}")
-        # With other switches or another torch the module must be linked anew, however young it is.
-        self.force = write_build_info(CUDA) or self.force
+        # A module linked with other switches or another torch is stale, however young it is.
+        same = BUILD_INFO.exists() and BUILD_INFO.read_text() == build_info(CUDA)
+        self.force = self.force or not (self.inplace and same)
 
     def run(self) -> None:
         # Two builds of one checkout would write the same objects: the second waits, and finds them made.
@@ -138,13 +135,15 @@ class BuildExtension(cpp_extension.BuildExtension):
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             super().run()
+        BUILD_INFO.write_text(build_info(CUDA))
 
 
 class BuildPy(build_py):
-    """Writes _build_info.py before the package's modules are listed and copied."""
+    """Puts _build_info.py among the modules that a wheel takes, which are copied before the extension is built."""
 
     def run(self) -> None:
-        write_build_info(CUDA)
+        if not self.editable_mode:
+            BUILD_INFO.write_text(build_info(CUDA))
         super().run()
 
 
