@@ -109,7 +109,7 @@ TEST(OverNccl, InPlace) {
 TEST(OverNccl, Segments) {
   for (OperationKind kind : {kBroadcast, kReduce, kAllReduce, kReduceScatter, kAllGather, kAllToAll})
     for (std::size_t route_bytes : {std::size_t{1}, std::size_t{1} << 20})
-      expect_correct_over_nccl({.kind = kind, .root = 1, .bytes = (2 << 20) + 8, .element_bytes = 8}, {{0, 0, 1, 1, 1}},
+      expect_correct_over_nccl({.kind = kind, .root = 1, .bytes = (1 << 20) + 8, .element_bytes = 8}, {{0, 0, 1, 1, 1}},
                                route_bytes);
 }
 

@@ -1,0 +1,39 @@
+"""Builds tests/collectives/cuda_test.cu, the GPU's part of the unit tests, with nvcc and GoogleTest."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from torch.utils.cpp_extension import CUDA_HOME
+
+ROOT = Path(__file__).resolve().parents[1]
+TRANSPORT = ("event_graph", "prepared_program", "program", "signature", "thread", "validate")
+
+
+def nvcc() -> Path:
+    """The compiler that torch would call; skips the test where there is none."""
+    compiler = Path(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else None
+    if compiler is None or not compiler.exists():
+        pytest.skip("needs nvcc: install a CUDA toolkit and set CUDA_HOME")
+    return compiler
+
+
+def sources() -> list[Path]:
+    """What the program consists of: the test, the collectives, and of the transport what runs programs on devices."""
+    transport, collectives = ROOT / "csrc" / "transport", ROOT / "csrc" / "collectives"
+    found = [ROOT / "tests" / "collectives" / "cuda_test.cu"]
+    found += [transport / f"{name}.cpp" for name in TRANSPORT]
+    found += [path for suffix in ("cpp", "cu") for path in sorted(transport.glob(f"nccl_*.{suffix}"))]
+    found += [path for suffix in ("cpp", "cu") for path in sorted(collectives.glob(f"*.{suffix}"))]
+    return found
+
+
+def build(program: Path, architecture: str) -> None:
+    """Compiles and links `program` for GPUs of one architecture, as "80"."""
+    flags = ["-std=c++20", "-O1", "--expt-relaxed-constexpr", f"-arch=sm_{architecture}", "--threads=0"]
+    folders = [f"-I{ROOT / name}" for name in ("csrc", "tests")]
+    libraries = ["-lgtest", "-lgtest_main", "-lpthread", "-ldl"]
+    command = [str(nvcc()), *flags, *folders, *map(str, sources()), "-o", str(program), *libraries]
+    subprocess.run(command, check=True)
