@@ -35,6 +35,13 @@ struct OnCpu {
 // Indices that are worth a thread: starting one takes as long as tens of thousands of simple bodies.
 inline constexpr std::size_t kIndicesPerThread = 32 * 1024;
 
+struct Helpers {
+  std::vector<std::thread> threads;
+  ~Helpers() {  // joins also when no further thread can be started
+    for (std::thread& thread : threads) thread.join();
+  }
+};
+
 // Calls body(i) for every i below `count`, each once, in any order, and returns when all are done. Throws what a body
 // threw; of several, one.
 template <class Body>
@@ -52,11 +59,12 @@ void for_each(OnCpu place, std::size_t count, Body body) {
       errors[part] = std::current_exception();
     }
   };
-  std::vector<std::thread> helpers;
-  for (std::size_t part = 1; part < parts; ++part)
-    helpers.push_back(start_thread("merak-for-each", [&run, part] { run(part); }));
-  run(0);
-  for (std::thread& helper : helpers) helper.join();
+  {
+    Helpers helpers;
+    for (std::size_t part = 1; part < parts; ++part)
+      helpers.threads.push_back(start_thread("merak-for-each", [&run, part] { run(part); }));
+    run(0);
+  }
   for (const std::exception_ptr& error : errors)
     if (error) std::rethrow_exception(error);
 }

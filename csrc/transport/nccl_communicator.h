@@ -59,7 +59,7 @@ class NcclCommunicator {
 
   const NcclApi& api_;
   const std::string who_;                  // "rank 1 of 4"
-  std::mutex mutex_;                       // no call under it blocks
+  std::mutex mutex_;                       // no call under it waits for a peer
   NcclCommunicatorHandle comm_ = nullptr;  // null: aborted
   int first_failure_ = kNcclSuccess;       // in the group that is open
 };

@@ -9,6 +9,10 @@
 //   CudaOperation operation = start_over_nccl({communicator, program, rounds, memory, work, timeout}, user, stream);
 //   ... operation.done(), or: operation.make_wait(user);
 //
+// NCCL's kernels wait for those of other ranks. Where two communicators use the same GPUs, this one and that of the
+// dense collectives, one rank must not run the first while another runs the second: start their operations in the same
+// order on all ranks, and let each wait for the one before (make_wait).
+//
 // Whoever owns the memory must keep it until the operation is done (record_stream for what torch owns), and look at
 // communicator.check() and at the clock while it is not: errors of messages show there.
 

@@ -54,7 +54,8 @@ struct Round {
 
 using Rounds = std::vector<Round>;  // of one rank, by number; those in which it has nothing to do are left out
 
-// Long enough that starting a group, tens of microseconds, is little beside it.
+// Long enough that starting a group, tens of microseconds, is little beside it. V bytes through a chain of p ranks take
+// V / route_bytes + p - 2 rounds of route_bytes each: for long chains of few bytes, less is better.
 inline constexpr std::size_t kRouteBytes = 4 * 1024 * 1024;
 
 // The rounds of every rank. Needs programs that validate() accepts; throws std::logic_error when it sees that they do
