@@ -27,13 +27,13 @@ struct Faults {
     int a = 0, b = 0;         // the link between these ranks dies
     std::uint64_t bytes = 0;  // when so many bytes were written to it, both ways together
   };
-  std::optional<Cut> cut;
+  std::optional<Cut> cut = {};
 
   struct Corruption {
     int from = 0, to = 0;
     std::uint64_t offset = 0;  // of the byte of this stream that arrives with its lowest bit inverted
   };
-  std::optional<Corruption> corruption;
+  std::optional<Corruption> corruption = {};
 };
 
 }  // namespace merak
