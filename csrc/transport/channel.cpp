@@ -153,6 +153,7 @@ std::size_t Channel::read(std::size_t budget) {
     if (!readable_) break;
     moved += read_link();
   }
+  if (moved >= budget) readable_ = true;  // what has come already is not taken apart yet
   return moved;
 }
 
