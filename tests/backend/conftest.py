@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
 
+from tests.backend.comparison import assert_same
 from tests.backend.harness import RankPool
 
 BACKEND = os.environ.get("MERAK_TEST_BACKEND", "merak")
@@ -50,8 +50,7 @@ def same_as_gloo(pool: RankPool) -> Callable[..., list[Any]]:
     def check(body: Callable[..., Any], *arguments: Any, exact: bool = False, **keywords: Any) -> list[Any]:
         ours = pool.run(body, *arguments, backend=BACKEND, **keywords)
         theirs = pool.run(body, *arguments, backend="gloo", **keywords)
-        tolerance = {"rtol": 0.0, "atol": 0.0} if exact else {}
-        torch.testing.assert_close(ours, theirs, equal_nan=True, **tolerance)
+        assert_same(ours, theirs, exact=exact)
         return ours
 
     return check

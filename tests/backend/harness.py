@@ -45,6 +45,9 @@ R = TypeVar("R")
 GROUP_TIMEOUT = datetime.timedelta(seconds=30)
 """Timeout of the groups: shorter than the default deadline, so that a stuck collective names itself first."""
 
+PRELOADED = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "torch.distributed.pipelining"]
+"""Imported once by the fork server, before any rank: they bring with them all of torch that the tests use."""
+
 AFTER_FAILURE_SECONDS = 3.0
 """How long the other ranks may go on after one has failed; their own errors often tell more."""
 
@@ -78,6 +81,10 @@ class _Order:
     keywords: dict[str, Any]
 
 
+_previous_group: list[Any] = []
+"""Keeps a Gloo group alive until the next run: Gloo aborts the process when a callback drops the last reference."""
+
+
 def _obey(rank: int, order: _Order) -> Any:
     store = dist.TCPStore("127.0.0.1", order.port, is_master=False, timeout=GROUP_TIMEOUT)
     dist.init_process_group(
@@ -87,6 +94,7 @@ def _obey(rank: int, order: _Order) -> Any:
         world_size=order.world_size,
         timeout=GROUP_TIMEOUT,
     )
+    _previous_group[:] = [dist.group.WORLD] if order.backend == "gloo" else []
     side = dist.PrefixStore(f"side{order.number}", store)
     context = Context(rank, order.world_size, order.backend, order.folder, side)
     try:
@@ -144,7 +152,9 @@ class RankPool:
         self._folder = tempfile.TemporaryDirectory()
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["torch", "torch.distributed"])
+        self._processes.set_forkserver_preload(PRELOADED)
+        # Ranks share the cores; and with one thread the fork server has no pool of threads that a fork would lose.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def __enter__(self) -> RankPool:
         return self

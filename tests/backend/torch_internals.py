@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed._functional_collectives as functional
 from torch._C._distributed_c10d import _make_nccl_premul_sum
 from torch.distributed.distributed_c10d import _coalescing_manager
+
+__all__ = ["all_reduce_coalesced", "coalesced", "functional", "premul_sum"]
 
 
 def premul_sum(factor: float) -> Any:
