@@ -16,7 +16,7 @@ from .runner import run_suite
 from .suite import ALL_SIZES, Suite
 from .table import cluster_table, emulated_note, format_size, growth_table
 
-TABLE_WIDTH = 130
+TABLE_WIDTH = 140
 _UNITS = {"kib": 1 << 10, "mib": 1 << 20, "b": 1}
 
 

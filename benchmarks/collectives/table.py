@@ -27,7 +27,7 @@ def cluster_table(records: Sequence[Record], title: str) -> Table:
     table: Table = require("rich.table", extra="viz").Table(title=title, caption=emulated_note())
     rows = _measurements(records)
     backends = [record.backend for record in rows[0]]
-    table.add_column("collective")
+    table.add_column("collective", no_wrap=True)
     headings = ["bytes", "bound ms", *(f"{name} ms" for name in backends), *(f"{name}/bound" for name in backends)]
     headings += [f"{'/'.join(backends)} [95 %]", "bytes out / formula"]
     for heading in headings:

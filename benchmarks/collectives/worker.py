@@ -12,6 +12,7 @@ the times, and with the bytes that left each host during the first, unmeasured c
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -121,7 +122,10 @@ class Bench:
 
 def main() -> None:
     torch.set_num_threads(1)
-    bench = Bench(Suite.from_json(sys.argv[1]))
+    suite = Suite.from_json(sys.argv[1])
+    if "merak" in suite.backends:
+        importlib.import_module("merak")  # torch 2.14 finds an installed merak by itself; a checkout may be another one
+    bench = Bench(suite)
     bench.run()
     bench.close()
 
