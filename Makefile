@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Ranks share the cores of one machine: more threads than one a rank only contend.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help venv build builds train test test-core lint format sanitize fuzz conformance smoke bench clean
+.PHONY: help venv build builds train test test-core lint format sanitize fuzz conformance smoke docs bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -116,6 +116,10 @@ conformance: build
 ## make smoke        sdist, built in a clean environment with TORCH=x.y.z, and two ranks over it
 smoke: venv
 	$(PY) tests/packaging/clean_install.py --torch $(TORCH) --environment .smoke/$(TORCH)
+
+## make docs         writes the pages that are generated
+docs: build
+	PYTHONPATH=. $(PY) tools/environment_page.py
 
 ## make bench        the collectives beside Gloo's, on the test bed (root, iproute2)
 bench: build
