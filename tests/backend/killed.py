@@ -1,0 +1,119 @@
+"""Ranks that are killed in the middle of a collective, and what the survivors say.
+
+Ranks are forked from a process that has imported torch and know each other through a store that the victim may host.
+The victim repeats an operation on large tensors with the others until a timer of its own kills it with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+ELEMENTS = 4 << 20  # 16 MiB of float32: far more than the sockets hold, so that the kill meets an operation under way
+KILL_AFTER_SECONDS = 0.3
+GROUP_TIMEOUT = datetime.timedelta(minutes=10)  # survivors must not need it
+
+Operation = Callable[[int, int], None]
+
+
+def _parts(size: int) -> list[torch.Tensor]:
+    return [torch.ones(ELEMENTS // size) for _ in range(size)]
+
+
+def _send_around(rank: int, size: int) -> None:
+    incoming = torch.empty(ELEMENTS)
+    sent = dist.isend(torch.ones(ELEMENTS), (rank + 1) % size)
+    dist.recv(incoming, (rank - 1) % size)
+    assert sent is not None
+    sent.wait()
+
+
+OPERATIONS: dict[str, Operation] = {
+    "broadcast": lambda rank, size: dist.broadcast(torch.ones(ELEMENTS), 0),
+    "reduce": lambda rank, size: dist.reduce(torch.ones(ELEMENTS), 0),
+    "all_reduce": lambda rank, size: dist.all_reduce(torch.ones(ELEMENTS)),
+    "all_gather": lambda rank, size: dist.all_gather(_parts(size), torch.ones(ELEMENTS // size)),
+    "reduce_scatter": lambda rank, size: dist.reduce_scatter(torch.ones(ELEMENTS // size), _parts(size)),
+    "all_to_all": lambda rank, size: dist.all_to_all(_parts(size), _parts(size)),
+    "scatter": lambda rank, size: dist.scatter(torch.ones(ELEMENTS // size), _parts(size) if rank == 0 else None, 0),
+    "gather": lambda rank, size: dist.gather(torch.ones(ELEMENTS // size), _parts(size) if rank == 0 else None, 0),
+    "barrier": lambda rank, size: dist.barrier(),
+    "send/recv": _send_around,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one survivor met."""
+
+    rank: int
+    error: str  # the exception's type
+    text: str
+    seconds: float  # from the kill to the exception
+
+
+def _rank_main(operation: str, rank: int, size: int, victim: int, store_host: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = dist.TCPStore(
+        "127.0.0.1",
+        port,
+        size,
+        is_master=rank == store_host,
+        wait_for_workers=False,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    dist.init_process_group("merak", store=store, rank=rank, world_size=size, timeout=GROUP_TIMEOUT)
+    dist.barrier()
+    killed = Path(folder, "killed")
+    if rank == victim:
+        threading.Timer(KILL_AFTER_SECONDS, _die, [killed]).start()
+    try:
+        while True:
+            OPERATIONS[operation](rank, size)
+    except Exception as error:
+        seconds = time.time() - float(killed.read_text())
+        outcome = Outcome(rank, type(error).__name__, str(error), seconds)
+        Path(folder, f"outcome{rank}.json").write_text(json.dumps(dataclasses.asdict(outcome)))
+    os._exit(0)
+
+
+def _die(killed: Path) -> None:
+    killed.write_text(str(time.time()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_one(operation: str, *, size: int, victim: int, store_host: int, port: int, folder: Path) -> list[Outcome]:
+    """Runs `operation` on `size` ranks, kills `victim`, and returns what the others met, by rank.
+
+    Raises AssertionError naming the ranks that met nothing within 30 s.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed"])
+    arguments = [(operation, rank, size, victim, store_host, port, str(folder)) for rank in range(size)]
+    # The store's host first: the others wait for it.
+    processes = {
+        rank: context.Process(target=_rank_main, args=arguments[rank])
+        for rank in sorted(range(size), key=store_host.__ne__)
+    }
+    for process in processes.values():
+        process.start()
+    deadline = time.monotonic() + 30
+    for process in processes.values():
+        process.join(max(0.0, deadline - time.monotonic()))
+    hanging = [rank for rank, process in processes.items() if process.is_alive()]
+    for rank in hanging:
+        processes[rank].kill()
+    assert not hanging, f"ranks {hanging} still wait in {operation} after rank {victim} was killed"
+    survivors = [rank for rank in range(size) if rank != victim]
+    return [Outcome(**json.loads((folder / f"outcome{rank}.json").read_text())) for rank in survivors]
