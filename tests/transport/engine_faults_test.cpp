@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 // More seeds for a night: MERAK_TEST_SEEDS=100000.
 int seeds() {
   const char* text = std::getenv("MERAK_TEST_SEEDS");
-  return text == nullptr ? 300 : std::atoi(text);
+  return text == nullptr ? 1000 : std::atoi(text);
 }
 
 int draw(std::mt19937& random, int from, int to) { return std::uniform_int_distribution(from, to)(random); }
