@@ -54,7 +54,8 @@ def data_parallel(rank: int, size: int) -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1, bias=False)
     batch = torch.arange(4.0 * size).reshape(size, 4)
-    DistributedDataParallel(model)(batch[rank : rank + 1]).sum().backward()
+    replica = DistributedDataParallel(model)
+    replica(batch[rank : rank + 1]).sum().backward()
     assert model.weight.grad is not None
     check("DistributedDataParallel", model.weight.grad, batch.mean(0, keepdim=True))
 
