@@ -1,0 +1,46 @@
+"""The built module: what it links, and that its stubs say what it holds."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import merak._C
+from merak import _build_info
+
+
+@pytest.fixture(scope="module")
+def libraries() -> str:
+    """The shared libraries that the module names, as readelf prints them."""
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("readelf (binutils) is not installed")
+    command = [readelf, "--dynamic", "--wide", merak._C.__file__]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return "\n".join(line for line in done.stdout.splitlines() if "(NEEDED)" in line or "PATH" in line)
+
+
+def test_nccl_is_not_linked_since_torch_brings_its_own(libraries: str) -> None:
+    assert "libnccl" not in libraries
+
+
+def test_no_search_path_of_the_building_machine_is_kept(libraries: str) -> None:
+    assert "PATH" not in libraries
+
+
+def test_the_build_without_cuda_links_no_cuda(libraries: str) -> None:
+    if _build_info.cuda is None:
+        assert "cuda" not in libraries
+    else:
+        assert torch.version.cuda is not None
+        assert _build_info.cuda.split(".")[0] == torch.version.cuda.split(".")[0]
+
+
+def test_the_stubs_match_the_module() -> None:
+    command = [sys.executable, "-m", "mypy.stubtest", "merak._C"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
