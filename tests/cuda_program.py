@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from torch.utils.cpp_extension import CUDA_HOME
 
 ROOT = Path(__file__).resolve().parents[1]
 TRANSPORT = ("event_graph", "prepared_program", "program", "signature", "thread", "validate")
@@ -14,6 +13,8 @@ TRANSPORT = ("event_graph", "prepared_program", "program", "signature", "thread"
 
 def nvcc() -> Path:
     """The compiler that torch would call; skips the test where there is none."""
+    from torch.utils.cpp_extension import CUDA_HOME  # late: the import warns that there is no GPU
+
     compiler = Path(CUDA_HOME, "bin", "nvcc") if CUDA_HOME else None
     if compiler is None or not compiler.exists():
         pytest.skip("needs nvcc: install a CUDA toolkit and set CUDA_HOME")
