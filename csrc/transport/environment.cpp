@@ -64,7 +64,9 @@ const std::vector<Variable>& all_variables() {
        "ranks with the same text count as sharing one host; by default hostname, boot and network namespace decide"},
       {kLogLevel, "error, warning, info or debug", "warning", "which lines go to standard error"},
       {kLostHostTimeout, "seconds from 0 to 86400", "60",
-       "a peer's host that acknowledges nothing for so long is given up; 0 leaves it to the kernel"},
+       "a peer that acknowledges nothing for so long, its host dead or its process stopped, is given up; 0 leaves it "
+       "to "
+       "the kernel (for debuggers)"},
       {kSocketAddress, "a numeric IPv4 or IPv6 address of this host", "", "the address to listen on"},
       {kSocketInterfaces, "names of network interfaces, separated by commas", "",
        "the interface to listen on: the first of these that this host has; by default the one that leads to the "

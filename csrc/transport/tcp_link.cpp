@@ -17,7 +17,8 @@ LinkClosed closed_by(int error) {
     case EPIPE:
       return LinkClosed("reset by the peer: its process has ended");
     case ETIMEDOUT:
-      return LinkClosed("the peer's host does not answer any more");
+      return LinkClosed(
+          "no answer within MERAK_LOST_HOST_TIMEOUT_S: the peer's host is lost or its process is stopped");
     default:
       return LinkClosed(errno_text(error));
   }
