@@ -7,14 +7,13 @@
 // calls_that_*.cpp and sparse_all_reduce.cpp the calls, starting.cpp what they
 // have in common.
 
-#include <torch/csrc/distributed/c10d/Backend.hpp>
-
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <vector>
 
 #include "backend/call.h"

@@ -2,10 +2,10 @@
 // One call of a collective or a send or receive, while it is put together from tensors.
 
 #include <ATen/core/Tensor.h>
-#include <torch/csrc/distributed/c10d/Work.hpp>
 
 #include <memory>
 #include <string>
+#include <torch/csrc/distributed/c10d/Work.hpp>
 #include <vector>
 
 #include "backend/tensor_checks.h"

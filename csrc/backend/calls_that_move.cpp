@@ -26,9 +26,9 @@ std::vector<std::size_t> part_bytes(const TensorChecks& check, const char* argum
     check.require(split >= 0, std::string("a split size for ") + argument + " is negative.");
     bytes.push_back(rows == 0 ? 0 : bytes_of(tensor) / rows * split);
   }
-  check.require(std::accumulate(splits.begin(), splits.end(), std::int64_t{0}) == rows,
-                std::string("the split sizes for ") + argument + " do not add up to its " + std::to_string(rows) +
-                    " rows.");
+  check.require(
+      std::accumulate(splits.begin(), splits.end(), std::int64_t{0}) == rows,
+      std::string("the split sizes for ") + argument + " do not add up to its " + std::to_string(rows) + " rows.");
   return bytes;
 }
 
@@ -199,10 +199,8 @@ Backend::WorkPtr Backend::scatter(Tensors& outputs, TensorLists& inputs, const c
 
 // All with all --------------------------------------------------------------------------------------------------------
 
-Backend::WorkPtr Backend::alltoall_base(at::Tensor& output, at::Tensor& input,
-                                        std::vector<std::int64_t>& output_splits,
-                                        std::vector<std::int64_t>& input_splits,
-                                        const c10d::AllToAllOptions& options) {
+Backend::WorkPtr Backend::alltoall_base(at::Tensor& output, at::Tensor& input, std::vector<std::int64_t>& output_splits,
+                                        std::vector<std::int64_t>& input_splits, const c10d::AllToAllOptions& options) {
   Call call = this->call("all_to_all", OperationKind::kAllToAll, c10d::OpType::ALLTOALL_BASE, options.timeout);
   if (auto* cuda = on_cuda(input)) return cuda->alltoall_base(output, input, output_splits, input_splits, options);
   call.check.readable("the input", input);

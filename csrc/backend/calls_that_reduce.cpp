@@ -115,8 +115,7 @@ Backend::WorkPtr Backend::reduce_scatter_tensor_coalesced(Tensors& outputs, Tens
   if (inputs.size() == 1) return reduce_scatter(std::move(call), outputs, inputs, options.reduceOp);
   Tensors parts;
   for (int rank = 0; rank < getSize(); ++rank) {
-    for (const at::Tensor& input : inputs)
-      parts.push_back(part_of(contiguous_input(input.detach()), rank, getSize()));
+    for (const at::Tensor& input : inputs) parts.push_back(part_of(contiguous_input(input.detach()), rank, getSize()));
   }
   return reduce_scatter(std::move(call), outputs, parts, options.reduceOp);
 }

@@ -1,10 +1,9 @@
 #include "backend/interruptible_wait.h"
 
 #include <torch/csrc/Exceptions.h>
+#include <unistd.h>
 
 #include <algorithm>
-
-#include <unistd.h>
 
 namespace merak {
 namespace {

@@ -91,8 +91,7 @@ void Meeting::judge(Clock::duration timeout, bool all_missing) {
 void Meeting::await_verdict(Clock::duration timeout) {
   // A little longer than rank 0, which reports with more knowledge.
   const auto until = Clock::now() + timeout + std::max<Clock::duration>(timeout / 10, std::chrono::milliseconds(100));
-  const auto verdict =
-      store_->wait_for({barrier_key("verdict")}, until, [this] { membership_->check_usable(); });
+  const auto verdict = store_->wait_for({barrier_key("verdict")}, until, [this] { membership_->check_usable(); });
   if (verdict && verdict->front().empty()) return;
   throw TimeoutError("Rank " + rank_text() + " successfully reached monitoredBarrier, but received errors while " +
                      "waiting for send/recv from rank 0: " +

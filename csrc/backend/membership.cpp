@@ -1,10 +1,10 @@
 #include "backend/membership.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>
-
-#include <unistd.h>
 
 #include "transport/errors.h"
 

@@ -67,7 +67,8 @@ Backend::WorkPtr Backend::start(Call call) {
 }
 
 Backend::WorkPtr Backend::barrier(const c10d::BarrierOptions& options) {
-  if (options.device && options.device->is_cuda()) return with_torch_errors([&] { return cuda_backend(); })->barrier(options);
+  if (options.device && options.device->is_cuda())
+    return with_torch_errors([&] { return cuda_backend(); })->barrier(options);
   return start(call("barrier", OperationKind::kBarrier, c10d::OpType::BARRIER, options.timeout));
 }
 

@@ -3,9 +3,9 @@
 // was found and what to do, is all that one rank can see to be wrong. (What ranks disagree about the engine finds.)
 
 #include <ATen/core/Tensor.h>
-#include <torch/csrc/distributed/c10d/Types.hpp>
 
 #include <string>
+#include <torch/csrc/distributed/c10d/Types.hpp>
 #include <vector>
 
 #include "transport/signature.h"

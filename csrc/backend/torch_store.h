@@ -1,9 +1,8 @@
 #pragma once
 // c10d's store behind merak's interface.
 
-#include <torch/csrc/distributed/c10d/Store.hpp>
-
 #include <mutex>
+#include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "backend/store_client.h"
 

@@ -66,8 +66,10 @@ int Work::sourceRank() const {
 }
 
 std::vector<at::Tensor> Work::result() {
-  TORCH_CHECK(isCompleted(), about_.text, ": result() was called before the operation was complete; call wait() first.");
-  TORCH_CHECK(outputs_.size() <= 1, about_.text, ": has a list of lists of tensors; take it from get_future().value().");
+  TORCH_CHECK(isCompleted(), about_.text,
+              ": result() was called before the operation was complete; call wait() first.");
+  TORCH_CHECK(outputs_.size() <= 1, about_.text,
+              ": has a list of lists of tensors; take it from get_future().value().");
   return outputs_.empty() ? std::vector<at::Tensor>() : outputs_.front();
 }
 

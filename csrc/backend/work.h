@@ -1,12 +1,11 @@
 #pragma once
 // What a call of a collective returns: an operation in flight, as torch sees it.
 
-#include <torch/csrc/distributed/c10d/Work.hpp>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <torch/csrc/distributed/c10d/Work.hpp>
 #include <vector>
 
 #include "backend/membership.h"
@@ -59,7 +58,7 @@ class Work final : public c10d::Work {
   const About about_;
   const TensorLists outputs_;
   std::shared_ptr<Operation> operation_;
-  std::shared_ptr<Range> range_;  // null without a profiler
+  std::shared_ptr<Range> range_;                                    // null without a profiler
   c10::intrusive_ptr<c10::ivalue::Future> future_, future_result_;  // made when first asked for
 };
 

@@ -48,8 +48,8 @@ void bind_backend(py::module_& module) {
   py::module_::import("torch._C._distributed_c10d");
 
   py::class_<Backend, c10d::Backend, c10::intrusive_ptr<Backend>> backend(module, "Backend");
-  backend.def(py::init(&create), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"),
-              py::kw_only(), py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
+  backend.def(py::init(&create), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::kw_only(),
+              py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
 
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);
