@@ -72,8 +72,9 @@ TEST(AllAlgorithms, NeedLittleScratchMemoryAndShortSteps) {
           for (std::size_t bytes : program.scratch) scratch += bytes;
           EXPECT_LE(scratch, 16u << 20) << algorithm;
           for (const Step& step : program.steps)
-            if (step.kind == StepKind::kReduce || step.kind == StepKind::kCopy)
+            if (step.kind == StepKind::kReduce || step.kind == StepKind::kCopy) {
               ASSERT_LE(step.bytes, 512u << 10) << algorithm;
+            }
         }
     }
 }

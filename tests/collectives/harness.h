@@ -201,7 +201,9 @@ inline void expect_correct(const CollectiveShape& shape, const Topology& topolog
       ASSERT_NO_THROW(play(programs, played, marked_sum(shape.element_bytes), seed)) << "seed " << seed;
       for (int rank = 0; rank < topology.size(); ++rank) {
         const bool has_output = !expected[rank].empty() || shape.kind == OperationKind::kBroadcast;
-        if (has_output) ASSERT_EQ(played[rank].output, expected[rank]) << "rank " << rank << ", seed " << seed;
+        if (has_output) {
+          ASSERT_EQ(played[rank].output, expected[rank]) << "rank " << rank << ", seed " << seed;
+        }
         ASSERT_EQ(played[rank].input, memory[rank].input) << "rank " << rank << "'s input, seed " << seed;
       }
     }

@@ -186,9 +186,8 @@ TEST(Kernels, SayWhatToDoInstead) {
     make_reducer(DType::kInt32, kAverage, 2);
     FAIL();
   } catch (const std::invalid_argument& error) {
-    EXPECT_EQ(
-        std::string(error.what()),
-        "int32 tensors have no reduction 'avg': reduce with sum and divide, or convert to a floating-point type");
+    EXPECT_EQ(std::string(error.what()),
+              "int32 tensors have no reduction 'avg': reduce with sum and divide, or convert to a floating-point type");
   }
 }
 
