@@ -1,6 +1,6 @@
 """Writes docs/environment.md from the table of environment variables in csrc/transport/environment.cpp.
 
-    make docs
+`make docs` runs it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
 HEAD = """\
 # Environment variables
 
-A variable that is unset or empty has its default. A value that cannot be understood raises `ValueError`, which names the
-variable and what it may be. `merak env` shows the values in force. (`make docs` writes this page from the table in
+A variable that is unset or empty has its default. A value that cannot be understood raises `ValueError`, which names
+the variable and what it may be. `merak env` shows the values in force. (`make docs` writes this page from the table in
 `csrc/transport/environment.cpp`.)
 
 | variable | meaning | value | default |
