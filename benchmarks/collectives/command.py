@@ -85,13 +85,17 @@ def _measure(options: argparse.Namespace) -> list[Record]:
     )
     print(emulated_note(), flush=True)
     records: list[Record] = []
+
+    def on_records(made: list[Record]) -> None:
+        records.extend(made)
+        _show_progress(made)
+        if options.output:  # each time, so that a later failure costs nothing
+            write_records(records, options.output)
+
     for hosts in options.hosts:
         topology = Topology(hosts, round(options.rate * 1e6), congestion=options.congestion)
-        records += run_suite(
-            suite, topology, ranks_per_host=options.ranks_per_host, timeout=options.timeout, on_records=_show_progress
-        )
-        if options.output:
-            write_records(records, options.output)
+        ranks, timeout = options.ranks_per_host, options.timeout
+        run_suite(suite, topology, ranks_per_host=ranks, timeout=timeout, on_records=on_records)
     return records
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch._C._distributed_c10d import Store
 
 _BYTE = b"."
+# Longer than a group's timeout, so that the rank whose operation hangs is the first to complain.
 _TIMEOUT_SECONDS = 120.0
 
 

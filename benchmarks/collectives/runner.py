@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def run_suite(
     suite: Suite, topology: Topology, *, ranks_per_host: int, timeout: float, on_records: Callable[[list[Record]], None]
-) -> list[Record]:
+) -> None:
     """Measure a suite on emulated hosts.
 
     Args:
@@ -33,7 +33,6 @@ def run_suite(
         UnavailableError, LaunchError: see `benchmarks.testbed`.
     """
     counted = replace(suite, interface=INTERFACE)
-    records: list[Record] = []
     pending: list[dict[str, Any]] = []
 
     def on_line(host: int, line: str) -> None:
@@ -41,12 +40,9 @@ def run_suite(
             return
         pending.append(json.loads(line))
         if len(pending) == len(counted.backends):
-            made = make_records(pending, topology, ranks_per_host)
+            on_records(make_records(pending, topology, ranks_per_host))
             pending.clear()
-            records.extend(made)
-            on_records(made)
 
     with Cluster(topology) as cluster:
         program = ["-m", "benchmarks.collectives.worker", counted.to_json()]
         torchrun(cluster, program, ranks=ranks_per_host, timeout=timeout, cwd=str(CHECKOUT), on_line=on_line)
-    return records

@@ -45,7 +45,7 @@ class Bench:
         self.control = Control(PrefixStore("bench", store), self.rank, self.size)
         dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=GROUP_TIMEOUT)
         # A key a position, so that a backend can be measured against itself: that ratio should be 1.
-        made = [dist.new_group(backend=name) for name in suite.backends]
+        made = [dist.new_group(backend=name, timeout=GROUP_TIMEOUT) for name in suite.backends]
         self.groups = [group for group in made if isinstance(group, dist.ProcessGroup)]
         self.first_of_host = int(os.environ.get("LOCAL_RANK", "0")) == 0
 
