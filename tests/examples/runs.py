@@ -16,7 +16,7 @@ TINY = (
     f"--backend {BACKEND} --steps {STEPS} --warmup 5 --layers 1 --width 32 --heads 2 --block 32 --vocabulary 300 "
     "--global-batch 8 --evaluate-every 25 --checkpoint-every 20"
 ).split()
-DEADLINE = 300  # seconds; a run takes a few, and its imports ten where the machine is busy
+DEADLINE = 600  # seconds; a run takes a few, but the imports of four ranks take minutes on a crowded machine
 
 
 def command(ranks: int, output: Path, *options: str, torchrun: tuple[str, ...] = ()) -> list[str]:

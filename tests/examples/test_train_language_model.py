@@ -62,9 +62,13 @@ def test_a_killed_rank_is_restarted_and_the_run_ends_as_if_nothing_had_happened(
 ) -> None:
     options = ("--dropout", "0", "--resume")
     fresh_store = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # docs/training.md says why
-    with subprocess.Popen(command(4, tmp_path, *options, torchrun=("--max-restarts", "1")), env=fresh_store) as job:
+    job = subprocess.Popen(command(4, tmp_path, *options, torchrun=("--max-restarts", "1")), env=fresh_store)
+    try:
         kill_a_rank_after(tmp_path / "checkpoints" / "step-000020", job.pid)
         assert job.wait(timeout=DEADLINE) == 0
+    finally:
+        job.terminate()  # torchrun ends its ranks, too
+        job.wait()
     assert content(tmp_path)["session"]["first_step"] in (21, 41)
     for kind in ("train", "validation"):
         assert losses(tmp_path, kind) == pytest.approx(losses(four_ranks, kind), abs=1e-6, rel=0)
