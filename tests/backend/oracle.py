@@ -25,11 +25,11 @@ DTYPES = (*FLOATS, *INTEGERS, "bool", *COMPLEX)
 
 REDUCTIONS = {
     **dict.fromkeys(FLOATS, ("SUM", "AVG", "PRODUCT", "MIN", "MAX", "PREMUL_SUM")),
-    **dict.fromkeys(INTEGERS, ("SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")),
+    **dict.fromkeys(INTEGERS, ("SUM", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")),
     **dict.fromkeys(COMPLEX, ("SUM", "AVG", "PREMUL_SUM")),
     "bool": ("SUM", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR"),
 }
-"""The reductions that torch lets pass for a dtype; of booleans the sum is "any" and the product "all"."""
+"""The reductions that torch and merak let pass for a dtype; of booleans the sum is "any" and the product "all"."""
 
 PREMUL_FACTOR = 0.5
 
@@ -63,8 +63,7 @@ class Case:
 
     def runs_on_gloo(self) -> bool:
         """Whether Gloo can do this at all, so that the tests themselves can be checked on it."""
-        averages_integers = self.reduction == "AVG" and self.dtype in INTEGERS
-        lacking = self.dtype == "int16" or self.reduction == "PREMUL_SUM" or averages_integers
+        lacking = self.dtype == "int16" or self.reduction == "PREMUL_SUM"
         complex_gather = self.operation == "gather" and self.dtype in COMPLEX
         scalars = self.operation in ("reduce_scatter_tensor", "all_gather_into_tensor") and self.shape == ()
         return not (lacking or complex_gather or scalars or (self.operation == "scatter" and self.strided))
@@ -81,17 +80,10 @@ def values(case: Case, rank: int, part: int, size: int) -> Array:
     if case.dtype == "bool":
         return random.integers(0, 2, shape).astype(np.bool_)
     if case.dtype in INTEGERS:
-        return _integers(case, random, shape, size)
+        limits = np.iinfo(case.dtype)
+        return random.integers(limits.min, limits.max, shape, dtype=np.dtype(case.dtype), endpoint=True)
     real = _exact(case, random, shape, size)
     return real + 1j * _exact(case, random, shape, size) if case.dtype in COMPLEX else real
-
-
-def _integers(case: Case, random: np.random.Generator, shape: tuple[int, ...], size: int) -> Array:
-    dtype = np.dtype(case.dtype)
-    if case.reduction == "AVG":  # multiples of the number of ranks, since rounding is not what is asked
-        return (random.integers(0, 6, shape) * size).astype(dtype)
-    limits = np.iinfo(dtype)
-    return random.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
 
 
 def _exact(case: Case, random: np.random.Generator, shape: tuple[int, ...], size: int) -> Array:
@@ -111,8 +103,7 @@ def reduce(case: Case, inputs: Sequence[Array]) -> Array:
             case "PRODUCT" | "BAND" | "MIN" if boolean:
                 return functools.reduce(np.logical_and, inputs)
             case "AVG":
-                total = functools.reduce(np.add, inputs)
-                return total // len(inputs) if case.dtype in INTEGERS else total / len(inputs)
+                return functools.reduce(np.add, inputs) / len(inputs)
             case "PREMUL_SUM":
                 return functools.reduce(np.add, [PREMUL_FACTOR * array for array in inputs])
     function = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,14 +23,16 @@ PROGRAM = [Case(operation, "float32", (3, 5), root=1, seed=9) for operation in o
 def in_detail(context: Context) -> Iterator[None]:
     """Replaces the default group by one made at the debug level DETAIL."""
     dist.destroy_process_group()
-    dist.set_debug_level(dist.DebugLevel.DETAIL)
+    os.environ["TORCH_DISTRIBUTED_DEBUG"] = "DETAIL"  # DDP's logger reads it too
+    dist.set_debug_level_from_env()
     store = dist.PrefixStore("detail", context.store)
     dist.init_process_group(context.backend, store=store, rank=context.rank, world_size=context.world_size)
     try:
         yield
     finally:
         dist.destroy_process_group()
-        dist.set_debug_level(dist.DebugLevel.OFF)
+        del os.environ["TORCH_DISTRIBUTED_DEBUG"]
+        dist.set_debug_level_from_env()
 
 
 def collectives(context: Context) -> list[list[torch.Tensor] | None]:

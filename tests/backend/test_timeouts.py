@@ -1,4 +1,4 @@
-"""Timeouts: of one call, of the group; and what is refused because only Gloo has it."""
+"""Timeouts: of one call, of the group, of a monitored barrier."""
 
 from __future__ import annotations
 
@@ -46,18 +46,24 @@ def test_a_call_ends_with_its_timeout(run: Runner, how: str) -> None:
     assert "all_reduce" in text
 
 
-def ask_for_monitored_barrier(context: Context) -> str:
+def monitored(context: Context) -> str:
+    """What rank 0 hears from a monitored barrier to which the last rank does not come."""
+    dist.monitored_barrier()
+    if context.rank == context.world_size - 1:
+        context.store.wait(["done"])
+        return ""
     try:
-        dist.monitored_barrier()
-    except ValueError as error:
+        dist.monitored_barrier(timeout=datetime.timedelta(seconds=1))
+    except RuntimeError as error:
         return str(error)
-    return "accepted"
+    finally:
+        if context.rank == 0:
+            context.store.set("done", "")
+    return "no error"
 
 
-@pytest.mark.skipif(BACKEND == "gloo", reason="Gloo has it")
-def test_monitored_barrier_is_refused_by_torch(run: Runner) -> None:
-    for text in run(ask_for_monitored_barrier):
-        assert "only implemented for GLOO" in text
+def test_monitored_barrier_names_the_missing_rank(run: Runner) -> None:
+    assert "Rank 2 failed to pass monitoredBarrier" in run(monitored, world_size=3)[0]
 
 
 def late_ranks(context: Context) -> float:

@@ -70,7 +70,7 @@ def page(stored: Mapping[Mode, Results]) -> str:
         line for mode, results in stored.items() if mode is not Mode.GLOO for line in violations(mode, gloo, results)
     ]
     lines += ["- Violations of the gate: " + ("; ".join(broken) if broken else "none") + "."]
-    lines += ["\n## Inherent exceptions (own name only)\n"]
+    lines += ["\n## Inherent exceptions\n"]
     lines += [f"- `{test}`: {reason}." for test, reason in INHERENT.items()]
     lines += ["\n## Results\n", *_table(stored)]
     lines += ["\n## Skipped by the suite on Gloo in every pass, with its reason\n", *_skipped_everywhere(gloo)]
