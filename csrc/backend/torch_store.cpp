@@ -7,6 +7,8 @@ namespace merak {
 c10::intrusive_ptr<c10d::Store> TorchStore::client() {
   std::lock_guard lock(mutex_);
   if (own_) return own_;
+  // Raises at once when the store is gone; connecting anew would first try for as long as the store's timeout.
+  users_->check({"merak/token"});
   try {
     own_ = users_->clone();
   } catch (const c10::DistError&) {
