@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--congestion", default="reno", help="TCP congestion control (default reno)")
     add("--pairs", type=int, default=200, help="repetitions of messages up to 64 KiB (default 200)")
     add("--repeats", type=int, default=5, help="repetitions of messages over 4 MiB, a quarter of those between")
+    add("--realtime", action="store_true", help="ranks go before this machine's other programs while measured")
     add("--timeout", type=float, default=900.0, help="seconds for each host count (default 900)")
     add("--output", type=Path, metavar="FILE", help="write the records there as JSON lines")
     add("--pictures", type=Path, metavar="FOLDER", help="draw collectives-*.png there")
@@ -82,6 +83,7 @@ def _measure(options: argparse.Namespace) -> list[Record]:
         backends=tuple(options.backends),
         pairs=options.pairs,
         repeats=options.repeats,
+        realtime=options.realtime,
     )
     print(emulated_note(), flush=True)
     records: list[Record] = []

@@ -39,6 +39,7 @@ class Suite:
         pairs: repetitions of messages up to 64 KiB.
         repeats: repetitions of 64 MiB; shorter messages get more.
         interface: network interface whose bytes are counted, or None.
+        realtime: whether the ranks run before the machine's other programs while they are measured, see `priority`.
     """
 
     collectives: tuple[str, ...] = tuple(FORMULAS)
@@ -47,6 +48,7 @@ class Suite:
     pairs: int = 200
     repeats: int = 5
     interface: str | None = None
+    realtime: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.collectives if name not in FORMULAS]

@@ -28,6 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from .cases import Case, make_case
 from .control import Control
+from .priority import before_others
 from .statistics import Times, slowest_rank
 from .suite import Suite
 
@@ -56,7 +57,8 @@ class Bench:
             times = [np.zeros((len(self.groups), 0)) for _ in cases]
             for _ in range(batch.rounds):
                 for position, case in enumerate(cases):
-                    measured = self.measure(case, batch.repetitions)
+                    with before_others(self.suite.realtime):
+                        measured = self.measure(case, batch.repetitions)
                     times[position] = np.concatenate([times[position], measured], axis=1)
             for measurement, seconds, leaving in zip(batch.measurements, times, left, strict=True):
                 self.print_records(*measurement, seconds, leaving)
