@@ -69,7 +69,7 @@ def register(ddp: DistributedDataParallel, hook: str) -> None:
 
 def make_optimizer(kind: str, ddp: nn.Module) -> torch.optim.Optimizer:
     if kind == "zero":
-        return ZeroRedundancyOptimizer(ddp.parameters(), torch.optim.Adam, lr=0.01)
+        return ZeroRedundancyOptimizer(ddp.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9)
     return torch.optim.SGD(ddp.parameters(), lr=0.1, momentum=0.9)
 
 

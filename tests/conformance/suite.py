@@ -40,12 +40,14 @@ def _point_gloo_at_merak() -> None:
     dist.Backend.register_backend("gloo", _merak_autoload.create, extended_api=True, devices=["cpu", "cuda"])
 
 
-def _expect_merak_in_profiles(distributed_test: Any) -> None:
-    """Lets the suite find the ranges "merak:all_reduce" where it looks in a profile for "gloo:all_reduce"."""
+def _show_merak_as_gloo_in_profiles(distributed_test: Any) -> None:
+    """Renames merak's ranges in profiles: the suite looks for "gloo:all_reduce", merak's is "merak:all_reduce"."""
     find = distributed_test.get_profiling_event
 
     def find_ours(event_name: str, *arguments: Any, **keywords: Any) -> Any:
-        return find(event_name.replace("gloo:", "merak:"), *arguments, **keywords)
+        for event in find(event_name.replace("gloo:", "merak:"), *arguments, **keywords):
+            event.name = event.name.replace("merak:", "gloo:")
+        return find(event_name, *arguments, **keywords)
 
     distributed_test.get_profiling_event = find_ours
 
@@ -80,7 +82,7 @@ def load(mode: Mode, world_size: int, as_mpi: bool = False) -> type[unittest.Tes
     distributed_test.BACKEND = backend
     if mode is Mode.MERAK_AS_GLOO:
         _point_gloo_at_merak()
-        _expect_merak_in_profiles(distributed_test)
+        _show_merak_as_gloo_in_profiles(distributed_test)
     return _test_class(distributed_test)
 
 
