@@ -36,7 +36,7 @@ class Options:
     layers: int = option(4, "transformer blocks")
     width: int = option(128, "numbers in a hidden state; a multiple of --heads")
     heads: int = option(4, "attention heads")
-    dropout: float = option(0.1, "probability with which a number is dropped in training")
+    dropout: float = option(0.0, "probability with which a number is dropped in training")
     block: int = option(128, "tokens in a sequence")
     holdout: int = option(8, "every how many-th topic is kept for validation")
     global_batch: int = option(32, "sequences in a step over all ranks; a multiple of the number of ranks")
