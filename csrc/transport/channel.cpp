@@ -57,11 +57,18 @@ void Channel::frame_written() {
   owner_.sent(peer_, operation, step);
 }
 
+// The peer may have closed its end and its last words, a goodbye or the reason of a failure, may still lie unread on
+// ours. So a link that takes no more is read to its end, which then says what happened.
+std::size_t Channel::write_link() try { return link_->write(out_.front()); } catch (const LinkClosed&) {
+  readable_ = ending_ = write_closed_ = true;
+  return 0;
+}
+
 std::size_t Channel::write(std::size_t budget) {
   std::size_t moved = 0;
-  while (link_ && writable_ && moved < budget) {
+  while (link_ && writable_ && !write_closed_ && moved < budget) {
     if (out_.empty() && !next_frame()) break;
-    const std::size_t bytes = link_->write(out_.front());
+    const std::size_t bytes = write_link();
     if (bytes == 0) writable_ = false;
     out_.drop(bytes);
     moved += bytes;

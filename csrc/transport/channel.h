@@ -67,7 +67,7 @@ class Channel {
     readable_ |= readable, writable_ |= writable, ending_ |= ending;
   }
   // There is something to do, as far as known.
-  bool ready() const { return link_ && (readable_ || (writable_ && has_output())); }
+  bool ready() const { return link_ && (readable_ || (writable_ && !write_closed_ && has_output())); }
 
   // Each moves about `budget` bytes at most and returns how many it moved. Throw LinkClosed and MismatchError.
   std::size_t read(std::size_t budget);
@@ -82,6 +82,7 @@ class Channel {
  private:
   bool next_frame();
   Frame next_part();
+  std::size_t write_link();
   void frame_written();
   bool next_header();
   void begin_payload(const Frame& frame);
@@ -91,7 +92,9 @@ class Channel {
   const int peer_;
   ChannelOwner& owner_;
   std::unique_ptr<Link> link_;
-  bool readable_ = false, writable_ = false, ending_ = false;
+  bool readable_ = false, writable_ = false;
+  bool ending_ = false;        // the peer has finished writing, or closed
+  bool write_closed_ = false;  // the link takes no more
 
   // Out.
   std::deque<Frame> control_;

@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace merak {
+namespace {
+
+constexpr auto kForSlowPeers = std::chrono::seconds(30);
+
+}  // namespace
 
 void ClosingLinks::add(std::unique_ptr<Link> link, std::string last_bytes, Clock::time_point until) {
   links_.push_back({.link = std::move(link), .bytes = std::move(last_bytes), .until = until});
@@ -25,7 +30,9 @@ bool ClosingLinks::over(Closing& closing, Clock::time_point now) try {
   const iovec to = {discarded.data(), discarded.size()};
   while (closing.link->read({&to, 1}) > 0) {
   }
-  return now >= closing.until;
+  // Closed with something undelivered, the system may throw it away: a peer that is only slow gets more time.
+  const bool delivered = closing.written == closing.bytes.size() && closing.link->drained();
+  return now >= closing.until + (delivered ? Clock::duration(0) : kForSlowPeers);
 } catch (const LinkClosed&) {  // by the peer: nobody reads any more
   return true;
 }
