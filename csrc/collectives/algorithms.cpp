@@ -181,17 +181,15 @@ double direct_all_to_all_cost(const Shape& shape, const Topology& topology, cons
 bool even_and_small(const Shape& shape, const Topology&) {
   return shape.send_bytes.empty() && shape.bytes <= kAtOnceBytes;
 }
-Program all_to_all(const Task& task, AllToAllOrder order) {
+Program direct_all_to_all_program(const Task& task, const Costs&) {
   const std::vector<std::size_t> parts(task.topology.host_of.size(), task.shape.bytes);
-  return pairwise_all_to_all(task.rank, parts, parts, order);
+  return uneven_all_to_all(task.rank, parts, parts, true);
 }
-Program direct_all_to_all_program(const Task& task, const Costs&) { return all_to_all(task, AllToAllOrder::kAtOnce); }
 Program pairwise_all_to_all_program(const Task& task, const Costs&) {
   const std::vector<std::size_t>& parts = task.shape.send_bytes;
-  if (parts.empty()) return all_to_all(task, AllToAllOrder::kRounds);
+  if (parts.empty()) return pairwise_all_to_all(task.rank, task.topology.size(), task.shape.bytes, kAllToAllSegment);
   const bool little = std::accumulate(parts.begin(), parts.end(), std::size_t{0}) <= kAtOnceBytes;
-  return pairwise_all_to_all(task.rank, parts, task.shape.receive_bytes,
-                             little ? AllToAllOrder::kAtOnce : AllToAllOrder::kOwnRounds);
+  return uneven_all_to_all(task.rank, parts, task.shape.receive_bytes, little);
 }
 
 // -- scatter, gather, barrier

@@ -2,14 +2,18 @@
 // All-to-all in ordered rounds: in round i = 1, ..., n - 1 every rank sends to the rank i after it and receives from
 // the rank i before it. In each round every rank's link thus carries one part out and one part in.
 //
-// A large part is sent when the round before is over for this rank, so that no receiver's link is shared by several
-// senders while other links idle. Small parts are all sent at once: that is the *direct* all-to-all. Every two ranks
-// exchange one message in either case, so the order is each rank's own affair; with uneven parts, where a round is as
-// long as its largest part, a rank waits for its own sends only.
+// Large parts are cut into segments. A rank sends its next segment when the one kWindow before it, in the order of
+// rounds, has come: so all ranks go through the rounds together, no receiver's link is shared by several senders for
+// long while other links idle, and little waits in the kernel's buffers. Small parts are all sent at once: that is the
+// *direct* all-to-all.
+//
+// With uneven parts a rank knows its own only, and a round is as long as its largest part. Then every part is one
+// message, and a rank waits for its own sends; small ones it sends at once. Both fit together, so that is each rank's
+// own affair.
 //
 // Bytes on the wire: every rank sends all its parts but its own.
-// Time, for parts of V bytes: (n - 1) (a + 2m + V b) in rounds, as direct_all_gather.h at once; several ranks of a host
-// share its link.
+// Time, for parts of V bytes: a + 2m + (n - 1) V b in rounds, or the work on their segments if that is more; as
+// direct_all_gather.h at once; several ranks of a host share its link.
 
 #include <cstddef>
 #include <vector>
@@ -19,11 +23,15 @@
 
 namespace merak {
 
-enum class AllToAllOrder { kRounds, kOwnRounds, kAtOnce };
+inline constexpr std::size_t kAllToAllSegment = 256 * 1024;
 
-// Parts lie one after another; those of no bytes have no message.
-Program pairwise_all_to_all(int rank, const std::vector<std::size_t>& send_bytes,
-                            const std::vector<std::size_t>& receive_bytes, AllToAllOrder order);
+// n parts of part_bytes, in segments. Needs segment_bytes > 0.
+Program pairwise_all_to_all(int rank, int size, std::size_t part_bytes, std::size_t segment_bytes);
+
+// The part for each rank, and the one from each, lie one after another; those of no bytes have no message. `at_once`:
+// no send waits.
+Program uneven_all_to_all(int rank, const std::vector<std::size_t>& send_bytes,
+                          const std::vector<std::size_t>& receive_bytes, bool at_once);
 
 double pairwise_all_to_all_seconds(const Topology& topology, std::size_t part_bytes, const Costs& costs);
 

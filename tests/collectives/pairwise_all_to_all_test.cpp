@@ -8,21 +8,22 @@
 namespace merak {
 namespace {
 
-TEST(PairwiseAllToAll, BeginsARoundWhenTheOneBeforeIsOver) {
-  EXPECT_EQ(pairwise_all_to_all(0, {4, 4, 4}, {4, 4, 4}, AllToAllOrder::kRounds).steps,
-            (Steps{send(1, in(4), 4), receive(2, out(8), 4),          //
-                   send(2, in(8), 4, {0, 1}), receive(1, out(4), 4),  //
-                   copy(out(0), in(0), 4)}));
+TEST(PairwiseAllToAll, SendsASegmentWhenTheFourthBeforeHasCome) {
+  EXPECT_EQ(pairwise_all_to_all(0, 3, 5, 2).steps,
+            (Steps{send(1, in(5), 2), receive(2, out(10), 2), send(1, in(7), 2), receive(2, out(12), 2),
+                   send(1, in(9), 1), receive(2, out(14), 1),  // the round is over
+                   send(2, in(10), 2), receive(1, out(5), 2), send(2, in(12), 2, {1}), receive(1, out(7), 2),
+                   send(2, in(14), 1, {3}), receive(1, out(9), 1),  //
+                   copy(out(0), in(0), 5)}));
 }
 
 TEST(PairwiseAllToAll, WithUnevenPartsWaitsForItsOwnSends) {
-  EXPECT_EQ(pairwise_all_to_all(0, {1, 2, 3}, {1, 0, 5}, AllToAllOrder::kOwnRounds).steps,
+  EXPECT_EQ(uneven_all_to_all(0, {1, 2, 3}, {1, 0, 5}, false).steps,
             (Steps{send(1, in(1), 2), receive(2, out(1), 5), send(2, in(3), 3, {0}), copy(out(0), in(0), 1)}));
 }
 
 TEST(PairwiseAllToAll, SendsSmallPartsAtOnce) {
-  for (const Step& step : pairwise_all_to_all(2, {4, 4, 4}, {4, 4, 4}, AllToAllOrder::kAtOnce).steps)
-    EXPECT_TRUE(step.after.empty());
+  for (const Step& step : uneven_all_to_all(2, {4, 4, 4}, {4, 4, 4}, true).steps) EXPECT_TRUE(step.after.empty());
 }
 
 // Random splits, zeros among them, also so that some ranks order their sends and others do not.
