@@ -2,6 +2,10 @@
 // The handshake of a TCP connection. The rank that connects sends a *hello*; the listening process answers with a
 // *welcome* and hands the connection to the rank named in it, or answers with a refusal and closes.
 //
+// Of two ranks the higher one connects. A lower rank that says hello is *waiting* for that: it gets no answer, but its
+// connection is kept open as long as the higher rank is in the group, so that the end of it shows the lower rank that
+// it waits in vain.
+//
 //   hello   magic, version, the group's token, from which rank, to which rank of the group   (48 bytes)
 //   answer  magic, version, what became of it                                                (12 bytes)
 //
@@ -30,7 +34,7 @@ struct Hello {
 enum class Answer : std::uint32_t {
   kWelcome = 1,
   kOtherVersion,  // the listener speaks another version of this protocol
-  kNoSuchRank,    // `from` is not a rank of the group that connects to `to`
+  kNoSuchRank,    // `from` is not another rank of the group
   kConnected,     // `from` has a connection to `to` already
 };
 

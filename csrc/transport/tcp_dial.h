@@ -28,6 +28,7 @@ class TcpDial {
 
   // Whether the peer has said welcome; then take() is the connection.
   bool advance();
+  bool said() const { return sent_ == hello_.size(); }  // the whole hello
   Descriptor take() { return std::move(socket_); }
 
  private:

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "transport/operation.h"
@@ -17,10 +18,17 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kFirstPause{1}, kLongestPause{50};  // between two looks at the rendezvous, and two attempts
+// A peer that connects by itself within this time, as nearly all do, is never dialled to be watched.
+constexpr milliseconds kBeforeWatching{1000};
+// A watch that ended is tried anew after this time, in which a connection that was made at the last moment arrives.
+constexpr milliseconds kBeforeGivingUp{100};
 
-// A peer on its way to being connected: first its address is looked up, then it is dialled.
+// A peer on its way to being connected: first its address is looked up, then it is dialled. Or a peer watched: it is
+// dialled likewise, but never answers; see hello.h.
 struct Pending {
   int peer = -1;
+  bool watched = false;
+  bool lost = false;                     // the watch has ended once
   std::optional<SocketAddress> address;  // once known
   std::optional<TcpDial> dial;           // the attempt under way
   Clock::time_point deadline = Clock::time_point::max();
@@ -44,7 +52,8 @@ struct TcpDialler::State {
   const OnDialled on_dialled;
   Signal changed;
   std::mutex mutex;
-  std::vector<int> asked;  // peers that the thread has not taken up yet
+  std::list<Pending> asked;    // not yet taken up by the thread
+  std::vector<int> unwatched;  // likewise
   bool running = false, stopping = false;
   std::thread thread;
 
@@ -62,14 +71,20 @@ struct TcpDialler::State {
     if (thread.joinable()) thread.join();
   }
 
-  void dial(int peer) {
+  void ask(Pending one) {
     std::lock_guard lock(mutex);
-    asked.push_back(peer);
+    asked.push_back(std::move(one));
     changed.set();
     if (running) return;
     if (thread.joinable()) thread.join();  // it has nothing left to do but return
     running = true;
     thread = start_thread("merak-dial", [this] { run(); });
+  }
+
+  void unwatch(int peer) {
+    std::lock_guard lock(mutex);
+    unwatched.push_back(peer);
+    changed.set();
   }
 
   void run() {
@@ -89,8 +104,10 @@ struct TcpDialler::State {
   bool take_up() {
     std::lock_guard lock(mutex);
     changed.clear();
-    for (int peer : asked) pending.emplace_back().peer = peer;
-    asked.clear();
+    pending.splice(pending.end(), asked);
+    for (int peer : unwatched)
+      pending.remove_if([peer](const Pending& one) { return one.watched && one.peer == peer; });
+    unwatched.clear();
     running = !stopping && !pending.empty();
     return running;
   }
@@ -102,8 +119,10 @@ struct TcpDialler::State {
       if (one.dial) waits.push_back(one.dial->wait_for());
       until = std::min(until, one.wake_at());
     }
-    const auto left = std::chrono::ceil<milliseconds>(until - Clock::now());
-    ::poll(waits.data(), waits.size(), std::max<int>(0, static_cast<int>(left.count())));
+    const bool for_ever = until == Clock::time_point::max();
+    const auto left =
+        for_ever ? milliseconds(-1) : std::max(milliseconds(0), std::chrono::ceil<milliseconds>(until - Clock::now()));
+    ::poll(waits.data(), waits.size(), static_cast<int>(left.count()));
   }
 
   // Whether it is finished with that peer.
@@ -139,16 +158,23 @@ struct TcpDialler::State {
   }
 
   bool connected(Pending& one) {
-    if (!one.dial->advance()) return false;
+    const bool welcome = one.dial->advance();
+    if (one.watched && one.dial->said()) one.deadline = Clock::time_point::max();
+    if (!welcome) return false;
     on_dialled(one.peer, one.dial->take(), "");
     return true;
   }
 
   bool try_again(Pending& one, const DialFailed& failure) {
     const auto now = Clock::now();
+    one.dial.reset();
     if (failure.may_pass && now < one.deadline) {
-      one.dial.reset();
       one.later(now);
+      return true;
+    }
+    if (one.watched && !std::exchange(one.lost, true)) {
+      one.next = now + kBeforeGivingUp;
+      one.deadline = one.next + timeout;
       return true;
     }
     on_dialled(
@@ -164,6 +190,20 @@ TcpDialler::TcpDialler(Identity identity, Rendezvous& rendezvous, std::chrono::m
 
 TcpDialler::~TcpDialler() = default;
 
-void TcpDialler::dial(int peer) { state_->dial(peer); }
+void TcpDialler::dial(int peer) {
+  Pending one;
+  one.peer = peer;
+  state_->ask(std::move(one));
+}
+
+void TcpDialler::watch(int peer) {
+  Pending one;
+  one.peer = peer;
+  one.watched = true;
+  one.next = Clock::now() + kBeforeWatching;
+  state_->ask(std::move(one));
+}
+
+void TcpDialler::unwatch(int peer) { state_->unwatch(peer); }
 
 }  // namespace merak

@@ -1,6 +1,6 @@
 #pragma once
 // Connects one rank to its peers: looks up each one's address, then dials it, all of them at once, on a thread that
-// lives while there is something to connect.
+// lives while there is something to connect. And watches peers that should connect to this rank, but do not.
 
 #include <chrono>
 #include <functional>
@@ -16,7 +16,7 @@ namespace merak {
 // Thread-safe.
 class TcpDialler {
  public:
-  // Called on the dialling thread, once per peer, with the connection or with why there is none.
+  // Called on the dialling thread, once per peer, with the connection or with why there is and will be none.
   using OnDialled = std::function<void(int peer, Descriptor socket, const std::string& error)>;
 
   struct Identity {
@@ -33,6 +33,10 @@ class TcpDialler {
   ~TcpDialler();
 
   void dial(int peer);
+
+  // For a peer that is to connect to this rank: reports when its process ends, or leaves the group, before unwatch().
+  void watch(int peer);
+  void unwatch(int peer);  // a report may already be on its way
 
  private:
   struct State;

@@ -30,20 +30,50 @@ struct Member {
   std::mutex mutex;  // held during on_socket, so that who sets `left` knows that no call is under way or follows
   bool left = false;
   std::vector<bool> connected;
+  std::vector<Descriptor> waiting;  // connections of lower ranks
 
   // Finishes a handshake that showed the token.
   Answer admit(const Hello& hello, Handshake& handshake) {
     std::lock_guard lock(mutex);
-    const bool expected =
-        hello.from < static_cast<std::uint32_t>(size) && hello.from > static_cast<std::uint32_t>(rank);
-    const Answer answer = left || !expected       ? Answer::kNoSuchRank
-                          : connected[hello.from] ? Answer::kConnected
-                                                  : Answer::kWelcome;
+    const Answer answer = answer_to(hello);
+    if (answer == Answer::kWelcome && hello.from < static_cast<std::uint32_t>(rank)) {
+      waiting.push_back(handshake.take());
+      return answer;
+    }
     handshake.answer(answer);
     if (answer != Answer::kWelcome) return answer;
     connected[hello.from] = true;
     on_socket(static_cast<int>(hello.from), handshake.take());
     return answer;
+  }
+
+  void leave() {
+    std::lock_guard lock(mutex);
+    left = true;
+    // Closing alone would end nothing as long as the listener's thread polls the connection.
+    for (const Descriptor& one : waiting) ::shutdown(one.get(), SHUT_RDWR);
+    waiting.clear();
+  }
+
+  void add_waiting(std::vector<pollfd>& waits) {
+    std::lock_guard lock(mutex);
+    for (const Descriptor& one : waiting) waits.push_back({one.get(), POLLIN, 0});
+  }
+
+  // Those that wait no longer have closed; none has anything to say.
+  void drop_gone() {
+    std::lock_guard lock(mutex);
+    std::erase_if(waiting, [](const Descriptor& one) {
+      char byte;
+      return ::recv(one.get(), &byte, 1, 0) >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    });
+  }
+
+ private:
+  Answer answer_to(const Hello& hello) const {
+    if (left || hello.from >= static_cast<std::uint32_t>(size) || hello.from == static_cast<std::uint32_t>(rank))
+      return Answer::kNoSuchRank;
+    return connected[hello.from] ? Answer::kConnected : Answer::kWelcome;
   }
 };
 
@@ -79,13 +109,20 @@ struct TcpListener::State {
       wait();
       accept();
       advance();
+      for (const auto& member : current_members()) member->drop_gone();
     }
+  }
+
+  std::list<std::shared_ptr<Member>> current_members() {
+    std::lock_guard lock(mutex);
+    return members;
   }
 
   bool accepts() const { return handshakes.size() < limits.at_once && Clock::now() >= accept_again; }
 
-  void wait() const {
+  void wait() {
     std::vector<pollfd> waits = {{stop.descriptor(), POLLIN, 0}};
+    for (const auto& member : current_members()) member->add_waiting(waits);
     if (accepts()) waits.push_back({socket.get(), POLLIN, 0});
     for (const Handshake& handshake : handshakes) waits.push_back({handshake.descriptor(), POLLIN, 0});
     const auto now = Clock::now();
@@ -218,8 +255,7 @@ std::unique_ptr<TcpListener::Membership> TcpListener::welcome(const Token& token
         std::lock_guard lock(state.mutex);
         state.members.erase(place);
       }
-      std::lock_guard lock(member->mutex);
-      member->left = true;
+      member->leave();
     }
   };
   auto member = std::make_shared<Member>();

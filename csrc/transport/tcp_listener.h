@@ -45,7 +45,8 @@ class TcpListener {
 
   const SocketAddress& address() const;  // with the port
 
-  // Welcomes each rank above `rank` of that group of `size` ranks, once. The listener must outlive what it returns.
+  // Welcomes each rank above `rank` of that group of `size` ranks, once, and lets those below wait (hello.h) as long as
+  // the membership lasts. The listener must outlive what it returns.
   std::unique_ptr<Membership> welcome(const Token& token, int rank, int size, OnSocket on_socket);
 
   std::uint64_t refused() const;  // handshakes that failed, so far

@@ -25,7 +25,7 @@ struct TcpTransport::State {
   const TcpOptions options;
   OnLink on_link;
   std::mutex mutex;
-  std::vector<bool> asked;  // peers to dial
+  std::vector<bool> asked, reported;  // by peer
   // Destroyed from the last to the first: the dialler uses the rendezvous, the membership the listener.
   std::unique_ptr<Rendezvous> rendezvous;
   std::shared_ptr<TcpListener> listener;
@@ -38,6 +38,7 @@ struct TcpTransport::State {
         token(group_token),
         options(std::move(how)),
         asked(static_cast<std::size_t>(group_size)),
+        reported(static_cast<std::size_t>(group_size)),
         rendezvous(std::move(where)) {}
 
   void start(OnLink callback) {
@@ -58,12 +59,21 @@ struct TcpTransport::State {
       throw std::invalid_argument("rank " + std::to_string(rank) + " of " + std::to_string(size) +
                                   " has no peer of rank " + std::to_string(peer) + ".");
     std::lock_guard lock(mutex);
-    if (peer > rank || asked[peer] || !dialler) return;
+    if (asked[peer] || reported[peer] || !dialler) return;
     asked[peer] = true;
-    dialler->dial(peer);
+    if (peer < rank)
+      dialler->dial(peer);
+    else
+      dialler->watch(peer);
   }
 
   void report(int peer, Descriptor socket, const std::string& error) {
+    {
+      std::lock_guard lock(mutex);
+      if (reported[peer]) return;  // a watched peer has connected in the meantime
+      reported[peer] = true;
+      if (peer > rank && dialler) dialler->unwatch(peer);
+    }
     if (!socket) return on_link(peer, nullptr, error);
     set_connection_options(socket, options.lost_host_timeout);
     on_link(peer, std::make_unique<TcpLink>(std::move(socket)), "");

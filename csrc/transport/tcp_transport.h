@@ -3,7 +3,7 @@
 //
 // Of two ranks the higher one dials the lower one, however many of them ask: there is never a second connection to
 // choose from. A rank publishes the address of its process's listener (tcp_listener.h) when it starts; connections are
-// made when they are asked for.
+// made when they are asked for. A lower rank that waits for a higher one watches that its process still runs.
 
 #include <chrono>
 #include <memory>

@@ -87,11 +87,28 @@ TEST_F(TcpListenerTest, RefusesGarbageAtItsFirstByte) {
 }
 
 TEST_F(TcpListenerTest, RefusesRanksThatDoNotConnectToThisOne) {
-  for (std::uint32_t from : {0u, 1u, 4u, 0xffffffffu}) {
+  for (std::uint32_t from : {1u, 4u, 0xffffffffu}) {
     Stranger one = stranger();
     one.say(hello_bytes(token, from, 1));
     EXPECT_EQ(answer_in(one.hear()), Answer::kNoSuchRank) << from;
   }
+}
+
+TEST_F(TcpListenerTest, LetsALowerRankWaitAsLongAsTheMembershipLasts) {
+  Stranger rank0 = stranger();
+  rank0.say(hello_bytes(token, 0, 1));
+  std::this_thread::sleep_for(500ms);  // longer than a handshake may take
+  char byte;
+  EXPECT_EQ(::recv(rank0.socket(), &byte, 1, MSG_DONTWAIT), -1);
+  membership.reset();
+  EXPECT_EQ(rank0.hear(), "");
+  EXPECT_EQ(listener.refused(), 0u);
+}
+
+TEST_F(TcpListenerTest, KeepsNothingOfALowerRankThatWaitsNoLonger) {
+  const std::size_t descriptors = open_descriptors();
+  for (int i = 0; i < 20; ++i) stranger().say(hello_bytes(token, 0, 1));
+  eventually([&] { return open_descriptors() == descriptors; });
 }
 
 TEST_F(TcpListenerTest, RefusesASecondConnectionOfTheSameRank) {

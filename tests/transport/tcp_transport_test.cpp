@@ -176,6 +176,33 @@ TEST(TcpTransport, ALinkShowsThatThePeersTransportAndLinkAreGone) {
   end_of(*a);
 }
 
+TEST(TcpTransport, ALowerRankNoticesThatAHigherOneEndsWithoutConnecting) {
+  Meeting meeting;
+  const Token token = random_token();
+  TcpRank rank0(0, 3, token, meeting);
+  auto rank1 = std::make_unique<TcpRank>(1, 3, token, meeting);
+  meeting.put(2, Deaf().address().text());  // nobody listens there any more: its process was killed
+  rank0.transport->connect(1);
+  rank0.transport->connect(2);
+  const std::string killed = rank0.reports.error(2);
+  EXPECT_TRUE(contains(killed, "rank 2") && contains(killed, "its process has ended")) << killed;
+  std::this_thread::sleep_for(300ms);  // by now the watch on rank 1 is under way
+  EXPECT_EQ(rank0.reports.count(), 1u);
+  rank1.reset();
+  const std::string left = rank0.reports.error(1);
+  EXPECT_TRUE(contains(left, "rank 1") && contains(left, "it has left the group")) << left;
+}
+
+TEST(TcpTransport, AWatchedRankMayTakeItsTime) {
+  Group group(2, {.connect_timeout = 100ms});
+  group.ranks[0]->transport->connect(1);
+  std::this_thread::sleep_for(1500ms);
+  EXPECT_EQ(group.ranks[0]->reports.count(), 0u);
+  group.ranks[1]->transport->connect(0);
+  const auto a = group.ranks[0]->reports.link(1), b = group.ranks[1]->reports.link(0);
+  expect_linked(*a, *b);
+}
+
 TEST(TcpTransport, HasNoPeersButTheOthers) {
   Group group(2);
   EXPECT_THROW(group.ranks[0]->transport->connect(0), std::invalid_argument);
