@@ -7,10 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
 from tests.backend import calls, oracle, test_ddp
+from tests.backend.comparison import assert_same
+from tests.backend.conftest import BACKEND
 from tests.backend.harness import Context
 from tests.backend.oracle import Case
 from tests.backend.test_collectives_property import check
@@ -49,8 +52,13 @@ def train(context: Context) -> Any:
         return test_ddp.train(context, test_ddp.BUCKETS_OF_2_KIB)
 
 
-def test_training_in_detail_equals_gloo(same_as_gloo: Callable[..., list[Any]]) -> None:
-    same_as_gloo(train, exact=True)
+def train_plainly(context: Context) -> Any:
+    return test_ddp.train(context, test_ddp.BUCKETS_OF_2_KIB)
+
+
+@pytest.mark.skipif(BACKEND == "gloo", reason="DDP's logger crashes on a wrapped Gloo")
+def test_training_in_detail_changes_no_bit(run: Runner) -> None:
+    assert_same(run(train), run(train_plainly))
 
 
 def disagree(context: Context, about: str) -> str:
