@@ -48,7 +48,8 @@ class Work final : public c10d::Work {
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
   c10::intrusive_ptr<c10::ivalue::Future> getFutureResult() override;
   std::uint64_t getSequencenumber() const override { return about_.sequence; }
-  std::chrono::milliseconds getTimeout() const override;
+  // Virtual in c10d::Work from torch 2.15 on; no `override`, for the earlier ones that lack it.
+  std::chrono::milliseconds getTimeout() const;
 
  private:
   // The profiler's range, ended by whoever sees the operation's end first: a waiter or a callback thread.
