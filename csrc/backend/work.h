@@ -48,7 +48,7 @@ class Work final : public c10d::Work {
   c10::intrusive_ptr<c10::ivalue::Future> getFuture() override;
   c10::intrusive_ptr<c10::ivalue::Future> getFutureResult() override;
   std::uint64_t getSequencenumber() const override { return about_.sequence; }
-  // Virtual in c10d::Work from torch 2.15 on; no `override`, for the earlier ones that lack it.
+  // Virtual in c10d::Work of torch 2.15; no `override`, since that of 2.11 lacks it.
   std::chrono::milliseconds getTimeout() const;
 
  private:
