@@ -111,7 +111,7 @@ fuzz: venv
 
 ## make conformance  torch's own backend tests, on merak
 conformance: build
-	$(PY) -m pytest -m "" tests/conformance $(ARGS)
+	$(PY) -m tests.conformance.run $(ARGS)
 
 ## make smoke        sdist, built in a clean environment with TORCH=x.y.z, and two ranks over it
 smoke: venv

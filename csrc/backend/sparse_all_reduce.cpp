@@ -5,6 +5,7 @@
 // are waited for here, since the size of each follows from the one before: with async_op=True the call blocks, and
 // what it returns is complete. Bytes received by a rank: (n - 1) * (most rows) * (bytes of a row and its indices).
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sparse_coo_tensor.h>
 #include <ATen/ops/zeros.h>
@@ -61,7 +62,9 @@ Backend::WorkPtr Backend::all_reduce_sparse_tensors(Tensors& tensors, const c10d
                                                   values[rank].narrow(0, 0, count), own.sizes(), own.options());
     sum = sum.defined() ? (sum + part).coalesce() : part.coalesce();
   }
-  tensor.detach().copy_(sum);
+  // Into the caller's own tensor: a detached one would share its memory, but keep the new number of rows to itself.
+  const at::NoGradGuard no_gradient;
+  tensor.copy_(sum);
   Call done = call("sparse_all_reduce", OperationKind::kAllReduce, c10d::OpType::ALLREDUCE, options.timeout);
   done.inputs = tensors, done.outputs = {{sum}};
   auto operation = std::make_shared<Operation>(Engine::process().callbacks(), done.request.timeout, nullptr);

@@ -58,8 +58,7 @@ void match(std::vector<CompactProgram>& programs) {
       CompactProgram& peer = programs.at(static_cast<std::size_t>(item.peer));
       const CompactProgram::Incoming* incoming = peer.from(static_cast<int>(rank));
       const std::uint32_t message = sent[item.peer]++;
-      if (!incoming || message >= incoming->count)
-        throw std::logic_error(place_name(rank, i) + ": nobody receives it");
+      if (!incoming || message >= incoming->count) throw std::logic_error(place_name(rank, i) + ": nobody receives it");
       item.partner = peer.receives[incoming->first + message];
       peer.sender[incoming->first + message] = i;
     }

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "transport/closing_links.h"
+#include "transport/environment.h"
 #include "transport/fork.h"
 #include "transport/group.h"
 #include "transport/thread.h"
@@ -186,10 +187,17 @@ std::shared_ptr<Group> Engine::open(GroupIdentity identity, std::unique_ptr<Tran
     State::Inside inside(*state);
     state->groups.push_back(group);
   }
-  links.start(
-      [state, weak = std::weak_ptr<Group>(group)](int peer, std::unique_ptr<Link> link, const std::string& error) {
-        state->link_arrived(weak, peer, std::move(link), error);
-      });
+  auto arrived = [state, weak = std::weak_ptr<Group>(group)](int peer, std::unique_ptr<Link> link,
+                                                             const std::string& error) {
+    state->link_arrived(weak, peer, std::move(link), error);
+  };
+  try {
+    links.start(arrived);
+  } catch (...) {
+    State::Inside inside(*state);
+    std::erase(state->groups, group);
+    throw;
+  }
   return group;
 }
 
@@ -360,7 +368,7 @@ void Engine::State::run() {
 
 // Life ----------------------------------------------------------------------------------------------------------------
 
-Engine::Engine(Drive drive, int callback_threads) : state_(std::make_unique<State>(drive, callback_threads)) {
+Engine::Engine(Drive drive) : state_(std::make_unique<State>(drive, environment::callback_threads())) {
   if (drive == Drive::kThread) state_->thread = start_thread("merak-engine", [state = state_.get()] { state->run(); });
 }
 

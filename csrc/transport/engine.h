@@ -41,7 +41,7 @@ class Engine {
     kManual,  // run_once does, for tests of many ranks in one thread
   };
 
-  explicit Engine(Drive drive = Drive::kThread, int callback_threads = 2);
+  explicit Engine(Drive drive = Drive::kThread);
   // Aborts what is in flight; runs the callbacks that are due.
   ~Engine();
   Engine(const Engine&) = delete;

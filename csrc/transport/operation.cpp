@@ -12,8 +12,14 @@ struct CallbackThreads::State {
   std::mutex mutex;
   std::condition_variable changed;
   std::deque<std::function<void()>> queue;
+  std::size_t idle = 0;  // threads that wait for something to run
   bool stopping = false;
   std::vector<std::thread> threads;
+
+  void start_one() {
+    threads.push_back(start_thread("merak-callbacks", [this] { run(); }));
+    ++idle;
+  }
 
   void run() {
     std::unique_lock lock(mutex);
@@ -22,17 +28,19 @@ struct CallbackThreads::State {
       if (queue.empty()) return;
       std::function<void()> callback = std::move(queue.front());
       queue.pop_front();
+      --idle;
       lock.unlock();
       callback();
       callback = nullptr;  // what it holds is released without the lock
       lock.lock();
+      ++idle;
     }
   }
 };
 
 CallbackThreads::CallbackThreads(int threads) : state_(std::make_unique<State>()) {
-  for (int i = 0; i < threads; ++i)
-    state_->threads.push_back(start_thread("merak-callbacks", [state = state_.get()] { state->run(); }));
+  std::lock_guard lock(state_->mutex);
+  for (int i = 0; i < threads; ++i) state_->start_one();
 }
 
 CallbackThreads::~CallbackThreads() {
@@ -48,6 +56,7 @@ void CallbackThreads::post(std::function<void()> callback) {
   {
     std::lock_guard lock(state_->mutex);
     state_->queue.push_back(std::move(callback));
+    if (state_->queue.size() > state_->idle && state_->threads.size() < kMost && !state_->stopping) state_->start_one();
   }
   state_->changed.notify_one();
 }

@@ -37,9 +37,13 @@ struct Request {
   std::shared_ptr<void> keep_alive;  // what owns the memory; released after the operation, never on the engine's thread
 };
 
-// Runs functions on threads of its own, so that no user's callback runs on the engine's thread or under its lock.
+// Runs functions on threads of its own, so that no user's callback runs on the engine's thread or under its lock. A
+// callback may wait for another operation, whose own callbacks must then not queue up behind it: when all threads are
+// busy another one is started, up to kMost.
 class CallbackThreads {
  public:
+  static constexpr std::size_t kMost = 64;
+
   explicit CallbackThreads(int threads);
   ~CallbackThreads();  // runs what is queued, then joins
   CallbackThreads(const CallbackThreads&) = delete;
