@@ -51,8 +51,15 @@ def check_torch_matches_build() -> None:
         )
 
 
-def name_in_use(group: ProcessGroup) -> str:
-    """Under which name merak serves this group: "merak", or another that was registered for merak's creator."""
+def name_in_use(backend_options: object) -> str:
+    """Under which name merak serves a group: "merak", or another that was registered for merak's creator.
+
+    Args:
+        backend_options: torch's description of the group; where it does not tell (torch 2.11), the name is "merak".
+    """
+    group: ProcessGroup | None = getattr(backend_options, "process_group", None)
+    if group is None:
+        return "merak"
     backend = dist.distributed_c10d.Backend
     creator = backend._plugins["MERAK"].creator_fn
     names = {name.lower() for name, plugin in backend._plugins.items() if plugin.creator_fn is creator}

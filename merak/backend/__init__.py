@@ -63,7 +63,7 @@ def create(options: Any, group_options: C10dBackend.Options | None) -> Backend:
         options.group_rank,
         options.group_size,
         own,
-        registered_name=_torch_compat.name_in_use(options.process_group),
+        registered_name=_torch_compat.name_in_use(options),
         rendezvous_host=_torch_compat.store_host(options.store) or "",
         make_cuda_backend=_nccl_maker(group_options),
     )
