@@ -1,12 +1,14 @@
 # make train, make test: everything from a fresh clone, with Python >= 3.11, a C++20 compiler and make.
 #
 # VENV=path       the virtual environment to use or create       (.venv)
-# TORCH=2.15      the torch to install, or for `make smoke` to try
+# VENV_TORCH=2.15 the torch to install there
+# TORCH=2.11.0    the torch that `make smoke` tries, in an environment of its own
 # MERAK_CUDA=...  see setup.py
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH ?= 2.15
+VENV_TORCH ?= 2.15
+TORCH ?= $(VENV_TORCH)
 JOBS ?= $(shell nproc)
 EXTRAS ?= hf,viz,dev
 
@@ -43,7 +45,7 @@ $(PY):
 
 $(VENV)/.merak-installed: pyproject.toml | $(PY)
 	@tools/need python3-dev $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
-	$(PY) -m pip install -q "setuptools>=77" wheel ninja numpy "torch==$(TORCH).*"
+	$(PY) -m pip install -q "setuptools>=77" wheel ninja numpy "torch==$(VENV_TORCH).*"
 	$(PY) -m pip install -q --no-build-isolation -e ".[$(EXTRAS)]"
 	@touch $@
 
