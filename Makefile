@@ -79,14 +79,14 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	clang-format --dry-run --Werror $(CXX_FILES)
+	@echo clang-format; clang-format --dry-run --Werror $(CXX_FILES)
 	$(PY) -m pytest -q tests/structure
 
 ## make format       rewrites the sources as `make lint` wants them
 format: venv
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
-	clang-format -i $(CXX_FILES)
+	@clang-format -i $(CXX_FILES)
 
 ## make sanitize     the core's tests under ASan + UBSan, and under TSan
 sanitize: build/asan/build.ninja build/tsan/build.ninja
