@@ -59,7 +59,7 @@ def one_rank(context: Context) -> tuple[int, int]:
 
 def test_a_group_of_one_rank_opens_no_socket(run: Runner) -> None:
     ((before, after),) = run(one_rank, world_size=1)
-    assert before == after
+    assert after <= before  # fewer: the listener of an earlier test's group may just be closing
 
 
 def footprint() -> tuple[int, int]:
