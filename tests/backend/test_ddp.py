@@ -90,7 +90,7 @@ def test_power_sgd_equals_gloo(same_as_gloo: SameAsGloo) -> None:
 
 @pytest.mark.xfail(
     reason="Callbacks of several buckets run at once and start their collectives in an order that differs between "
-    "ranks; merak finds that and raises, where Gloo hangs. It takes callbacks that run in the order of their operations."
+    "ranks; merak finds that and raises, where Gloo hangs. It takes callbacks in the order of their operations."
 )
 def test_power_sgd_with_many_buckets_finishes(run: Callable[..., list[Trained]]) -> None:
     """Its callbacks wait for further collectives, one per bucket in flight: were there a fixed number of threads for
