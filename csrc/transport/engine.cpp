@@ -84,6 +84,8 @@ struct Engine::State {
   }
 
   std::shared_ptr<ActiveOperation> activate(Request request);
+  template <class How>
+  std::shared_ptr<Operation> begin(Request request, How how);
   void link_arrived(const std::weak_ptr<Group>& group, int peer, std::unique_ptr<Link> link, const std::string& error);
   void adopt_links();
   void watch(const std::shared_ptr<Group>& group, int peer, Link& link);
@@ -149,28 +151,27 @@ void Engine::State::settle() {
   if (more_to_do || !closing.empty() || look_at < wakes_at) ring();
 }
 
-std::shared_ptr<Operation> Engine::start(Group& group, Request request) {
-  state_->check_not_forked();
-  State::Inside inside(*state_);
-  auto operation = group.start_collective(state_->activate(std::move(request)));
-  state_->settle();
+// Starts an operation by `how`, which is given it to hand to its group.
+template <class How>
+std::shared_ptr<Operation> Engine::State::begin(Request request, How how) {
+  check_not_forked();
+  Inside inside(*this);
+  auto operation = how(activate(std::move(request)));
+  settle();
   return operation;
+}
+
+std::shared_ptr<Operation> Engine::start(Group& group, Request request) {
+  return state_->begin(std::move(request), [&](auto active) { return group.start_collective(std::move(active)); });
 }
 
 std::shared_ptr<Operation> Engine::send(Group& group, int peer, std::uint32_t tag, Request request) {
-  state_->check_not_forked();
-  State::Inside inside(*state_);
-  auto operation = group.start_send(state_->activate(std::move(request)), peer, tag);
-  state_->settle();
-  return operation;
+  return state_->begin(std::move(request), [&](auto active) { return group.start_send(std::move(active), peer, tag); });
 }
 
 std::shared_ptr<Operation> Engine::receive(Group& group, int peer, std::uint32_t tag, Request request) {
-  state_->check_not_forked();
-  State::Inside inside(*state_);
-  auto operation = group.start_receive(state_->activate(std::move(request)), peer, tag);
-  state_->settle();
-  return operation;
+  return state_->begin(std::move(request),
+                       [&](auto active) { return group.start_receive(std::move(active), peer, tag); });
 }
 
 // Groups --------------------------------------------------------------------------------------------------------------
