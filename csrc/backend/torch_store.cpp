@@ -2,15 +2,67 @@
 
 #include <c10/util/Exception.h>
 
-namespace merak {
+#include <map>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
-c10::intrusive_ptr<c10d::Store> TorchStore::client() {
+#include "transport/fork.h"
+
+namespace merak {
+namespace {
+
+using StorePtr = c10::intrusive_ptr<c10d::Store>;
+
+// torch gives every group a prefix before one and the same store, but says no more of the prefix than its derived
+// classes may know.
+struct Prefix : c10d::PrefixStore {
+  static const std::string& of(const c10d::PrefixStore& store) { return store.*&Prefix::prefix_; }
+};
+
+// The store that all prefixes of a store stand before, and a way to put them before another one.
+StorePtr without_prefixes(const StorePtr& store) {
+  auto* prefixed = dynamic_cast<c10d::PrefixStore*>(store.get());
+  return prefixed == nullptr ? store : without_prefixes(prefixed->getUnderlyingStore());
+}
+StorePtr with_prefixes_of(const StorePtr& store, const StorePtr& inner) {
+  auto* prefixed = dynamic_cast<c10d::PrefixStore*>(store.get());
+  if (prefixed == nullptr) return inner;
+  return c10::make_intrusive<c10d::PrefixStore>(Prefix::of(*prefixed),
+                                                with_prefixes_of(prefixed->getUnderlyingStore(), inner));
+}
+
+// Our own clients of the users' stores: one for each store, shared by all groups that meet there, because a connection
+// a group would be many at the store's host, and each may wait for a name server.
+struct Clients {
+  std::mutex mutex;
+  std::map<c10d::Store*, c10::weak_intrusive_ptr<c10d::Store>> by_users;  // a TorchStore keeps both
+
+  StorePtr of(const StorePtr& users) {
+    std::lock_guard lock(mutex);
+    std::erase_if(by_users, [](const auto& entry) { return entry.second.expired(); });
+    if (const auto known = by_users.find(users.get()); known != by_users.end()) {
+      if (StorePtr client = known->second.lock()) return client;
+      by_users.erase(known);
+    }
+    StorePtr client = users->clone();
+    by_users.emplace(users.get(), client);
+    return client;
+  }
+
+  static Clients& of_process() {
+    static auto& clients = *new PerProcess<Clients>;
+    return clients.get();
+  }
+};
+
+}  // namespace
+
+StorePtr TorchStore::client() {
   std::lock_guard lock(mutex_);
   if (own_) return own_;
   // Raises at once when the store is gone; connecting anew would first try for as long as the store's timeout.
   users_->check({"merak/token"});
   try {
-    own_ = users_->clone();
+    own_ = with_prefixes_of(users_, Clients::of_process().of(without_prefixes(users_)));
   } catch (const c10::DistError&) {
     throw;
   } catch (const std::exception&) {

@@ -8,9 +8,9 @@
 
 namespace merak {
 
-// Thread-safe. What waits for others to come (has, get, set) goes through a client of its own where the store can be
-// cloned, made when it is first needed, so that what the user's client is doing does not matter. Errors are
-// DistNetworkError and DistStoreError.
+// Thread-safe. What waits for others to come (has, get, set) goes through a client of merak's own where the store can
+// be cloned, made when it is first needed and shared by the groups of the process, so that what the user's client is
+// doing does not matter. Errors are DistNetworkError and DistStoreError.
 class TorchStore final : public StoreClient {
  public:
   explicit TorchStore(c10::intrusive_ptr<c10d::Store> store) : users_(std::move(store)) {}

@@ -15,12 +15,15 @@ namespace {
 [[noreturn]] void fail(int error) {
   const bool refused = error == ECONNREFUSED;
   throw DialFailed{errno_text(error) + (refused ? ": its process has ended, or a firewall refuses the port" : ""),
-                   !refused};
+                   refused ? DialFailed::Again::kNever : DialFailed::Again::kUntilDeadline};
 }
 
+// A peer that is in the group may close as well, when this process got so little processor time that its hello came
+// too late. So it is worth a second attempt.
 [[noreturn]] void fail_handshake(int error) {
   const std::string how = error == 0 ? "closed the connection" : errno_text(error);
-  throw DialFailed{how + " during the handshake: it has left the group or its process is ending"};
+  throw DialFailed{how + " during the handshake: it has left the group or its process is ending",
+                   DialFailed::Again::kOnce};
 }
 
 bool must_wait(int error) { return error == EAGAIN || error == EWOULDBLOCK; }

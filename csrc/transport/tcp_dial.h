@@ -15,8 +15,9 @@ namespace merak {
 
 // Why an attempt failed, and whether another one may succeed.
 struct DialFailed {
+  enum class Again { kNever, kOnce, kUntilDeadline };
   std::string reason;
-  bool may_pass = false;
+  Again again = Again::kNever;
 };
 
 class TcpDial {

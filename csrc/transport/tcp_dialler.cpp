@@ -4,23 +4,26 @@
 #include <list>
 #include <mutex>
 #include <optional>
-#include <thread>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "transport/address_finder.h"
+#include "transport/errors.h"
+#include "transport/occasional_thread.h"
 #include "transport/operation.h"
 #include "transport/tcp_dial.h"
-#include "transport/thread.h"
 
 namespace merak {
 namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kFirstPause{1}, kLongestPause{50};  // between two looks at the rendezvous, and two attempts
+constexpr milliseconds kFirstPause{1}, kLongestPause{50};  // between two attempts
 // A peer that connects by itself within this time, as nearly all do, is never dialled to be watched.
 constexpr milliseconds kBeforeWatching{1000};
-// A watch that ended is tried anew after this time, in which a connection that was made at the last moment arrives.
+// A watch that ended is tried anew after this time, in which a connection that was made at the last moment arrives; and
+// so is a handshake that failed.
 constexpr milliseconds kBeforeGivingUp{100};
 
 // A peer on its way to being connected: first its address is looked up, then it is dialled. Or a peer watched: it is
@@ -28,11 +31,12 @@ constexpr milliseconds kBeforeGivingUp{100};
 struct Pending {
   int peer = -1;
   bool watched = false;
-  bool lost = false;                     // the watch has ended once
+  bool failed = false;                   // and tried anew
+  bool sought = false;                   // its address is being looked up
   std::optional<SocketAddress> address;  // once known
   std::optional<TcpDial> dial;           // the attempt under way
   Clock::time_point deadline = Clock::time_point::max();
-  Clock::time_point next{};  // when to look up or try again; not while dialling
+  Clock::time_point next{};  // when to begin or try again; not while looking up or dialling
   milliseconds pause = kFirstPause;
 
   void later(Clock::time_point now) {
@@ -40,27 +44,42 @@ struct Pending {
     pause = std::min(2 * pause, kLongestPause);
   }
 
-  Clock::time_point wake_at() const { return dial ? deadline : std::min(next, deadline); }
+  Clock::time_point wake_at() const { return dial || (sought && !address) ? deadline : std::min(next, deadline); }
+};
+
+struct Found {
+  int peer;
+  std::string address, error;
 };
 
 }  // namespace
 
 struct TcpDialler::State {
   const Identity identity;
-  Rendezvous& rendezvous;
   const milliseconds timeout;
   const OnDialled on_dialled;
   Signal changed;
   std::mutex mutex;
   std::list<Pending> asked;    // not yet taken up by the thread
   std::vector<int> unwatched;  // likewise
-  bool running = false, stopping = false;
-  std::thread thread;
+  std::vector<Found> found;    // likewise
+  bool stopping = false;
+  OccasionalThread thread{"merak-dial", [this] { run(); }};
 
   std::list<Pending> pending;  // the thread's own
 
+  // Last, so that it ends first.
+  AddressFinder finder;
+
   State(Identity who, Rendezvous& where, milliseconds limit, OnDialled callback)
-      : identity(std::move(who)), rendezvous(where), timeout(limit), on_dialled(std::move(callback)) {}
+      : identity(std::move(who)),
+        timeout(limit),
+        on_dialled(std::move(callback)),
+        finder(where, [this](int peer, const std::string& address, const std::string& error) {
+          std::lock_guard lock(mutex);
+          found.push_back({peer, address, error});
+          changed.set();
+        }) {}
 
   ~State() {
     {
@@ -68,17 +87,14 @@ struct TcpDialler::State {
       stopping = true;
     }
     changed.set();
-    if (thread.joinable()) thread.join();
+    thread.join();
   }
 
   void ask(Pending one) {
     std::lock_guard lock(mutex);
     asked.push_back(std::move(one));
+    thread.wake();
     changed.set();
-    if (running) return;
-    if (thread.joinable()) thread.join();  // it has nothing left to do but return
-    running = true;
-    thread = start_thread("merak-dial", [this] { run(); });
   }
 
   void unwatch(int peer) {
@@ -102,14 +118,39 @@ struct TcpDialler::State {
 
   // Whether the thread goes on.
   bool take_up() {
-    std::lock_guard lock(mutex);
-    changed.clear();
-    pending.splice(pending.end(), asked);
-    for (int peer : unwatched)
-      pending.remove_if([peer](const Pending& one) { return one.watched && one.peer == peer; });
-    unwatched.clear();
-    running = !stopping && !pending.empty();
-    return running;
+    std::vector<Found> addresses;
+    {
+      std::lock_guard lock(mutex);
+      changed.clear();
+      pending.splice(pending.end(), asked);
+      for (int peer : std::exchange(unwatched, {})) {
+        finder.forget(peer);
+        pending.remove_if([peer](const Pending& one) { return one.watched && one.peer == peer; });
+      }
+      addresses = std::exchange(found, {});
+      if (stopping || pending.empty()) {
+        thread.rest();
+        return false;
+      }
+    }
+    for (const Found& one : addresses) take_address(one);
+    return true;
+  }
+
+  void take_address(const Found& found_one) {
+    const auto one = std::find_if(pending.begin(), pending.end(),
+                                  [&](const Pending& other) { return other.peer == found_one.peer; });
+    if (one == pending.end()) return;
+    try {
+      if (!found_one.error.empty()) throw NetworkError(found_one.error);
+      one->address = SocketAddress::parse(found_one.address).reached_from(identity.address);
+      one->deadline = Clock::now() + timeout;
+      one->next = {};
+    } catch (const std::exception& error) {
+      const int peer = one->peer;
+      pending.erase(one);
+      on_dialled(peer, {}, error.what());
+    }
   }
 
   void wait() const {
@@ -132,11 +173,7 @@ struct TcpDialler::State {
       if (one.dial) {
         if (connected(one)) return true;
       } else if (now >= one.next) {
-        if (one.address || found(one, now))
-          one.dial.emplace(*one.address, Hello{identity.token, static_cast<std::uint32_t>(identity.rank),
-                                               static_cast<std::uint32_t>(one.peer)});
-        else
-          one.later(now);
+        begin(one);
       }
       if (now >= one.deadline) throw DialFailed{"no answer within " + std::to_string(timeout.count()) + " ms"};
       return false;
@@ -148,13 +185,12 @@ struct TcpDialler::State {
     }
   }
 
-  bool found(Pending& one, Clock::time_point now) {
-    const auto text = rendezvous.lookup(one.peer);
-    if (!text) return false;
-    one.address = SocketAddress::parse(*text).reached_from(identity.address);
-    one.deadline = now + timeout;
-    one.pause = kFirstPause;
-    return true;
+  void begin(Pending& one) {
+    if (one.address)
+      one.dial.emplace(*one.address, Hello{identity.token, static_cast<std::uint32_t>(identity.rank),
+                                           static_cast<std::uint32_t>(one.peer)});
+    else if (!std::exchange(one.sought, true))
+      finder.find(one.peer);
   }
 
   bool connected(Pending& one) {
@@ -168,11 +204,12 @@ struct TcpDialler::State {
   bool try_again(Pending& one, const DialFailed& failure) {
     const auto now = Clock::now();
     one.dial.reset();
-    if (failure.may_pass && now < one.deadline) {
+    if (failure.again == DialFailed::Again::kUntilDeadline && now < one.deadline) {
       one.later(now);
       return true;
     }
-    if (one.watched && !std::exchange(one.lost, true)) {
+    const bool once_more = one.watched || failure.again == DialFailed::Again::kOnce;
+    if (once_more && !std::exchange(one.failed, true)) {
       one.next = now + kBeforeGivingUp;
       one.deadline = one.next + timeout;
       return true;

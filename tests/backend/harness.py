@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import datetime
 import faulthandler
+import functools
 import io
 import multiprocessing
 import os
@@ -85,8 +86,15 @@ _previous_group: list[Any] = []
 """Keeps a Gloo group alive until the next run: Gloo aborts the process when a callback drops the last reference."""
 
 
+@functools.cache
+def _connect(port: int) -> dist.TCPStore:
+    """The pool's store; once a process, because torch looks up the name behind each new connection, which may take
+    seconds where no name server answers."""
+    return dist.TCPStore("127.0.0.1", port, is_master=False, timeout=GROUP_TIMEOUT)
+
+
 def _obey(rank: int, order: _Order) -> Any:
-    store = dist.TCPStore("127.0.0.1", order.port, is_master=False, timeout=GROUP_TIMEOUT)
+    store = _connect(order.port)
     dist.init_process_group(
         order.backend,
         store=dist.PrefixStore(f"group{order.number}", store),

@@ -65,6 +65,7 @@ class Deaf {
   }
   ~Deaf() { ::close(socket_); }
   SocketAddress address() const { return SocketAddress::here(socket_); }
+  int socket() const { return socket_; }
   int accept() const { return ::accept4(socket_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); }
 
  private:

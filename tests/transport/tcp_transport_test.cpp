@@ -1,6 +1,7 @@
 #include "transport/tcp_transport.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include <memory>
 #include <thread>
@@ -164,6 +165,51 @@ TEST(TcpTransport, PassesOnThatTheRendezvousFailed) {
   transport.connect(0);
   EXPECT_EQ(reports.error(0), "the store is gone");
   transport.close();
+}
+
+// Longer than a listener waits for a hello: while rank 2 looks up rank 1, its connection to rank 0 is made all the
+// same.
+TEST(TcpTransport, ASlowLookUpHoldsUpNoOtherConnection) {
+  struct Slow : Rendezvous {
+    explicit Slow(Meeting& meeting) : inner(meeting.of(2)) {}
+    void publish(const std::string& address) override { inner->publish(address); }
+    std::optional<std::string> lookup(int peer) override {
+      if (peer == 1) std::this_thread::sleep_for(4s);
+      return inner->lookup(peer);
+    }
+    std::unique_ptr<Rendezvous> inner;
+  };
+  Meeting meeting;
+  const Token token = random_token();
+  TcpRank rank0(0, 3, token, meeting), rank1(1, 3, token, meeting);
+  TcpTransport slow(2, 3, token, std::make_unique<Slow>(meeting), {});
+  Reports reports;
+  slow.start(reports.on_link());
+  const auto before = Clock::now();
+  slow.connect(0);
+  slow.connect(1);
+  const auto a = rank0.reports.link(2), b = reports.link(0);
+  EXPECT_LT(Clock::now() - before, 3s);
+  expect_linked(*a, *b);
+  const auto c = rank1.reports.link(2), d = reports.link(1);
+  expect_linked(*c, *d);
+  slow.close();
+}
+
+TEST(TcpTransport, TriesAgainWhenTheHandshakeFailsOnce) {
+  const Deaf listener;
+  Meeting meeting;
+  meeting.put(0, listener.address().text());
+  TcpRank rank1(1, 2, random_token(), meeting);
+  rank1.transport->connect(0);
+  const auto accept = [&] {
+    pollfd wait = {listener.socket(), POLLIN, 0};
+    EXPECT_EQ(::poll(&wait, 1, 10'000), 1);
+    return Descriptor::open([&] { return listener.accept(); });
+  };
+  accept().close();
+  EXPECT_TRUE(accept()) << "no second attempt";
+  EXPECT_EQ(rank1.reports.count(), 0u);
 }
 
 TEST(TcpTransport, ALinkShowsThatThePeersTransportAndLinkAreGone) {
