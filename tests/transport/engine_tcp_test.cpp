@@ -209,9 +209,11 @@ TEST_P(EngineOver, AnOperationThatNotAllStartTimesOutOnThoseThatDid) {
 }
 
 TEST_P(EngineOver, ARankThatLeavesFailsThoseThatNeedIt) {
-  on_all(3, [](Rank& one) {
+  std::barrier all_have_summed(3);  // the first failure may reach a rank before the last of its operands
+  on_all(3, [&](Rank& one) {
     Values values = values_of(one.rank, 1000);
     one.run(kSum, values);
+    all_have_summed.arrive_and_wait();
     if (one.rank == 1) return one.close();
     const auto before = Clock::now();
     const std::string error = error_of<NetworkError>([&] { one.run(kSum, values); });
@@ -221,9 +223,11 @@ TEST_P(EngineOver, ARankThatLeavesFailsThoseThatNeedIt) {
 }
 
 TEST_P(EngineOver, AnAbortReachesEveryRank) {
-  on_all(3, [](Rank& one) {
+  std::barrier all_have_summed(3);  // the abort may reach a rank before the last of its operands
+  on_all(3, [&](Rank& one) {
     Values values = values_of(one.rank, 1000);
     one.run(kSum, values);
+    all_have_summed.arrive_and_wait();
     if (one.rank == 1) one.engine.abort(*one.group, "the user lost patience");
     const std::string error = error_of<NetworkError>([&] { one.run(kSum, values); });
     EXPECT_TRUE(contains(error, "the user lost patience")) << error;

@@ -36,9 +36,9 @@ TEST(SocketAddress, KnowsItsKind) {
 TEST(SocketAddress, LinkLocalIsPublishedWithoutTheInterfaceAndReachedThroughOnesOwn) {
   const SocketAddress here = SocketAddress::parse_host("fe80::1%lo"), published = SocketAddress::parse("[fe80::2]:80");
   EXPECT_EQ(here.host(), "fe80::1");
-  const auto& reached = *reinterpret_cast<const sockaddr_in6*>(published.reached_from(here).get());
-  EXPECT_EQ(published.reached_from(here).text(), "[fe80::2]:80");
-  EXPECT_NE(reached.sin6_scope_id, 0u);
+  const SocketAddress reached = published.reached_from(here);
+  EXPECT_EQ(reached.text(), "[fe80::2]:80");
+  EXPECT_NE(reinterpret_cast<const sockaddr_in6*>(reached.get())->sin6_scope_id, 0u);
 }
 
 TEST(LocalAddress, IsLoopbackWhenNothingIsKnown) { EXPECT_EQ(choose_address({}).text(), "127.0.0.1:0"); }
