@@ -175,21 +175,12 @@ Program hierarchical_reduce_scatter_program(const Task& task, const Costs&) {
 double pairwise_all_to_all_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
   return pairwise_all_to_all_seconds(topology, shape.bytes, costs);
 }
-double direct_all_to_all_cost(const Shape& shape, const Topology& topology, const Costs& costs) {
-  return direct_all_gather_seconds(topology, shape.bytes, costs);
-}
-bool even_and_small(const Shape& shape, const Topology&) {
-  return shape.send_bytes.empty() && shape.bytes <= kAtOnceBytes;
-}
-Program direct_all_to_all_program(const Task& task, const Costs&) {
-  const std::vector<std::size_t> parts(task.topology.host_of.size(), task.shape.bytes);
-  return uneven_all_to_all(task.rank, parts, parts, true);
-}
 Program pairwise_all_to_all_program(const Task& task, const Costs&) {
-  const std::vector<std::size_t>& parts = task.shape.send_bytes;
-  if (parts.empty()) return pairwise_all_to_all(task.rank, task.topology.size(), task.shape.bytes, kAllToAllSegment);
-  const bool little = std::accumulate(parts.begin(), parts.end(), std::size_t{0}) <= kAtOnceBytes;
-  return uneven_all_to_all(task.rank, parts, task.shape.receive_bytes, little);
+  const auto& [shape, rank, topology] = task;
+  if (!shape.send_bytes.empty())
+    return pairwise_all_to_all(rank, shape.send_bytes, shape.receive_bytes, kAllToAllSegment);
+  const std::vector<std::size_t> even(topology.host_of.size(), shape.bytes);
+  return pairwise_all_to_all(rank, even, even, kAllToAllSegment);
 }
 
 // -- scatter, gather, barrier
@@ -232,7 +223,6 @@ constexpr Algorithm kAlgorithms[] = {
     {"ring reduce_scatter", kReduceScatter, always, ring_reduce_scatter_cost, ring_reduce_scatter_program},
     {"hierarchical reduce_scatter", kReduceScatter, on_hierarchy, hierarchical_reduce_scatter_cost,
      hierarchical_reduce_scatter_program},
-    {"direct all_to_all", kAllToAll, even_and_small, direct_all_to_all_cost, direct_all_to_all_program},
     {"pairwise all_to_all", kAllToAll, always, pairwise_all_to_all_cost, pairwise_all_to_all_program},
     {"direct scatter", kScatter, always, rooted_cost, direct_scatter_program},
     {"direct gather", kGather, always, rooted_cost, direct_gather_program},

@@ -1,19 +1,21 @@
 #pragma once
-// All-to-all in ordered rounds: in round i = 1, ..., n - 1 every rank sends to the rank i after it and receives from
-// the rank i before it. In each round every rank's link thus carries one part out and one part in.
+// All-to-all in cycles. Every part is cut into segments; in cycle s = 0, 1, ... every rank sends segment s of its part
+// for the rank i after it, and receives segment s of the part of the rank i before it, for i = 1, ..., n - 1. So every
+// rank's link carries as much in as out, at any time.
 //
-// Large parts are cut into segments. A rank sends its next segment when the one kWindow before it, in the order of
-// rounds, has come: so all ranks go through the rounds together, no receiver's link is shared by several senders for
-// long while other links idle, and little waits in the kernel's buffers. Small parts are all sent at once: that is the
-// *direct* all-to-all.
+// A rank sends a segment to the rank i after it when the one kWindow cycles earlier has come from the rank i before
+// it. So all ranks go through the cycles together, no receiver's link is shared by several senders for long while other
+// links idle, and little waits in the kernel's buffers. And every connection is in use until the end: had a rank sent
+// one part after another, each connection would have rested meanwhile, and after a rest TCP starts slowly (at 8 hosts
+// that took 6-10 % longer).
 //
-// With uneven parts a rank knows its own only, and a round is as long as its largest part. Then every part is one
-// message, and a rank waits for its own sends; small ones it sends at once. Both fit together, so that is each rank's
-// own affair.
+// Parts may be uneven: a cycle then leaves out those that have ended. Where the segment to wait for does not exist, a
+// rank does not wait; who waits for what is each rank's own affair, and a segment waits only for one of an earlier
+// cycle, so that none waits for itself.
 //
 // Bytes on the wire: every rank sends all its parts but its own.
-// Time, for parts of V bytes: a + 2m + (n - 1) V b in rounds, or the work on their segments if that is more; as
-// direct_all_gather.h at once; several ranks of a host share its link.
+// Time, for parts of V bytes: a + 2m + (n - 1) V b, or the work on their segments if that is more, or their turns;
+// several ranks of a host share its link.
 
 #include <cstddef>
 #include <vector>
@@ -23,15 +25,12 @@
 
 namespace merak {
 
-inline constexpr std::size_t kAllToAllSegment = 256 * 1024;
+inline constexpr std::size_t kAllToAllSegment = 64 * 1024;
 
-// n parts of part_bytes, in segments. Needs segment_bytes > 0.
-Program pairwise_all_to_all(int rank, int size, std::size_t part_bytes, std::size_t segment_bytes);
-
-// The part for each rank, and the one from each, lie one after another; those of no bytes have no message. `at_once`:
-// no send waits.
-Program uneven_all_to_all(int rank, const std::vector<std::size_t>& send_bytes,
-                          const std::vector<std::size_t>& receive_bytes, bool at_once);
+// The part for each rank lies one after another in kInput, those from each rank in kOutput; a part of no bytes has no
+// message. Needs segment_bytes > 0, the same on all ranks.
+Program pairwise_all_to_all(int rank, const std::vector<std::size_t>& send_bytes,
+                            const std::vector<std::size_t>& receive_bytes, std::size_t segment_bytes);
 
 double pairwise_all_to_all_seconds(const Topology& topology, std::size_t part_bytes, const Costs& costs);
 

@@ -26,7 +26,7 @@ TEST(Choose, TakesFewRoundsForSmallAndFewBytesForLargeMessages) {
   EXPECT_EQ(chosen(kAllReduce, 64 << 20, eight), "ring all_reduce");
   EXPECT_EQ(chosen(kAllGather, 64 << 20, eight), "ring all_gather");
   EXPECT_EQ(chosen(kReduceScatter, 64 << 20, eight), "ring reduce_scatter");
-  EXPECT_EQ(chosen(kAllToAll, 1 << 10, eight), "direct all_to_all");
+  EXPECT_EQ(chosen(kAllToAll, 1 << 10, eight), "pairwise all_to_all");
   EXPECT_EQ(chosen(kAllToAll, 64 << 20, eight), "pairwise all_to_all");
 }
 

@@ -31,7 +31,6 @@ constexpr Bytes kBytes[] = {
     {"ring all_gather", kAllGather, 7, 56},
     {"direct reduce_scatter", kReduceScatter, 7, 56},
     {"ring reduce_scatter", kReduceScatter, 7, 56},
-    {"direct all_to_all", kAllToAll, 7, 56},
     {"pairwise all_to_all", kAllToAll, 7, 56},
     {"direct scatter", kScatter, 7, 7},
     {"direct gather", kGather, 0, 7},
