@@ -97,7 +97,8 @@ def test_power_sgd_with_many_buckets_never_hangs(run: Callable[..., list[Trained
     try:
         first, second = run(train, BUCKETS_OF_2_KIB, "powerSGD", steps=6)
     except RankError as error:
-        assert "disagree about collective" in str(error)
+        if "disagree about collective" not in str(error):
+            raise
     else:
         torch.testing.assert_close(first[1], second[1], rtol=0.0, atol=0.0)
 
