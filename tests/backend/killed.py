@@ -2,6 +2,9 @@
 
 Ranks are forked from a process that has imported torch and know each other through a store that the victim may host.
 The victim repeats an operation on large tensors with the others until a timer of its own kills it with SIGKILL.
+
+Under torchrun's agent, which has the store and ends the survivors too: `torchrun -m tests.backend.killed OPERATION
+VICTIM FOLDER`.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +25,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from tests.processes import kill_session
+
+ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = 4 << 20  # 16 MiB of float32: far more than the sockets hold, so that the kill meets an operation under way
 KILL_AFTER_SECONDS = 0.3
 GROUP_TIMEOUT = datetime.timedelta(minutes=10)  # survivors must not need it
@@ -74,6 +82,11 @@ def _rank_main(operation: str, rank: int, size: int, victim: int, store_host: in
         timeout=datetime.timedelta(seconds=60),
     )
     dist.init_process_group("merak", store=store, rank=rank, world_size=size, timeout=GROUP_TIMEOUT)
+    _repeat(operation, rank, size, victim, folder)
+
+
+def _repeat(operation: str, rank: int, size: int, victim: int, folder: str) -> None:
+    """Until this rank is killed, or meets that another one was, which it writes down."""
     dist.barrier()
     killed = Path(folder, "killed")
     if rank == victim:
@@ -91,6 +104,32 @@ def _rank_main(operation: str, rank: int, size: int, victim: int, store_host: in
 def _die(killed: Path) -> None:
     killed.write_text(str(time.time()))
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _under_torchrun(operation: str, victim: int, folder: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the agent's, which may come before the outcome is written
+    torch.set_num_threads(1)
+    dist.init_process_group("merak", timeout=GROUP_TIMEOUT)
+    _repeat(operation, dist.get_rank(), dist.get_world_size(), victim, folder)
+
+
+def outcomes_of_survivors(size: int, victim: int, folder: Path) -> list[Outcome]:
+    survivors = [rank for rank in range(size) if rank != victim]
+    return [Outcome(**json.loads((folder / f"outcome{rank}.json").read_text())) for rank in survivors]
+
+
+def kill_one_under_torchrun(operation: str, *, size: int, victim: int, port: int, folder: Path) -> list[Outcome]:
+    """As `kill_one`, with torchrun's agent. Raises TimeoutExpired when the job has not ended within 60 s."""
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size), "--master-port", str(port)]
+    job = [*agent, "-m", "tests.backend.killed", operation, str(victim), str(folder)]
+    with subprocess.Popen(job, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            kill_session(process.pid)
+    assert process.returncode != 0, "the agent has not noticed"
+    assert "SIGKILL" in errors, errors
+    return outcomes_of_survivors(size, victim, folder)
 
 
 def kill_one(operation: str, *, size: int, victim: int, store_host: int, port: int, folder: Path) -> list[Outcome]:
@@ -115,5 +154,8 @@ def kill_one(operation: str, *, size: int, victim: int, store_host: int, port: i
     for rank in hanging:
         processes[rank].kill()
     assert not hanging, f"ranks {hanging} still wait in {operation} after rank {victim} was killed"
-    survivors = [rank for rank in range(size) if rank != victim]
-    return [Outcome(**json.loads((folder / f"outcome{rank}.json").read_text())) for rank in survivors]
+    return outcomes_of_survivors(size, victim, folder)
+
+
+if __name__ == "__main__":
+    _under_torchrun(sys.argv[1], int(sys.argv[2]), sys.argv[3])

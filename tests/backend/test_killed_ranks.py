@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.killed import OPERATIONS, kill_one
+from tests.backend.killed import OPERATIONS, Outcome, kill_one, kill_one_under_torchrun
 
 SIZE = 4
 MOST_SECONDS = 5.0
@@ -19,13 +19,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def check(operation: str, victim: int, store_host: int, folder: Path) -> None:
-    outcomes = kill_one(operation, size=SIZE, victim=victim, store_host=store_host, port=free_port(), folder=folder)
+def check_outcomes(operation: str, victim: int, outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         assert outcome.error == "DistNetworkError", outcome
         assert f"rank {victim}" in outcome.text, outcome
         assert operation in outcome.text, outcome
         assert outcome.seconds < MOST_SECONDS, outcome
+
+
+def check(operation: str, victim: int, store_host: int, folder: Path) -> None:
+    outcomes = kill_one(operation, size=SIZE, victim=victim, store_host=store_host, port=free_port(), folder=folder)
+    check_outcomes(operation, victim, outcomes)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -41,6 +45,13 @@ def test_rank_zero_is_killed_and_with_it_the_store(operation: str, tmp_path: Pat
 @pytest.mark.parametrize("operation", ["all_reduce", "send/recv"])
 def test_another_host_of_the_store_is_killed(operation: str, tmp_path: Path) -> None:
     check(operation, victim=3, store_host=3, folder=tmp_path)
+
+
+@pytest.mark.parametrize(("operation", "victim"), [("all_reduce", 2), ("broadcast", 0)])
+def test_under_the_agent_of_torchrun(operation: str, victim: int, tmp_path: Path) -> None:
+    port = free_port()
+    outcomes = kill_one_under_torchrun(operation, size=SIZE, victim=victim, port=port, folder=tmp_path)
+    check_outcomes(operation, victim, outcomes)
 
 
 @pytest.mark.slow
