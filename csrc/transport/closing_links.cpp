@@ -7,6 +7,7 @@ namespace merak {
 namespace {
 
 constexpr auto kForSlowPeers = std::chrono::seconds(30);
+constexpr int kMostReads = 16;  // in a turn: a peer that never stops sending must not hold up the engine
 
 }  // namespace
 
@@ -28,7 +29,7 @@ bool ClosingLinks::over(Closing& closing, Clock::time_point now) try {
   }
   std::array<std::byte, 64 * 1024> discarded;
   const iovec to = {discarded.data(), discarded.size()};
-  while (closing.link->read({&to, 1}) > 0) {
+  for (int reads = 0; reads < kMostReads && closing.link->read({&to, 1}) > 0; ++reads) {
   }
   // Closed with something undelivered, the system may throw it away: a peer that is only slow gets more time.
   const bool delivered = closing.written == closing.bytes.size() && closing.link->drained();

@@ -230,7 +230,12 @@ void Engine::close(Group& group, Clock::duration linger) {
   state_->ring();
   group.transport().close();  // without the lock: joins threads
   const auto until = Clock::now() + linger;
+  {
+    State::Inside inside(*state_);
+    state_->adopt_links();  // those that came at the last moment need their goodbye too
+  }
   if (state_->drive == Drive::kManual) return;
+  state_->ring();
   std::unique_lock lock(state_->mutex);
   state_->links_closed.wait_until(lock, until, [this] { return state_->closing.delivered(); });
 }
@@ -285,7 +290,7 @@ void Engine::State::adopt_links() {
     }
     Link& link = *one.link;
     group->link_up(one.peer, std::move(one.link));
-    watch(group, one.peer, link);
+    if (!group->failure()) watch(group, one.peer, link);  // else it is on its way out already
   }
 }
 

@@ -82,6 +82,7 @@ void Group::launch(ActiveOperation& operation) {
   operation.prepare();
   if (operation.steps_left == 0) return finish(operation, nullptr);
   for (const auto& [peer, messages] : operation.program().receives()) expect(operation, peer, messages);
+  check_early(operation);
   for (const auto& [peer, messages] : operation.program().sends()) prepare_to_send(operation, peer, messages);
   std::vector<std::uint32_t> first;
   for (std::uint32_t step = 0; step < operation.program().size(); ++step)

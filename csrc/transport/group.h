@@ -168,6 +168,7 @@ class Group final : public ChannelOwner {
   void guard(int peer, const std::function<void()>& action);
   void check_agreement(int peer, const Frame& frame, const ActiveOperation& operation) const;
   void check_not_past(int peer, const Frame& frame) const;
+  void check_early(const ActiveOperation& operation) const;
   void check_not_too_far(std::size_t operations) const;
   [[noreturn]] void disagree(int peer, const Frame& frame, const std::string& here) const;
   void on_goodbye(int from);

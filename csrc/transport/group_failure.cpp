@@ -45,6 +45,21 @@ void Group::check_not_past(int peer, const Frame& frame) const {
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
 }
 
+// What came before its collective started here must be something that the collective expects.
+void Group::check_early(const ActiveOperation& operation) const {
+  if (operation.id.point_to_point) return;
+  for (int rank = 0; rank < identity_.size; ++rank) {
+    const Peer& peer = peers_[rank];
+    const auto early = peer.early.find(operation.id);
+    if (early == peer.early.end()) continue;
+    const auto incoming = peer.incoming.find(operation.id);
+    const std::size_t expected = incoming == peer.incoming.end() ? 0 : incoming->second.arrived.size();
+    const auto& messages = early->second.messages;
+    if (expected == 0 || (!messages.empty() && messages.rbegin()->first >= expected))
+      disagree(rank, early->second.first, "expects " + std::to_string(expected) + " messages of it");
+  }
+}
+
 void Group::check_not_too_far(std::size_t operations) const {
   if (operations >= kMostAhead)
     throw MismatchError("a peer has started " + std::to_string(operations) + " operations that " +

@@ -18,8 +18,8 @@ class OccasionalThread {
   void wake() {
     if (awake_) return;
     join();  // it has nothing left to do but return
-    awake_ = true;
     thread_ = start_thread(name_, run_);
+    awake_ = true;
   }
   void rest() { awake_ = false; }
 

@@ -1,6 +1,7 @@
 #include "transport/operation.h"
 
 #include <deque>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -56,7 +57,10 @@ void CallbackThreads::post(std::function<void()> callback) {
   {
     std::lock_guard lock(state_->mutex);
     state_->queue.push_back(std::move(callback));
-    if (state_->queue.size() > state_->idle && state_->threads.size() < kMost && !state_->stopping) state_->start_one();
+    if (state_->queue.size() > state_->idle && state_->threads.size() < kMost && !state_->stopping) try {
+        state_->start_one();
+      } catch (const std::system_error&) {  // no more threads to be had: those that are there will come to it
+      }
   }
   state_->changed.notify_one();
 }

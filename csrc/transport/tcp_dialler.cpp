@@ -24,7 +24,8 @@ constexpr milliseconds kFirstPause{1}, kLongestPause{50};  // between two attemp
 constexpr milliseconds kBeforeWatching{1000};
 // A watch that ended is tried anew after this time, in which a connection that was made at the last moment arrives; and
 // so is a handshake that failed.
-constexpr milliseconds kBeforeGivingUp{100};
+constexpr milliseconds kBeforeGivingUp{500};
+constexpr milliseconds kForLastHandshakes{2000};
 
 // A peer on its way to being connected: first its address is looked up, then it is dialled. Or a peer watched: it is
 // dialled likewise, but never answers; see hello.h.
@@ -43,6 +44,8 @@ struct Pending {
     next = now + pause;
     pause = std::min(2 * pause, kLongestPause);
   }
+
+  bool in_handshake() const { return !watched && dial && dial->said(); }
 
   Clock::time_point wake_at() const { return dial || (sought && !address) ? deadline : std::min(next, deadline); }
 };
@@ -66,7 +69,9 @@ struct TcpDialler::State {
   bool stopping = false;
   OccasionalThread thread{"merak-dial", [this] { run(); }};
 
-  std::list<Pending> pending;  // the thread's own
+  // The thread's own.
+  std::list<Pending> pending;
+  bool ending = false;
 
   // Last, so that it ends first.
   AddressFinder finder;
@@ -105,7 +110,7 @@ struct TcpDialler::State {
 
   void run() {
     while (take_up()) {
-      for (auto one = pending.begin(); one != pending.end() && !stops();)
+      for (auto one = pending.begin(); one != pending.end() && (ending || !stops());)
         one = advance(*one) ? pending.erase(one) : std::next(one);
       if (!pending.empty()) wait();
     }
@@ -128,13 +133,20 @@ struct TcpDialler::State {
         pending.remove_if([peer](const Pending& one) { return one.watched && one.peer == peer; });
       }
       addresses = std::exchange(found, {});
-      if (stopping || pending.empty()) {
+      if (stopping) keep_handshakes();
+      if (pending.empty()) {
         thread.rest();
         return false;
       }
     }
     for (const Found& one : addresses) take_address(one);
     return true;
+  }
+
+  void keep_handshakes() {
+    pending.remove_if([](const Pending& one) { return !one.in_handshake(); });
+    if (std::exchange(ending, true)) return;
+    for (Pending& one : pending) one.deadline = std::min(one.deadline, Clock::now() + kForLastHandshakes);
   }
 
   void take_address(const Found& found_one) {
@@ -149,7 +161,7 @@ struct TcpDialler::State {
     } catch (const std::exception& error) {
       const int peer = one->peer;
       pending.erase(one);
-      on_dialled(peer, {}, error.what());
+      give_up(peer, error.what());
     }
   }
 
@@ -180,9 +192,13 @@ struct TcpDialler::State {
     } catch (const DialFailed& failure) {
       return !try_again(one, failure);
     } catch (const std::exception& error) {
-      on_dialled(one.peer, {}, error.what());
+      give_up(one.peer, error.what());
       return true;
     }
+  }
+
+  void give_up(int peer, const std::string& why) {
+    if (!ending) on_dialled(peer, {}, why);
   }
 
   void begin(Pending& one) {
@@ -214,9 +230,8 @@ struct TcpDialler::State {
       one.deadline = one.next + timeout;
       return true;
     }
-    on_dialled(
-        one.peer, {},
-        "cannot connect to rank " + std::to_string(one.peer) + " at " + one.address->text() + ": " + failure.reason);
+    give_up(one.peer, "cannot connect to rank " + std::to_string(one.peer) + " at " + one.address->text() + ": " +
+                          failure.reason);
     return false;
   }
 };

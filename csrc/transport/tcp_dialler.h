@@ -29,7 +29,9 @@ class TcpDialler {
   // limit: a peer may be busy elsewhere, and operations have deadlines of their own.
   TcpDialler(Identity identity, Rendezvous& rendezvous, std::chrono::milliseconds timeout, OnDialled on_dialled);
 
-  // Gives up what is under way. No call of on_dialled is under way or follows.
+  // Gives up what is under way, but for handshakes to which the peer may have agreed already: a connection that ended
+  // without a goodbye would be taken for the death of this rank. They get up to 2 s to end. No call of on_dialled is
+  // under way or follows.
   ~TcpDialler();
 
   void dial(int peer);

@@ -222,6 +222,26 @@ TEST_P(EngineOver, ARankThatLeavesFailsThoseThatNeedIt) {
   });
 }
 
+// Rank 0 sends what nobody expects, small enough to arrive before rank 1 starts.
+TEST_P(EngineOver, AMessageThatNobodyExpectsIsFoundHoweverEarlyItComes) {
+  on_all(2, [](Rank& one) {
+    Values values = values_of(one.rank, 100);
+    one.run(kSum, values);
+    if (one.rank == 1) std::this_thread::sleep_for(200ms);
+    const Toy one_way = {OperationKind::kAllToAll,
+                         [](int rank, int, std::size_t) {
+                           Program program;
+                           if (rank == 0) program.send(1, {kOutput, 0}, 4);
+                           if (rank == 1) program.copy({kOutput, 0}, {kOutput, 0}, 4);
+                           return program;
+                         },
+                         nullptr};
+    const auto operation = one.start(one_way, values);
+    if (one.rank == 0) return finish(*operation);
+    EXPECT_THROW(finish(*operation), MismatchError);
+  });
+}
+
 TEST_P(EngineOver, AnAbortReachesEveryRank) {
   std::barrier all_have_summed(3);  // the abort may reach a rank before the last of its operands
   on_all(3, [&](Rank& one) {

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <array>
 #include <memory>
+#include <span>
 #include <thread>
 #include <vector>
 
 #include "transport/errors.h"
+#include "transport/hello.h"
 #include "transport/tcp_helpers.h"
 
 namespace merak {
@@ -24,6 +27,22 @@ struct Group {
   Meeting meeting;
   std::vector<std::unique_ptr<TcpRank>> ranks;
 };
+
+// The next connection to that listener; none when none comes for 10 s.
+Descriptor accept_one(const Deaf& listener) {
+  pollfd wait = {listener.socket(), POLLIN, 0};
+  ::poll(&wait, 1, 10'000);
+  return Descriptor::open([&] { return listener.accept(); });
+}
+
+void read_all(const Descriptor& socket, std::span<std::byte> to) {
+  pollfd wait = {socket.get(), POLLIN, 0};
+  for (std::size_t got = 0; got < to.size() && ::poll(&wait, 1, 10'000) == 1;) {
+    const ssize_t bytes = ::recv(socket.get(), to.data() + got, to.size() - got, 0);
+    ASSERT_GT(bytes, 0);
+    got += static_cast<std::size_t>(bytes);
+  }
+}
 
 void expect_linked(Link& a, Link& b) {
   write_all(a, "ping");
@@ -202,13 +221,8 @@ TEST(TcpTransport, TriesAgainWhenTheHandshakeFailsOnce) {
   meeting.put(0, listener.address().text());
   TcpRank rank1(1, 2, random_token(), meeting);
   rank1.transport->connect(0);
-  const auto accept = [&] {
-    pollfd wait = {listener.socket(), POLLIN, 0};
-    EXPECT_EQ(::poll(&wait, 1, 10'000), 1);
-    return Descriptor::open([&] { return listener.accept(); });
-  };
-  accept().close();
-  EXPECT_TRUE(accept()) << "no second attempt";
+  accept_one(listener).close();
+  EXPECT_TRUE(accept_one(listener)) << "no second attempt";
   EXPECT_EQ(rank1.reports.count(), 0u);
 }
 
@@ -272,6 +286,25 @@ TEST(TcpTransport, ClosesPromptlyWhateverIsUnderWay) {
   EXPECT_EQ(rank.reports.count(), 0u);
   rank.transport->connect(1);  // of no avail, and no harm
   rank.transport->close();
+}
+
+// Whoever has welcomed a rank must hear its goodbye: so the rank that leaves ends the handshake first.
+TEST(TcpTransport, ClosingEndsAHandshakeThatThePeerMayHaveAgreedTo) {
+  const Deaf listener;
+  Meeting meeting;
+  meeting.put(0, listener.address().text());
+  TcpRank rank1(1, 2, random_token(), meeting);
+  rank1.transport->connect(0);
+  const Descriptor socket = accept_one(listener);
+  std::array<std::byte, kHelloBytes> hello;
+  read_all(socket, hello);
+  std::thread leaves([&] { rank1.transport->close(); });
+  std::this_thread::sleep_for(100ms);
+  std::array<std::byte, kAnswerBytes> welcome;
+  write_answer(Answer::kWelcome, welcome);
+  EXPECT_EQ(::send(socket.get(), welcome.data(), welcome.size(), MSG_NOSIGNAL), static_cast<ssize_t>(welcome.size()));
+  EXPECT_TRUE(rank1.reports.link(0));
+  leaves.join();
 }
 
 TEST(TcpTransport, MayBeDestroyedUnstarted) {
