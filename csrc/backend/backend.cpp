@@ -27,9 +27,9 @@ Backend::Backend(c10::intrusive_ptr<c10d::Store> store, int rank, int size, c10:
       options_(std::move(options)),
       surroundings_(std::move(surroundings)),
       store_(std::make_shared<TorchStore>(std::move(store))),
-      membership_(Membership::create(identity_of(*options_, rank, size),
-                                     tcp_transport_maker(store_, identity_of(*options_, rank, size),
-                                                         surroundings_.rendezvous_host, options_->timeout))),
+      membership_(Membership::create(
+          identity_of(*options_, rank, size),
+          tcp_transport_maker(store_, identity_of(*options_, rank, size), surroundings_.rendezvous_host))),
       meeting_(store_, membership_) {
   TORCH_CHECK_VALUE(rank >= 0 && rank < size, "merak: rank ", rank, " of a group of ", size, " ranks does not exist.");
   init();
@@ -69,12 +69,14 @@ c10d::ErrorType Backend::getError() {
 }
 
 void Backend::abort() {
+  if (membership_->forked()) return;  // all that follows is the parent's
   membership_->abort("ProcessGroup.abort() was called on rank " + std::to_string(getRank()));
   std::lock_guard lock(cuda_mutex_);
   if (cuda_) cuda_->abort();
 }
 
 void Backend::shutdown() {
+  if (membership_->forked()) return;  // all that follows is the parent's
   membership_->close(kShutdownLinger);
   store_->release();
   std::lock_guard lock(cuda_mutex_);

@@ -114,7 +114,7 @@ class Backend final : public c10d::Backend {
   WorkPtr start_point_to_point(Call call, int peer, int tag);
   c10::intrusive_ptr<Work> make_work(const Call& call);
   WorkPtr remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation);
-  Plans& plans();
+  Plans& plans(Clock::duration timeout);
 
   // Shared by the public calls.
   WorkPtr all_reduce(Call call, const Tensors& tensors, const c10d::ReduceOp& op);

@@ -71,12 +71,15 @@ void Membership::check_usable() const {
   if (!ended_.empty()) throw NetworkError(ended_);
 }
 
-std::shared_ptr<Group> Membership::group() {
+std::shared_ptr<Group> Membership::group(Clock::duration timeout) {
   check_same_process();
   std::lock_guard lock(mutex_);
   if (!ended_.empty()) throw NetworkError(ended_);
   if (!group_) {
-    auto transport = identity_.size == 1 ? std::unique_ptr<Transport>(new NoPeers) : make_transport_();
+    const auto check = [this] {
+      if (ending_) throw NetworkError("group '" + identity_.name + "' was ended before all its ranks had come");
+    };
+    auto transport = identity_.size == 1 ? std::unique_ptr<Transport>(new NoPeers) : make_transport_(timeout, check);
     group_ = Engine::process().open(identity_, std::move(transport));
   }
   return group_;
@@ -84,6 +87,7 @@ std::shared_ptr<Group> Membership::group() {
 
 void Membership::abort(const std::string& reason) {
   if (forked()) return;
+  ending_ = true;
   std::shared_ptr<Group> group;
   {
     std::lock_guard lock(mutex_);
@@ -95,6 +99,7 @@ void Membership::abort(const std::string& reason) {
 
 void Membership::close(Clock::duration linger) {
   if (forked()) return;
+  ending_ = true;
   std::shared_ptr<Group> group;
   {
     std::lock_guard lock(mutex_);

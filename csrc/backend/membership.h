@@ -2,6 +2,7 @@
 // One rank's membership in one group, as the backend holds it: opened when it is first needed, closed once, however
 // often and from wherever that is asked.
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -16,7 +17,9 @@ namespace merak {
 // and the engine's thread are the parent's.
 class Membership : public std::enable_shared_from_this<Membership> {
  public:
-  using MakeTransport = std::function<std::unique_ptr<Transport>()>;
+  // Makes the transport, within `timeout`; while it waits it calls check(), which throws when the group is ended.
+  using MakeTransport =
+      std::function<std::unique_ptr<Transport>(Clock::duration timeout, const std::function<void()>& check)>;
 
   // Of a group of one rank no transport is ever made.
   static std::shared_ptr<Membership> create(GroupIdentity identity, MakeTransport make_transport);
@@ -25,9 +28,11 @@ class Membership : public std::enable_shared_from_this<Membership> {
 
   const GroupIdentity& identity() const { return identity_; }
 
-  // Opens the group at the first call; calls after close() and abort() throw NetworkError, those in a forked child too.
-  std::shared_ptr<Group> group();
+  // Opens the group at the first call, within `timeout`; calls after close() and abort() throw NetworkError, those in a
+  // forked child too.
+  std::shared_ptr<Group> group(Clock::duration timeout);
 
+  bool forked() const;  // in a forked child
   // Throws NetworkError in a forked child.
   void check_same_process() const;
   // Throws what group() would, and opens nothing.
@@ -47,11 +52,11 @@ class Membership : public std::enable_shared_from_this<Membership> {
 
  private:
   Membership(GroupIdentity identity, MakeTransport make_transport);
-  bool forked() const;
 
   const GroupIdentity identity_;
   const std::uint64_t generation_ = fork_generation();
   MakeTransport make_transport_;
+  std::atomic<bool> ending_{false};  // set before the mutex is taken: who holds it may be waiting for a peer
   mutable std::mutex mutex_;
   std::shared_ptr<Group> group_;
   std::string ended_;  // why it can be used no more; empty while it can

@@ -5,6 +5,8 @@
 namespace merak {
 namespace {
 
+constexpr std::size_t kMostSteps = 4096;
+
 auto key(const CollectiveShape& shape) {
   return std::tie(shape.kind, shape.bytes, shape.root, shape.element_bytes, shape.in_place, shape.send_bytes,
                   shape.receive_bytes);
@@ -23,7 +25,9 @@ Plans::Prepared Plans::get(const CollectiveShape& shape) {
     entries_.splice(entries_.begin(), entries_, found->second);
     return found->second->second;
   }
-  entries_.emplace_front(shape, std::make_shared<const PreparedProgram>(choose(shape, rank_, topology_).program));
+  auto prepared = std::make_shared<const PreparedProgram>(choose(shape, rank_, topology_).program);
+  if (prepared->size() > kMostSteps) return prepared;
+  entries_.emplace_front(shape, std::move(prepared));
   index_[shape] = entries_.begin();
   if (entries_.size() > capacity_) {
     index_.erase(entries_.back().first);

@@ -26,6 +26,7 @@ class Plans {
   Plans(int rank, Topology topology, std::size_t capacity = 256);
 
   // What choose() returns for that shape. Of the plans kept, that which was not used for the longest time is forgotten.
+  // Those of very many steps are not kept: making them costs little beside running them, and keeping them much memory.
   Prepared get(const CollectiveShape& shape);
 
   const Topology& topology() const { return topology_; }

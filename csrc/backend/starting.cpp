@@ -1,6 +1,7 @@
 // How a call is started: its program is looked up, its work made, and the engine told. And the calls without a shape:
 // barriers, sends and receives.
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -22,7 +23,8 @@ const char* profiler_title(const std::string& backend, const char* operation) {
 }  // namespace
 
 Clock::duration Backend::timeout_or_default(std::chrono::milliseconds timeout) const {
-  return timeout > std::chrono::milliseconds::zero() ? timeout : options_->timeout;
+  constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);  // beyond it, additions might overflow
+  return std::min(timeout > std::chrono::milliseconds::zero() ? timeout : options_->timeout, kLongest);
 }
 
 Call Backend::call(const char* operation, OperationKind kind, c10d::OpType type,
@@ -33,9 +35,9 @@ Call Backend::call(const char* operation, OperationKind kind, c10d::OpType type,
   return call;
 }
 
-Plans& Backend::plans() {
+Plans& Backend::plans(Clock::duration timeout) {
   std::lock_guard lock(plans_mutex_);
-  if (!plans_) plans_ = std::make_unique<Plans>(getRank(), meeting_.topology(options_->timeout));
+  if (!plans_) plans_ = std::make_unique<Plans>(getRank(), meeting_.topology(timeout));
   return *plans_;
 }
 
@@ -57,8 +59,8 @@ Backend::WorkPtr Backend::remember(c10::intrusive_ptr<Work> work, std::shared_pt
 
 Backend::WorkPtr Backend::start(Call call) {
   return with_torch_errors([&] {
-    const std::shared_ptr<Group> group = membership_->group();
-    call.request.program = plans().get(call.shape);
+    const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
+    call.request.program = plans(call.request.timeout).get(call.shape);
     call.request.keep_alive = std::make_shared<Tensors>(std::move(call.memory));
     ++sequence_;
     auto work = make_work(call);
@@ -82,7 +84,7 @@ void Backend::monitoredBarrier(const c10d::BarrierOptions& options, bool wait_al
 Backend::WorkPtr Backend::start_point_to_point(Call call, int peer, int tag) {
   call.check.require(tag >= 0, "the tag is " + std::to_string(tag) + "; tags are 0 or more.");
   return with_torch_errors([&] {
-    const std::shared_ptr<Group> group = membership_->group();
+    const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
     call.request.keep_alive = std::make_shared<Tensors>(std::move(call.memory));
     auto work = make_work(call);
     Engine& engine = Engine::process();

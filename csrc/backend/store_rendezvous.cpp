@@ -30,8 +30,9 @@ class StoreRendezvous final : public Rendezvous {
   const int rank_;
 };
 
-Token fetch_token(StoreClient& store, const GroupIdentity& identity, Clock::duration timeout) {
-  const auto values = store.wait_for({kTokenKey}, Clock::now() + timeout, [] {});
+Token fetch_token(StoreClient& store, const GroupIdentity& identity, Clock::duration timeout,
+                  const std::function<void()>& check) {
+  const auto values = store.wait_for({kTokenKey}, Clock::now() + timeout, check);
   if (!values) {
     throw NetworkError("group '" + identity.name + "', rank " + std::to_string(identity.rank) +
                        ": rank 0 has not created the group within its timeout. Look for its first error, and check " +
@@ -55,9 +56,9 @@ void publish_token(StoreClient& store, int rank) {
 }
 
 Membership::MakeTransport tcp_transport_maker(std::shared_ptr<StoreClient> store, GroupIdentity identity,
-                                              std::string rendezvous_host, Clock::duration timeout) {
-  return [=]() -> std::unique_ptr<Transport> {
-    const Token token = fetch_token(*store, identity, timeout);
+                                              std::string rendezvous_host) {
+  return [=](Clock::duration timeout, const std::function<void()>& check) -> std::unique_ptr<Transport> {
+    const Token token = fetch_token(*store, identity, timeout, check);
     return std::make_unique<TcpTransport>(identity.rank, identity.size, token,
                                           std::make_unique<StoreRendezvous>(store, identity.rank),
                                           TcpOptions::from_environment(rendezvous_host));

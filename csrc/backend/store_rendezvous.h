@@ -15,6 +15,6 @@ void publish_token(StoreClient& store, int rank);
 // What opens the group's connections; asks the store when it is called, and not before. `rendezvous_host` is where
 // the store is served, the interface that leads there is the one to listen on; empty when nobody knows.
 Membership::MakeTransport tcp_transport_maker(std::shared_ptr<StoreClient> store, GroupIdentity identity,
-                                              std::string rendezvous_host, Clock::duration timeout);
+                                              std::string rendezvous_host);
 
 }  // namespace merak

@@ -36,16 +36,23 @@ struct Clients {
   std::mutex mutex;
   std::map<c10d::Store*, c10::weak_intrusive_ptr<c10d::Store>> by_users;  // a TorchStore keeps both
 
-  StorePtr of(const StorePtr& users) {
+  StorePtr known(const StorePtr& users) {
+    std::lock_guard lock(mutex);
+    const auto at = by_users.find(users.get());
+    return at == by_users.end() ? nullptr : at->second.lock();
+  }
+
+  StorePtr make(const StorePtr& users) {
+    StorePtr client = users->clone();  // without the lock: it connects
+    std::lock_guard lock(mutex);
+    by_users.insert_or_assign(users.get(), c10::weak_intrusive_ptr<c10d::Store>(client));
+    return client;
+  }
+
+  // A weak pointer keeps the object's memory and its connection, so it must go too.
+  void forget_unused() {
     std::lock_guard lock(mutex);
     std::erase_if(by_users, [](const auto& entry) { return entry.second.expired(); });
-    if (const auto known = by_users.find(users.get()); known != by_users.end()) {
-      if (StorePtr client = known->second.lock()) return client;
-      by_users.erase(known);
-    }
-    StorePtr client = users->clone();
-    by_users.emplace(users.get(), client);
-    return client;
   }
 
   static Clients& of_process() {
@@ -59,10 +66,12 @@ struct Clients {
 StorePtr TorchStore::client() {
   std::lock_guard lock(mutex_);
   if (own_) return own_;
+  const StorePtr users = without_prefixes(users_);
+  if (const StorePtr known = Clients::of_process().known(users)) return own_ = with_prefixes_of(users_, known);
   // Raises at once when the store is gone; connecting anew would first try for as long as the store's timeout.
   users_->check({"merak/token"});
   try {
-    own_ = with_prefixes_of(users_, Clients::of_process().of(without_prefixes(users_)));
+    own_ = with_prefixes_of(users_, Clients::of_process().make(users));
   } catch (const c10::DistError&) {
     throw;
   } catch (const std::exception&) {
@@ -74,6 +83,7 @@ StorePtr TorchStore::client() {
 void TorchStore::release() {
   std::lock_guard lock(mutex_);
   own_.reset();
+  Clients::of_process().forget_unused();
 }
 
 }  // namespace merak

@@ -13,6 +13,8 @@
 namespace merak {
 namespace {
 
+constexpr std::chrono::milliseconds kLongestTimeout = std::chrono::hours(24 * 365);  // beyond it, sums might overflow
+
 std::string duration(Clock::duration time) {
   return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(time).count()) + " ms";
 }
@@ -77,7 +79,8 @@ bool Work::wait(std::chrono::milliseconds timeout) {
   if (!operation_->done()) {
     with_torch_errors([this] { membership_->check_same_process(); });
     const WithoutGil without_gil;
-    const auto until = timeout > kNoTimeout ? Clock::now() + timeout : Clock::time_point::max();
+    const bool limited = timeout > kNoTimeout && timeout < kLongestTimeout;
+    const auto until = limited ? Clock::now() + timeout : Clock::time_point::max();
     const bool done = wait_interruptibly([this](auto until) { return operation_->wait_until(until); }, until);
     if (!done) {
       C10_THROW_ERROR(DistBackendError, about_.text + " of group '" + membership_->identity().name +
@@ -159,7 +162,7 @@ void CoalescedWork::synchronize() {
 }
 
 bool CoalescedWork::wait(std::chrono::milliseconds timeout) {
-  const auto until = Clock::now() + timeout;
+  const auto until = Clock::now() + std::min(timeout, kLongestTimeout);
   for (const auto& work : works_) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
     work->wait(timeout > kNoTimeout ? std::max(left, std::chrono::milliseconds(1)) : timeout);
