@@ -53,7 +53,7 @@ class PerProcess {
   struct Slot {
     explicit Slot(std::uint64_t g) : generation(g) {}
     const std::uint64_t generation;
-    T value;
+    T value{};
   };
   std::atomic<Slot*> slot_{nullptr};
 };
