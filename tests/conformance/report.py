@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tests.conformance.forkserver import Record
-from tests.conformance.gate import INHERENT, violations
+from tests.conformance.gate import INHERENT, INHERENT_OF_OWN_NAME, violations
 from tests.conformance.passes import ROOT
 from tests.conformance.results import Results
 from tests.conformance.suite import Mode
@@ -72,6 +72,7 @@ def page(stored: Mapping[Mode, Results]) -> str:
     lines += ["- Violations of the gate: " + ("; ".join(broken) if broken else "none") + "."]
     lines += ["\n## Inherent exceptions\n"]
     lines += [f"- `{test}`: {reason}." for test, reason in INHERENT.items()]
+    lines += [f"- under its own name, `{test}`: {reason}." for test, reason in INHERENT_OF_OWN_NAME.items()]
     lines += ["\n## Results\n", *_table(stored)]
     lines += ["\n## Skipped by the suite on Gloo in every pass, with its reason\n", *_skipped_everywhere(gloo)]
     return "\n".join(lines) + "\n"
