@@ -290,7 +290,12 @@ void Engine::State::adopt_links() {
     }
     Link& link = *one.link;
     group->link_up(one.peer, std::move(one.link));
-    if (!group->failure()) watch(group, one.peer, link);  // else it is on its way out already
+    if (group->failure()) continue;  // the link is on its way out already
+    try {
+      watch(group, one.peer, link);
+    } catch (const std::system_error& error) {
+      group->fail(Failure::kNetwork, std::string("cannot watch a connection: ") + error.what());
+    }
   }
 }
 
