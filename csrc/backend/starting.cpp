@@ -23,8 +23,7 @@ const char* profiler_title(const std::string& backend, const char* operation) {
 }  // namespace
 
 Clock::duration Backend::timeout_or_default(std::chrono::milliseconds timeout) const {
-  constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);  // beyond it, additions might overflow
-  return std::min(timeout > std::chrono::milliseconds::zero() ? timeout : options_->timeout, kLongest);
+  return std::min(timeout > std::chrono::milliseconds::zero() ? timeout : options_->timeout, kLongestTimeout);
 }
 
 Call Backend::call(const char* operation, OperationKind kind, c10d::OpType type,

@@ -21,7 +21,7 @@ struct Prefix : c10d::PrefixStore {
 // The store that all prefixes of a store stand before, and a way to put them before another one.
 StorePtr without_prefixes(const StorePtr& store) {
   auto* prefixed = dynamic_cast<c10d::PrefixStore*>(store.get());
-  return prefixed == nullptr ? store : without_prefixes(prefixed->getUnderlyingStore());
+  return prefixed == nullptr ? store : prefixed->getUnderlyingNonPrefixStore();
 }
 StorePtr with_prefixes_of(const StorePtr& store, const StorePtr& inner) {
   auto* prefixed = dynamic_cast<c10d::PrefixStore*>(store.get());

@@ -13,8 +13,6 @@
 namespace merak {
 namespace {
 
-constexpr std::chrono::milliseconds kLongestTimeout = std::chrono::hours(24 * 365);  // beyond it, sums might overflow
-
 std::string duration(Clock::duration time) {
   return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(time).count()) + " ms";
 }

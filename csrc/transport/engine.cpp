@@ -28,7 +28,6 @@ namespace {
 // A peer that does not read any more keeps its link this long, for what it may still send.
 constexpr auto kLinger = std::chrono::seconds(2);
 constexpr auto kLongestWait = std::chrono::seconds(60);
-constexpr auto kLongestTimeout = std::chrono::hours(24 * 365);  // beyond it, additions might overflow
 
 // What the user's memory belongs to may need Python's lock to be released; a thread that holds the engine's lock must
 // not wait for that. So within the engine, operations are released on a callback thread.

@@ -22,6 +22,13 @@ struct CallbackThreads::State {
     ++idle;
   }
 
+  void try_to_start_another() {
+    try {
+      start_one();
+    } catch (const std::system_error&) {  // no more threads to be had: those that are there will come to it
+    }
+  }
+
   void run() {
     std::unique_lock lock(mutex);
     for (;;) {
@@ -57,10 +64,8 @@ void CallbackThreads::post(std::function<void()> callback) {
   {
     std::lock_guard lock(state_->mutex);
     state_->queue.push_back(std::move(callback));
-    if (state_->queue.size() > state_->idle && state_->threads.size() < kMost && !state_->stopping) try {
-        state_->start_one();
-      } catch (const std::system_error&) {  // no more threads to be had: those that are there will come to it
-      }
+    if (state_->queue.size() > state_->idle && state_->threads.size() < kMost && !state_->stopping)
+      state_->try_to_start_another();
   }
   state_->changed.notify_one();
 }

@@ -19,6 +19,9 @@ namespace merak {
 
 using Clock = std::chrono::steady_clock;
 
+// Longer ones count as this: added to the present time they might overflow.
+inline constexpr std::chrono::milliseconds kLongestTimeout = std::chrono::hours(24 * 365);
+
 // The arithmetic of kReduce steps, on elements of one type. A program without kReduce steps needs none.
 struct Reducer {
   std::size_t element_bytes = 1;

@@ -80,8 +80,7 @@ TEST(Choose, RefusesWhatMakesNoSense) {
 
 TEST(Choose, NeedsFewSteps) {  // so that a plan costs little beside the operation
   const Topology eight = uniform_topology(8);
-  for (OperationKind kind :
-       {kBroadcast, kReduce, kAllReduce, kAllGather, kReduceScatter, kAllToAll, kScatter, kGather, kBarrier})
+  for (OperationKind kind : kCollectives)
     for (int rank = 0; rank < 8; ++rank) {
       const CollectiveShape shape{.kind = kind, .bytes = kind == kBarrier ? 0u : 1024u};
       EXPECT_LE(choose(shape, rank, eight).program.steps.size(), 24u) << name(kind);

@@ -14,9 +14,6 @@ namespace {
 
 using enum OperationKind;
 
-constexpr OperationKind kKinds[] = {kBroadcast, kReduce,  kAllReduce, kAllGather, kReduceScatter,
-                                    kAllToAll,  kScatter, kGather,    kBarrier};
-
 class CollectiveJob final : public Job {
  public:
   CollectiveJob(const CollectiveShape& shape, std::vector<Program> programs, unsigned seed)
@@ -62,7 +59,7 @@ Topology draw_topology(std::mt19937& random) {
 std::unique_ptr<Job> draw_job(std::mt19937& random, const Topology& topology) {
   const std::size_t largest[] = {100, 30'000, 400'000};  // eager, of several messages, granted
   const std::size_t elements = static_cast<std::size_t>(draw(random, 0, largest[draw(random, 0, 2)] / 8));
-  CollectiveShape shape{.kind = kKinds[draw(random, 0, std::size(kKinds) - 1)], .element_bytes = 8};
+  CollectiveShape shape{.kind = kCollectives[draw(random, 0, std::size(kCollectives) - 1)], .element_bytes = 8};
   shape.root = draw(random, 0, topology.size() - 1);
   shape.bytes = shape.kind == kBarrier ? 0 : elements * 8;
   auto algorithms = programs_by_algorithm(shape, topology);
@@ -82,7 +79,7 @@ Scenario scenario_of(unsigned seed) {
 std::set<std::string> all_algorithms() {
   std::set<std::string> names;
   for (const Topology& topology : {uniform_topology(4), uniform_topology(3), uniform_topology(2, 2)})
-    for (OperationKind kind : kKinds)
+    for (OperationKind kind : kCollectives)
       for (const auto& [name, programs] : programs_by_algorithm({.kind = kind, .bytes = 64}, topology))
         names.insert(name);
   return names;

@@ -91,8 +91,7 @@ CollectiveShape shape_of(OperationKind kind, std::size_t message_bytes, int size
 }
 
 void expect_seconds(const Topology& topology, std::size_t message_bytes, double least, double most) {
-  for (OperationKind kind :
-       {kBroadcast, kReduce, kAllReduce, kAllGather, kReduceScatter, kAllToAll, kScatter, kGather, kBarrier}) {
+  for (OperationKind kind : kCollectives) {
     const CollectiveShape shape = shape_of(kind, message_bytes, topology.size());
     for (const Choice& choice : candidates(shape, 0, topology)) {
       const double simulated = simulate_algorithm(choice.algorithm, shape, topology, {}).seconds;

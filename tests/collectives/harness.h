@@ -16,6 +16,11 @@
 
 namespace merak {
 
+inline constexpr OperationKind kCollectives[] = {
+    OperationKind::kBroadcast, OperationKind::kReduce,        OperationKind::kAllReduce,
+    OperationKind::kAllGather, OperationKind::kReduceScatter, OperationKind::kAllToAll,
+    OperationKind::kScatter,   OperationKind::kGather,        OperationKind::kBarrier};
+
 // Elements are unsigned integers of E bytes, whose sums do not depend on the order. The division at the end of an
 // average is replaced by adding a mark, so that a sum that is completed twice, early or never shows.
 template <class T>

@@ -17,9 +17,6 @@ namespace {
 using enum OperationKind;
 using namespace std::chrono_literals;
 
-constexpr OperationKind kAllKinds[] = {kBroadcast, kReduce,  kAllReduce, kAllGather, kReduceScatter,
-                                       kAllToAll,  kScatter, kGather,    kBarrier};
-
 const NcclApi kApi = FakeNccl::api();
 
 DeviceWork work_on_cpu(const Reducer& reducer) {
@@ -80,7 +77,7 @@ void expect_correct_over_nccl(const CollectiveShape& shape, const Topology& topo
 
 TEST(OverNccl, EverySizeOfGroup) {
   for (int size = 1; size <= 9; ++size)
-    for (OperationKind kind : kAllKinds)
+    for (OperationKind kind : kCollectives)
       for (std::size_t bytes : {0, 8, 4104})
         expect_correct_over_nccl(
             {.kind = kind, .root = size - 1, .bytes = kind == kBarrier ? 0 : bytes, .element_bytes = 8},
@@ -92,7 +89,7 @@ TEST(OverNccl, SeveralRanksOnAHost) {
       {{0, 0, 1, 1}}, {{0, 1, 0, 1, 0, 1}}, {{7, 7, 7}}, {{0, 1, 1, 2, 2, 2}}, {{0, 0, 0, 1, 1, 1, 2, 2, 2}},
   };
   for (const Topology& topology : topologies)
-    for (OperationKind kind : kAllKinds)
+    for (OperationKind kind : kCollectives)
       for (std::size_t bytes : {8, 4104})
         expect_correct_over_nccl({.kind = kind, .root = 1, .bytes = kind == kBarrier ? 0 : bytes, .element_bytes = 8},
                                  topology, 1000);

@@ -5,7 +5,6 @@
 
 #include <array>
 #include <memory>
-#include <span>
 #include <thread>
 #include <vector>
 
@@ -35,14 +34,16 @@ Descriptor accept_one(const Deaf& listener) {
   return Descriptor::open([&] { return listener.accept(); });
 }
 
-void read_all(const Descriptor& socket, std::span<std::byte> to) {
-  pollfd wait = {socket.get(), POLLIN, 0};
-  for (std::size_t got = 0; got < to.size() && ::poll(&wait, 1, 10'000) == 1;) {
-    const ssize_t bytes = ::recv(socket.get(), to.data() + got, to.size() - got, 0);
-    ASSERT_GT(bytes, 0);
-    got += static_cast<std::size_t>(bytes);
+// Rank 1 of 2, that connects to rank 0: to a listening socket that does what the test makes it do.
+struct Connecting {
+  Connecting() : rank1(1, 2, random_token(), meeting) {
+    meeting.put(0, listener.address().text());
+    rank1.transport->connect(0);
   }
-}
+  const Deaf listener;
+  Meeting meeting;
+  TcpRank rank1;
+};
 
 void expect_linked(Link& a, Link& b) {
   write_all(a, "ping");
@@ -216,14 +217,10 @@ TEST(TcpTransport, ASlowLookUpHoldsUpNoOtherConnection) {
 }
 
 TEST(TcpTransport, TriesAgainWhenTheHandshakeFailsOnce) {
-  const Deaf listener;
-  Meeting meeting;
-  meeting.put(0, listener.address().text());
-  TcpRank rank1(1, 2, random_token(), meeting);
-  rank1.transport->connect(0);
-  accept_one(listener).close();
-  EXPECT_TRUE(accept_one(listener)) << "no second attempt";
-  EXPECT_EQ(rank1.reports.count(), 0u);
+  Connecting one;
+  accept_one(one.listener).close();
+  EXPECT_TRUE(accept_one(one.listener)) << "no second attempt";
+  EXPECT_EQ(one.rank1.reports.count(), 0u);
 }
 
 TEST(TcpTransport, ALinkShowsThatThePeersTransportAndLinkAreGone) {
@@ -290,20 +287,15 @@ TEST(TcpTransport, ClosesPromptlyWhateverIsUnderWay) {
 
 // Whoever has welcomed a rank must hear its goodbye: so the rank that leaves ends the handshake first.
 TEST(TcpTransport, ClosingEndsAHandshakeThatThePeerMayHaveAgreedTo) {
-  const Deaf listener;
-  Meeting meeting;
-  meeting.put(0, listener.address().text());
-  TcpRank rank1(1, 2, random_token(), meeting);
-  rank1.transport->connect(0);
-  const Descriptor socket = accept_one(listener);
-  std::array<std::byte, kHelloBytes> hello;
-  read_all(socket, hello);
-  std::thread leaves([&] { rank1.transport->close(); });
+  Connecting one;
+  TcpLink link(accept_one(one.listener));
+  read_exactly(link, kHelloBytes);
+  std::thread leaves([&] { one.rank1.transport->close(); });
   std::this_thread::sleep_for(100ms);
   std::array<std::byte, kAnswerBytes> welcome;
   write_answer(Answer::kWelcome, welcome);
-  EXPECT_EQ(::send(socket.get(), welcome.data(), welcome.size(), MSG_NOSIGNAL), static_cast<ssize_t>(welcome.size()));
-  EXPECT_TRUE(rank1.reports.link(0));
+  write_all(link, {reinterpret_cast<const char*>(welcome.data()), welcome.size()});
+  EXPECT_TRUE(one.rank1.reports.link(0));
   leaves.join();
 }
 
