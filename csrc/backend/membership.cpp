@@ -65,29 +65,36 @@ void Membership::check_same_process() const {
                      ") was forked from. Use the group there only, or create one of the child's own in the child.");
 }
 
-void Membership::check_usable() const {
+void Membership::check_usable() const { opened(); }
+
+std::shared_ptr<Group> Membership::opened() const {
   check_same_process();  // before the mutex, which may have been held when the process forked
   std::lock_guard lock(mutex_);
   if (!ended_.empty()) throw NetworkError(ended_);
+  return group_;
 }
 
 std::shared_ptr<Group> Membership::group(Clock::duration timeout) {
-  check_same_process();
-  std::lock_guard lock(mutex_);
-  if (!ended_.empty()) throw NetworkError(ended_);
-  if (!group_) {
-    const auto check = [this] {
-      if (ending_) throw NetworkError("group '" + identity_.name + "' was ended before all its ranks had come");
-    };
-    auto transport = identity_.size == 1 ? std::unique_ptr<Transport>(new NoPeers) : make_transport_(timeout, check);
-    group_ = Engine::process().open(identity_, std::move(transport));
+  if (auto group = opened()) return group;
+  std::lock_guard lock(opening_);
+  auto group = opened();
+  return group ? group : open(timeout);
+}
+
+std::shared_ptr<Group> Membership::open(Clock::duration timeout) {
+  auto transport = identity_.size == 1 ? std::unique_ptr<Transport>(new NoPeers)
+                                       : make_transport_(timeout, [this] { check_usable(); });
+  auto group = Engine::process().open(identity_, std::move(transport));
+  {
+    std::lock_guard lock(mutex_);
+    if (ended_.empty()) return group_ = group;
   }
-  return group_;
+  Engine::process().close(*group, Clock::duration::zero());
+  throw NetworkError(ended_);
 }
 
 void Membership::abort(const std::string& reason) {
   if (forked()) return;
-  ending_ = true;
   std::shared_ptr<Group> group;
   {
     std::lock_guard lock(mutex_);
@@ -99,7 +106,6 @@ void Membership::abort(const std::string& reason) {
 
 void Membership::close(Clock::duration linger) {
   if (forked()) return;
-  ending_ = true;
   std::shared_ptr<Group> group;
   {
     std::lock_guard lock(mutex_);

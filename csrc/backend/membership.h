@@ -2,7 +2,6 @@
 // One rank's membership in one group, as the backend holds it: opened when it is first needed, closed once, however
 // often and from wherever that is asked.
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -44,7 +43,7 @@ class Membership : public std::enable_shared_from_this<Membership> {
   // Leaves the group; gives what was sent at most `linger` to reach the peers.
   void close(Clock::duration linger);
 
-  // Why the group does not work any more; null while it does.
+  // Why the group does not work any more; null while it does, and while it is being opened.
   std::exception_ptr failure() const;
 
   // Closes every membership of the process, for its exit; all together take at most `linger`.
@@ -53,10 +52,13 @@ class Membership : public std::enable_shared_from_this<Membership> {
  private:
   Membership(GroupIdentity identity, MakeTransport make_transport);
 
+  std::shared_ptr<Group> opened() const;  // null while it is not; throws when it has ended
+  std::shared_ptr<Group> open(Clock::duration timeout);
+
   const GroupIdentity identity_;
   const std::uint64_t generation_ = fork_generation();
   MakeTransport make_transport_;
-  std::atomic<bool> ending_{false};  // set before the mutex is taken: who holds it may be waiting for a peer
+  std::mutex opening_;  // held by who opens the group, who may be waiting for a peer or for the store
   mutable std::mutex mutex_;
   std::shared_ptr<Group> group_;
   std::string ended_;  // why it can be used no more; empty while it can

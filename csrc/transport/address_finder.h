@@ -4,28 +4,30 @@
 // are being made to other peers must not wait with it.
 
 #include <functional>
+#include <memory>
 #include <string>
 
-#include "transport/fork.h"
 #include "transport/rendezvous.h"
 
 namespace merak {
 
-// Thread-safe.
+// Thread-safe. In a forked child it must not be destroyed.
 class AddressFinder {
  public:
   // Called on the finding thread, once per peer: with its address, or with why it cannot be found (then that is empty).
   using OnFound = std::function<void(int peer, const std::string& address, const std::string& error)>;
 
-  AddressFinder(Rendezvous& rendezvous, OnFound on_found);
-  ~AddressFinder();  // no call of on_found is under way or follows
+  AddressFinder(std::shared_ptr<Rendezvous> rendezvous, OnFound on_found);
+  // No call of on_found is under way or follows. A rendezvous that does not answer (its host is frozen) is given a
+  // second, then its thread is left to wait for it alone.
+  ~AddressFinder();
 
   void find(int peer);
   void forget(int peer);  // a call may already be on its way
 
  private:
   struct State;
-  ProcessPtr<State> state_;
+  const std::shared_ptr<State> state_;
 };
 
 }  // namespace merak

@@ -13,8 +13,8 @@ class Rendezvous {
   // Makes this rank's address known to the others; called once, on the thread that starts the transport.
   virtual void publish(const std::string& address) = 0;
 
-  // The address of a peer, or nothing as long as it has published none. Must return soon: closing the transport waits
-  // for it. Called on the transport's dialling thread alone. What it throws fails the connection to that peer.
+  // The address of a peer, or nothing as long as it has published none. Called on one thread at a time. What it throws
+  // fails the connection to that peer.
   virtual std::optional<std::string> lookup(int peer) = 0;
 };
 

@@ -30,7 +30,9 @@ bool must_wait(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 
 }  // namespace
 
-TcpDial::TcpDial(const SocketAddress& to, const Hello& hello) : socket_(tcp_socket(to.family())) {
+TcpDial::TcpDial(const SocketAddress& to, const Hello& hello, std::chrono::milliseconds lost_host_timeout)
+    : socket_(tcp_socket(to.family())) {
+  set_connection_options(socket_, lost_host_timeout);
   write_hello(hello, hello_);
   connected_ = ::connect(socket_.get(), to.get(), to.size()) == 0;
   if (!connected_ && errno != EINPROGRESS) fail(errno);

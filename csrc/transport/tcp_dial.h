@@ -5,6 +5,7 @@
 #include <poll.h>
 
 #include <array>
+#include <chrono>
 #include <string>
 
 #include "transport/descriptor.h"
@@ -22,8 +23,8 @@ struct DialFailed {
 
 class TcpDial {
  public:
-  // Begins to connect. Throws DialFailed, as advance() does.
-  TcpDial(const SocketAddress& to, const Hello& hello);
+  // Begins to connect, with the options of tcp_socket.h. Throws DialFailed, as advance() does.
+  TcpDial(const SocketAddress& to, const Hello& hello, std::chrono::milliseconds lost_host_timeout);
 
   pollfd wait_for() const;
 

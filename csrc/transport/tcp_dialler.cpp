@@ -59,7 +59,7 @@ struct Found {
 
 struct TcpDialler::State {
   const Identity identity;
-  const milliseconds timeout;
+  const Timeouts timeouts;
   const OnDialled on_dialled;
   Signal changed;
   std::mutex mutex;
@@ -76,11 +76,11 @@ struct TcpDialler::State {
   // Last, so that it ends first.
   AddressFinder finder;
 
-  State(Identity who, Rendezvous& where, milliseconds limit, OnDialled callback)
+  State(Identity who, std::shared_ptr<Rendezvous> where, Timeouts limits, OnDialled callback)
       : identity(std::move(who)),
-        timeout(limit),
+        timeouts(limits),
         on_dialled(std::move(callback)),
-        finder(where, [this](int peer, const std::string& address, const std::string& error) {
+        finder(std::move(where), [this](int peer, const std::string& address, const std::string& error) {
           std::lock_guard lock(mutex);
           found.push_back({peer, address, error});
           changed.set();
@@ -156,7 +156,7 @@ struct TcpDialler::State {
     try {
       if (!found_one.error.empty()) throw NetworkError(found_one.error);
       one->address = SocketAddress::parse(found_one.address).reached_from(identity.address);
-      one->deadline = Clock::now() + timeout;
+      one->deadline = Clock::now() + timeouts.connect;
       one->next = {};
     } catch (const std::exception& error) {
       const int peer = one->peer;
@@ -187,7 +187,7 @@ struct TcpDialler::State {
       } else if (now >= one.next) {
         begin(one);
       }
-      if (now >= one.deadline) throw DialFailed{"no answer within " + std::to_string(timeout.count()) + " ms"};
+      if (now >= one.deadline) throw DialFailed{"no answer within " + std::to_string(timeouts.connect.count()) + " ms"};
       return false;
     } catch (const DialFailed& failure) {
       return !try_again(one, failure);
@@ -203,8 +203,10 @@ struct TcpDialler::State {
 
   void begin(Pending& one) {
     if (one.address)
-      one.dial.emplace(*one.address, Hello{identity.token, static_cast<std::uint32_t>(identity.rank),
-                                           static_cast<std::uint32_t>(one.peer)});
+      one.dial.emplace(
+          *one.address,
+          Hello{identity.token, static_cast<std::uint32_t>(identity.rank), static_cast<std::uint32_t>(one.peer)},
+          timeouts.lost_host);
     else if (!std::exchange(one.sought, true))
       finder.find(one.peer);
   }
@@ -227,7 +229,7 @@ struct TcpDialler::State {
     const bool once_more = one.watched || failure.again == DialFailed::Again::kOnce;
     if (once_more && !std::exchange(one.failed, true)) {
       one.next = now + kBeforeGivingUp;
-      one.deadline = one.next + timeout;
+      one.deadline = one.next + timeouts.connect;
       return true;
     }
     give_up(one.peer, "cannot connect to rank " + std::to_string(one.peer) + " at " + one.address->text() + ": " +
@@ -236,9 +238,9 @@ struct TcpDialler::State {
   }
 };
 
-TcpDialler::TcpDialler(Identity identity, Rendezvous& rendezvous, std::chrono::milliseconds timeout,
+TcpDialler::TcpDialler(Identity identity, std::shared_ptr<Rendezvous> rendezvous, Timeouts timeouts,
                        OnDialled on_dialled)
-    : state_(make_for_process<State>(std::move(identity), rendezvous, timeout, std::move(on_dialled))) {}
+    : state_(make_for_process<State>(std::move(identity), std::move(rendezvous), timeouts, std::move(on_dialled))) {}
 
 TcpDialler::~TcpDialler() = default;
 

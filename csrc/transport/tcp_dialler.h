@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 
 #include "transport/descriptor.h"
 #include "transport/fork.h"
@@ -25,9 +26,14 @@ class TcpDialler {
     SocketAddress address;  // where this rank listens
   };
 
-  // `timeout`: how long to try to reach a peer from the moment its address is known. Until then it waits without
-  // limit: a peer may be busy elsewhere, and operations have deadlines of their own.
-  TcpDialler(Identity identity, Rendezvous& rendezvous, std::chrono::milliseconds timeout, OnDialled on_dialled);
+  struct Timeouts {
+    // How long to try to reach a peer from the moment its address is known. Until then the dialler waits without limit:
+    // a peer may be busy elsewhere, and operations have deadlines of their own.
+    std::chrono::milliseconds connect;
+    std::chrono::milliseconds lost_host;  // see tcp_socket.h; a connection that is watched may be idle for long
+  };
+
+  TcpDialler(Identity identity, std::shared_ptr<Rendezvous> rendezvous, Timeouts timeouts, OnDialled on_dialled);
 
   // Gives up what is under way, but for handshakes to which the peer may have agreed already: a connection that ended
   // without a goodbye would be taken for the death of this rank. They get up to 2 s to end. No call of on_dialled is

@@ -26,8 +26,8 @@ struct TcpTransport::State {
   OnLink on_link;
   std::mutex mutex;
   std::vector<bool> asked, reported;  // by peer
-  // Destroyed from the last to the first: the dialler uses the rendezvous, the membership the listener.
-  std::unique_ptr<Rendezvous> rendezvous;
+  const std::shared_ptr<Rendezvous> rendezvous;
+  // Destroyed from the last to the first: the membership uses the listener.
   std::shared_ptr<TcpListener> listener;
   std::unique_ptr<TcpListener::Membership> membership;
   std::unique_ptr<TcpDialler> dialler;
@@ -48,9 +48,12 @@ struct TcpTransport::State {
     const auto on_socket = [this](int peer, Descriptor socket, const std::string& error) {
       report(peer, std::move(socket), error);
     };
-    dialler = std::make_unique<TcpDialler>(identity, *rendezvous, options.connect_timeout, on_socket);
-    membership = listener->welcome(token, rank, size,
-                                   [this](int peer, Descriptor socket) { report(peer, std::move(socket), ""); });
+    dialler = std::make_unique<TcpDialler>(
+        identity, rendezvous, TcpDialler::Timeouts{options.connect_timeout, options.lost_host_timeout}, on_socket);
+    membership = listener->welcome(token, rank, size, [this](int peer, Descriptor socket) {
+      set_connection_options(socket, options.lost_host_timeout);
+      report(peer, std::move(socket), "");
+    });
     rendezvous->publish(listener->address().text());
   }
 
@@ -75,7 +78,6 @@ struct TcpTransport::State {
       if (peer > rank && dialler) dialler->unwatch(peer);
     }
     if (!socket) return on_link(peer, nullptr, error);
-    set_connection_options(socket, options.lost_host_timeout);
     on_link(peer, std::make_unique<TcpLink>(std::move(socket)), "");
   }
 

@@ -122,6 +122,33 @@ def test_abort_ends_waits_on_all_ranks(run: Runner) -> None:
         assert seconds < 5
 
 
+def destroy_while_opening(context: Context) -> tuple[str, float]:
+    if context.rank == 0:
+        return "", 0.0
+    dist.destroy_process_group()
+    dist.init_process_group("merak", store=dist.PrefixStore("alone", context.store), rank=1, world_size=2)
+    texts = []
+
+    def open_it() -> None:
+        with pytest.raises(dist.DistNetworkError) as caught:
+            dist.all_reduce(torch.ones(1))  # waits for rank 0 to create the group
+        texts.append(str(caught.value))
+
+    thread = threading.Thread(target=open_it)
+    thread.start()
+    time.sleep(0.3)
+    start = time.monotonic()
+    dist.destroy_process_group()
+    thread.join()
+    return texts[0], time.monotonic() - start
+
+
+def test_a_group_is_destroyed_while_another_thread_opens_it(run: Runner) -> None:
+    _, (text, seconds) = run(destroy_while_opening)
+    assert "was destroyed" in text
+    assert seconds < 5
+
+
 def wait_too_short(context: Context) -> str:
     if context.rank == 1:
         time.sleep(1.0)

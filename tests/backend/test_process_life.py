@@ -175,3 +175,31 @@ def test_a_store_that_dies_harms_only_what_still_needs_it() -> None:
     del store
     texts, _ = ranks.end()
     assert [text.split()[1].startswith("Dist") for text in texts] == [True, True]
+
+
+def test_destroying_does_not_wait_for_a_store_that_is_frozen(store: dist.TCPStore) -> None:
+    code = """
+        dist.destroy_process_group()
+        if rank == 1:
+            sys.exit(0)
+        ports, port = os.pipe()
+        host = os.fork()
+        if host == 0:
+            served = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+            os.write(port, str(served.port).encode())
+            time.sleep(60)
+            os._exit(0)
+        frozen = dist.TCPStore("127.0.0.1", int(os.read(ports, 16)), is_master=False)
+        dist.init_process_group("merak", store=frozen, rank=0, world_size=2)
+        work = dist.irecv(torch.ones(1), 1)
+        time.sleep(1.5)  # by now the address of rank 1 is being looked up
+        os.kill(host, signal.SIGSTOP)
+        time.sleep(0.2)
+        before = time.monotonic()
+        dist.destroy_process_group()
+        say(time.monotonic() - before < 5)
+        os.kill(host, signal.SIGKILL)
+        os.waitpid(host, 0)
+    """
+    texts, _ = Ranks(store, code).end()
+    assert texts == ["0 True"]

@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <array>
+#include <future>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -283,6 +284,32 @@ TEST(TcpTransport, ClosesPromptlyWhateverIsUnderWay) {
   EXPECT_EQ(rank.reports.count(), 0u);
   rank.transport->connect(1);  // of no avail, and no harm
   rank.transport->close();
+}
+
+TEST(TcpTransport, ClosesAlthoughTheRendezvousDoesNotAnswer) {
+  struct Frozen : Rendezvous {
+    explicit Frozen(std::shared_future<void> when) : thaws(std::move(when)) {}
+    void publish(const std::string&) override {}
+    std::optional<std::string> lookup(int) override {
+      thaws.wait();
+      return "too late";
+    }
+    const std::shared_future<void> thaws;
+  };
+  std::promise<void> thaw;
+  Reports reports;
+  {
+    TcpTransport transport(1, 2, random_token(), std::make_unique<Frozen>(thaw.get_future().share()), {});
+    transport.start(reports.on_link());
+    transport.connect(0);
+    std::this_thread::sleep_for(50ms);
+    const auto before = Clock::now();
+    transport.close();
+    EXPECT_LT(Clock::now() - before, 5s);
+  }
+  thaw.set_value();
+  std::this_thread::sleep_for(50ms);  // the thread that was left alone ends, and reports nothing
+  EXPECT_EQ(reports.count(), 0u);
 }
 
 // Whoever has welcomed a rank must hear its goodbye: so the rank that leaves ends the handshake first.
