@@ -1,5 +1,6 @@
 #include "backend/backend.h"
 
+#include <ATen/Context.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include "backend/interruptible_wait.h"
 #include "backend/store_rendezvous.h"
 #include "backend/torch_errors.h"
+#include "transport/environment.h"
 #include "transport/errors.h"
 
 namespace merak {
@@ -32,6 +34,7 @@ Backend::Backend(c10::intrusive_ptr<c10d::Store> store, int rank, int size, c10:
           tcp_transport_maker(store_, identity_of(*options_, rank, size), surroundings_.rendezvous_host))),
       meeting_(store_, membership_) {
   TORCH_CHECK_VALUE(rank >= 0 && rank < size, "merak: rank ", rank, " of a group of ", size, " ranks does not exist.");
+  environment::check_all();
   init();
   if (size == 1) return;
   // What others may need before this rank needs anything of them. None of it waits.
@@ -123,9 +126,13 @@ c10d::Backend* Backend::on_cuda(const at::Tensor& tensor) {
 
 // Coalescing ----------------------------------------------------------------------------------------------------------
 
+// Sends and receives on CPU gain nothing from being started together, and torch's coalescing manager leaves the group
+// in a state in which later calls are lost when one in its block raises. NCCL's must be started together.
+bool Backend::supportsCoalescing() const { return at::getNumGPUs() > 0; }
+
 void Backend::startCoalescing() {
   std::lock_guard lock(coalescing_mutex_);
-  TORCH_CHECK(!coalescing_, "merak: startCoalescing() was called twice without endCoalescing().");
+  coalesced_.clear();  // of a block that ended in an exception, which torch does not say; they go on
   coalescing_ = true;
 }
 

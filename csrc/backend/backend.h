@@ -61,7 +61,7 @@ class Backend final : public c10d::Backend {
   c10::intrusive_ptr<c10d::Backend> merge(const c10::intrusive_ptr<c10d::Store>& store,
                                           const c10::intrusive_ptr<c10d::Backend::Options>& options, const int& rank,
                                           const int& size) override;
-  bool supportsCoalescing() const override { return true; }
+  bool supportsCoalescing() const override;
   void startCoalescing() override;
   c10::intrusive_ptr<c10d::Work> endCoalescing() override;
   void setSequenceNumberForGroup() override {}
@@ -106,6 +106,7 @@ class Backend final : public c10d::Backend {
   c10d::Backend* on_cuda(const at::Tensor& tensor);
   c10d::Backend* cuda_backend();
 
+  void announce_refusal(OperationKind kind, std::chrono::milliseconds timeout) const;
   Call call(const char* operation, OperationKind kind, c10d::OpType type, std::chrono::milliseconds timeout) const;
   Clock::duration timeout_or_default(std::chrono::milliseconds timeout) const;
 

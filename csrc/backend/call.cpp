@@ -9,12 +9,12 @@ namespace merak {
 void Call::read(const at::Tensor& tensor) {
   check.readable("the input", tensor);
   const at::Tensor dense = contiguous_input(tensor);
-  memory.push_back(dense);
+  memory.push_back(dense.storage());
   request.input.append(const_cast<void*>(dense.const_data_ptr()), bytes_of(dense));
 }
 
 void Call::write(const at::Tensor& tensor) {
-  memory.push_back(tensor);
+  memory.push_back(tensor.storage());
   request.output.append(tensor.mutable_data_ptr(), bytes_of(tensor));
 }
 

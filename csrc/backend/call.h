@@ -2,10 +2,12 @@
 // One call of a collective or a send or receive, while it is put together from tensors.
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Storage.h>
 
 #include <memory>
 #include <string>
 #include <torch/csrc/distributed/c10d/Work.hpp>
+#include <utility>
 #include <vector>
 
 #include "backend/tensor_checks.h"
@@ -16,8 +18,8 @@
 namespace merak {
 
 struct Call {
-  Call(const char* operation, c10d::OpType type, int group_size)
-      : operation(operation), type(type), check(operation, group_size) {}
+  Call(const char* operation, c10d::OpType type, TensorChecks check)
+      : operation(operation), type(type), check(std::move(check)) {}
 
   const char* operation;  // as users know it: "all_reduce"
   c10d::OpType type;
@@ -26,7 +28,8 @@ struct Call {
   Request request;
   std::vector<at::Tensor> inputs;  // as the user gave them, for the profiler
   TensorLists outputs;             // what the Work's result is
-  std::vector<at::Tensor> memory;  // every tensor that a buffer points into
+  // What every buffer points into. Not the tensors, which may be given other memory while the operation goes on.
+  std::vector<c10::Storage> memory;
 
   // Append the memory of tensors to what goes in and to what comes out. Inputs that are not contiguous are copied.
   void read(const at::Tensor& tensor);

@@ -23,13 +23,20 @@ std::vector<std::size_t> part_bytes(const TensorChecks& check, const char* argum
                     std::to_string(size) + ", one for each rank.");
   std::vector<std::size_t> bytes;
   for (std::int64_t split : splits) {
-    check.require(split >= 0, std::string("a split size for ") + argument + " is negative.");
+    check.require(split >= 0 && split <= rows, std::string("a split size for ") + argument + " is " +
+                                                   std::to_string(split) + "; it has " + std::to_string(rows) +
+                                                   " rows.");
     bytes.push_back(rows == 0 ? 0 : bytes_of(tensor) / rows * split);
   }
   check.require(
       std::accumulate(splits.begin(), splits.end(), std::int64_t{0}) == rows,
       std::string("the split sizes for ") + argument + " do not add up to its " + std::to_string(rows) + " rows.");
   return bytes;
+}
+
+void check_own_part(const TensorChecks& check, std::size_t sent, std::size_t received) {
+  check.require(sent == received, "the part that this rank sends to itself has " + std::to_string(sent) +
+                                      " bytes in the input and " + std::to_string(received) + " in the output.");
 }
 
 std::vector<std::size_t> bytes_of_each(const std::vector<at::Tensor>& tensors) {
@@ -209,10 +216,12 @@ Backend::WorkPtr Backend::alltoall_base(at::Tensor& output, at::Tensor& input, s
   auto sent = part_bytes(call.check, "the input", input, input_splits, getSize());
   auto received = part_bytes(call.check, "the output", output, output_splits, getSize());
   const bool even = input_splits.empty() && output_splits.empty();
-  call.set_size(input.scalar_type(), even ? sent[0] : 0);
+  call.set_size(input.scalar_type(), sent[0]);
+  call.request.signature.bytes = 0;  // a rank with split sizes, were they even, need not know of one without
   if (even) {
     call.check.require(sent == received, "without split sizes the input and the output must be of one size.");
   } else {
+    check_own_part(call.check, sent[getRank()], received[getRank()]);
     call.shape.send_bytes = std::move(sent), call.shape.receive_bytes = std::move(received);
   }
   call.read(apart(input, {output}));
@@ -231,6 +240,7 @@ Backend::WorkPtr Backend::alltoall(Tensors& outputs, Tensors& inputs, const c10d
   call.set_size(common_dtype(inputs), 0);
   call.shape.element_bytes = 1;
   call.shape.send_bytes = bytes_of_each(inputs), call.shape.receive_bytes = bytes_of_each(outputs);
+  check_own_part(call.check, call.shape.send_bytes[getRank()], call.shape.receive_bytes[getRank()]);
   for (const at::Tensor& input : inputs) call.read(apart(input, outputs));
   for (const at::Tensor& output : outputs) call.write(output);
   call.inputs = inputs, call.outputs = {outputs};

@@ -12,6 +12,8 @@
 namespace merak {
 namespace {
 
+constexpr auto kToAnnounceRefusal = std::chrono::seconds(5);  // for opening a group that was not used before
+
 // "merak:all_reduce", for the profiler, which keeps the pointer: so the texts are kept for good.
 const char* profiler_title(const std::string& backend, const char* operation) {
   static auto* mutex = new std::mutex;
@@ -26,9 +28,21 @@ Clock::duration Backend::timeout_or_default(std::chrono::milliseconds timeout) c
   return std::min(timeout > std::chrono::milliseconds::zero() ? timeout : options_->timeout, kLongestTimeout);
 }
 
+// The other ranks must not wait for a collective that this rank refuses, nor take its next one for it.
+void Backend::announce_refusal(OperationKind kind, std::chrono::milliseconds timeout) const {
+  if (kind == OperationKind::kSend) return;
+  try {
+    const auto group = membership_->group(std::min<Clock::duration>(timeout_or_default(timeout), kToAnnounceRefusal));
+    Engine::process().refuse(*group, kind);
+  } catch (const std::exception&) {
+    // Nobody can be told: the group has ended, or cannot be opened. The error that follows says what is wrong here.
+  }
+}
+
 Call Backend::call(const char* operation, OperationKind kind, c10d::OpType type,
                    std::chrono::milliseconds timeout) const {
-  Call call(operation, type, getSize());
+  const auto before_refusing = [this, kind, timeout] { announce_refusal(kind, timeout); };
+  Call call(operation, type, TensorChecks(operation, getSize(), before_refusing));
   call.shape.kind = call.request.signature.kind = kind;
   call.request.timeout = timeout_or_default(timeout);
   return call;
@@ -60,7 +74,7 @@ Backend::WorkPtr Backend::start(Call call) {
   return with_torch_errors([&] {
     const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
     call.request.program = plans(call.request.timeout).get(call.shape);
-    call.request.keep_alive = std::make_shared<Tensors>(std::move(call.memory));
+    call.request.keep_alive = std::make_shared<std::vector<c10::Storage>>(std::move(call.memory));
     ++sequence_;
     auto work = make_work(call);
     return remember(std::move(work), Engine::process().start(*group, std::move(call.request)));
@@ -84,7 +98,7 @@ Backend::WorkPtr Backend::start_point_to_point(Call call, int peer, int tag) {
   call.check.require(tag >= 0, "the tag is " + std::to_string(tag) + "; tags are 0 or more.");
   return with_torch_errors([&] {
     const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
-    call.request.keep_alive = std::make_shared<Tensors>(std::move(call.memory));
+    call.request.keep_alive = std::make_shared<std::vector<c10::Storage>>(std::move(call.memory));
     auto work = make_work(call);
     Engine& engine = Engine::process();
     auto operation = call.type == c10d::OpType::SEND ? engine.send(*group, peer, tag, std::move(call.request))

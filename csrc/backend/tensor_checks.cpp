@@ -44,9 +44,15 @@ Reduction reduction_of(RedOp op) {
 
 bool is_bitwise(RedOp op) { return op == RedOp::BAND || op == RedOp::BOR || op == RedOp::BXOR; }
 
+// As Python has it: float32.
+std::string dtype_name(at::ScalarType type) {
+  const DType own = dtype_of(type);
+  return own == DType::kBytes ? c10::toString(type) : name(own);
+}
+
 std::string describe(const at::Tensor& tensor) {
   std::ostringstream text;
-  text << tensor.scalar_type() << tensor.sizes() << " on " << tensor.device();
+  text << dtype_name(tensor.scalar_type()) << tensor.sizes() << " on " << tensor.device();
   return text.str();
 }
 
@@ -94,6 +100,22 @@ DType dtype_of(at::ScalarType type) {
       return DType::kComplex64;
     case at::kComplexDouble:
       return DType::kComplex128;
+    case at::kUInt16:
+      return DType::kUInt16;
+    case at::kUInt32:
+      return DType::kUInt32;
+    case at::kUInt64:
+      return DType::kUInt64;
+    case at::kFloat8_e4m3fn:
+      return DType::kFloat8E4M3;
+    case at::kFloat8_e5m2:
+      return DType::kFloat8E5M2;
+    case at::kFloat8_e4m3fnuz:
+      return DType::kFloat8E4M3Fnuz;
+    case at::kFloat8_e5m2fnuz:
+      return DType::kFloat8E5M2Fnuz;
+    case at::kFloat8_e8m0fnu:
+      return DType::kFloat8E8M0;
     default:
       return DType::kBytes;
   }
@@ -114,7 +136,10 @@ at::Tensor contiguous_input(const at::Tensor& tensor) {
   return at::resolve_neg(at::resolve_conj(tensor.detach())).contiguous();
 }
 
-void TensorChecks::refuse(const std::string& problem) const { TORCH_CHECK_VALUE(false, operation_, ": ", problem); }
+void TensorChecks::refuse(const std::string& problem) const {
+  before_refusing_();
+  TORCH_CHECK_VALUE(false, operation_, ": ", problem);
+}
 
 void TensorChecks::require(bool condition, const std::string& problem) const {
   if (!condition) refuse(problem);
@@ -154,8 +179,8 @@ void TensorChecks::writable(const char* argument, const at::Tensor& tensor) cons
   if (tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg()) return;
   std::ostringstream found;
   found << describe(tensor) << " with strides " << tensor.strides();
-  refuse(std::string(argument) + " is written to, but " + found.str() +
-         " is not contiguous (or a lazily conjugated view). Pass a contiguous tensor and copy the result from it.");
+  refuse("what is written to must be contiguous (and no lazily conjugated view), but of " + std::string(argument) +
+         " there is " + found.str() + ". Pass a contiguous tensor and copy the result from it.");
 }
 
 void TensorChecks::writable(const char* argument, const std::vector<at::Tensor>& tensors) const {
@@ -173,7 +198,7 @@ void TensorChecks::matches(const char* argument, const at::Tensor& tensor, std::
                            at::ScalarType dtype) const {
   if (tensor.numel() == elements && tensor.scalar_type() == dtype) return;
   std::ostringstream text;
-  text << argument << " is " << describe(tensor) << ", where " << elements << " elements of " << dtype
+  text << argument << " is " << describe(tensor) << ", where " << elements << " elements of " << dtype_name(dtype)
        << " are needed; give it that size and type.";
   refuse(text.str());
 }
@@ -188,9 +213,9 @@ void TensorChecks::one_dtype(const char* argument, const std::vector<at::Tensor>
 
 Reduction TensorChecks::reduction(const c10d::ReduceOp& op, at::ScalarType dtype) const {
   const RedOp kind = op.op_;
-  const std::string on = std::string("ReduceOp.") + name_of(kind) + " on " + c10::toString(dtype) + " tensors";
+  const std::string on = std::string("ReduceOp.") + name_of(kind) + " on " + dtype_name(dtype) + " tensors";
   require(reduction_of(kind) != Reduction::kNone, "this ReduceOp is not supported.");
-  require(dtype_of(dtype) != DType::kBytes,
+  require(dtype_of(dtype) < DType::kUInt16,
           on + " is not supported: merak moves this dtype, but does not compute with it. Convert the tensor first.");
   const bool is_float = at::isFloatingType(dtype), is_complex = at::isComplexType(dtype);
   require(!is_bitwise(kind) || !(is_float || is_complex),

@@ -4,8 +4,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 #include <torch/csrc/distributed/c10d/Types.hpp>
+#include <utility>
 #include <vector>
 
 #include "transport/signature.h"
@@ -15,7 +17,10 @@ namespace merak {
 // One call, for the texts: `operation` as users know it ("all_reduce").
 class TensorChecks {
  public:
-  TensorChecks(const char* operation, int size) : operation_(operation), size_(size) {}
+  // `before_refusing` is called before an error is raised.
+  TensorChecks(
+      const char* operation, int size, std::function<void()> before_refusing = [] {})
+      : operation_(operation), size_(size), before_refusing_(std::move(before_refusing)) {}
 
   void require(bool condition, const std::string& problem) const;
 
@@ -44,6 +49,7 @@ class TensorChecks {
 
   const char* operation_;
   int size_;
+  std::function<void()> before_refusing_;
 };
 
 // kBytes for types that merak moves, but does not compute with.

@@ -5,6 +5,7 @@
 #include <map>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
+#include "transport/errors.h"
 #include "transport/fork.h"
 
 namespace merak {
@@ -61,7 +62,36 @@ struct Clients {
   }
 };
 
+// torch's text goes on with a list of C++ frames.
+template <class Use>
+auto reached(Use use) {
+  try {
+    return use();
+  } catch (const c10::DistNetworkError& error) {
+    throw NetworkError(std::string("the store through which the ranks meet does not answer any more (") +
+                       error.what_without_backtrace() +
+                       "): the process that serves it, rank 0 or torchrun's agent, has ended or cannot be reached. "
+                       "Look for the first error in its output");
+  }
+}
+
 }  // namespace
+
+void TorchStore::set(const std::string& key, const std::string& value) {
+  reached([&] { client()->set(key, value); });
+}
+
+void TorchStore::set_once(const std::string& key, const std::string& value) {
+  reached([&] { users_->compareSet(key, "", value); });
+}
+
+bool TorchStore::has(const std::vector<std::string>& keys) {
+  return reached([&] { return client()->check(keys); });
+}
+
+std::string TorchStore::get(const std::string& key) {
+  return reached([&] { return client()->get_to_str(key); });
+}
 
 StorePtr TorchStore::client() {
   std::lock_guard lock(mutex_);

@@ -10,15 +10,15 @@ namespace merak {
 
 // Thread-safe. What waits for others to come (has, get, set) goes through a client of merak's own where the store can
 // be cloned, made when it is first needed and shared by the groups of the process, so that what the user's client is
-// doing does not matter. Errors are DistNetworkError and DistStoreError.
+// doing does not matter. A store that is gone raises NetworkError, which says who serves it; other errors are torch's.
 class TorchStore final : public StoreClient {
  public:
   explicit TorchStore(c10::intrusive_ptr<c10d::Store> store) : users_(std::move(store)) {}
 
-  void set(const std::string& key, const std::string& value) override { client()->set(key, value); }
-  void set_once(const std::string& key, const std::string& value) override { users_->compareSet(key, "", value); }
-  bool has(const std::vector<std::string>& keys) override { return client()->check(keys); }
-  std::string get(const std::string& key) override { return client()->get_to_str(key); }
+  void set(const std::string& key, const std::string& value) override;
+  void set_once(const std::string& key, const std::string& value) override;
+  bool has(const std::vector<std::string>& keys) override;
+  std::string get(const std::string& key) override;
   void release() override;
 
   const c10::intrusive_ptr<c10d::Store>& users() const { return users_; }

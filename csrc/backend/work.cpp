@@ -81,8 +81,10 @@ bool Work::wait(std::chrono::milliseconds timeout) {
     const auto until = limited ? Clock::now() + timeout : Clock::time_point::max();
     const bool done = wait_interruptibly([this](auto until) { return operation_->wait_until(until); }, until);
     if (!done) {
-      C10_THROW_ERROR(DistBackendError, about_.text + " of group '" + membership_->identity().name +
-                                            "' did not complete within the " + duration(timeout) +
+      const GroupIdentity& me = membership_->identity();
+      C10_THROW_ERROR(DistBackendError, about_.text + " of group '" + me.name + "', rank " + std::to_string(me.rank) +
+                                            " of " + std::to_string(me.size) + ", did not complete within the " +
+                                            duration(timeout) +
                                             " given to wait(). It goes on, until its own timeout of " +
                                             duration(operation_->timeout()) + "; wait again, or abort the group.");
     }

@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <stdexcept>
+
 #include "bindings/rooms.h"
 #include "transport/engine.h"
 #include "transport/environment.h"
@@ -21,12 +23,21 @@ py::dict statistics() {
   return result;
 }
 
-// (name, type, default, doc, value or None), sorted by name.
+std::string problem_of(const environment::Variable& variable) {
+  try {
+    variable.check();
+    return "";
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+}
+
+// (name, type, default, doc, value or None, what is wrong with it or ""), sorted by name.
 py::list environment_variables() {
   py::list result;
   for (const auto& variable : environment::all_variables()) {
     result.append(py::make_tuple(variable.name, variable.type, variable.fallback, variable.doc,
-                                 environment::text_of(variable.name)));
+                                 environment::text_of(variable.name), problem_of(variable)));
   }
   return result;
 }

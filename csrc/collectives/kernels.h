@@ -208,8 +208,7 @@ auto with_type(DType dtype, Reduction reduction, Visit visit) {
       return visit(Type<Complex<float>>());
     case DType::kComplex128:
       return visit(Type<Complex<double>>());
-    case DType::kNone:
-    case DType::kBytes:
+    default:  // no data, or without arithmetic
       break;
   }
   refuse(dtype, reduction);

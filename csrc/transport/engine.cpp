@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "transport/closing_links.h"
+#include "transport/descriptor.h"
 #include "transport/environment.h"
 #include "transport/fork.h"
 #include "transport/group.h"
@@ -54,13 +55,12 @@ struct Engine::State {
 
   explicit State(Drive drive, int threads)
       : drive(drive),
-        epoll(checked(epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
-        bell(checked(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+        epoll(Descriptor::open([] { return checked(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"); })),
+        bell(Descriptor::open([] { return checked(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd"); })),
         callbacks(std::make_unique<CallbackThreads>(threads)) {
     epoll_event event = {.events = EPOLLIN, .data = {.u64 = 0}};
-    checked(epoll_ctl(epoll, EPOLL_CTL_ADD, bell, &event), "epoll_ctl");
+    checked(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, bell.get(), &event), "epoll_ctl");
   }
-  ~State() { ::close(bell), ::close(epoll); }
 
   // Locks the engine; what is released meanwhile is released elsewhere.
   struct Inside {
@@ -79,7 +79,7 @@ struct Engine::State {
 
   void ring() {
     const std::uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(bell, &one, sizeof one);
+    [[maybe_unused]] const auto written = ::write(bell.get(), &one, sizeof one);
   }
 
   std::shared_ptr<ActiveOperation> activate(Request request);
@@ -98,7 +98,8 @@ struct Engine::State {
 
   const Drive drive;
   const std::uint64_t born = fork_generation();
-  const int epoll, bell;
+  // Destroyed after the links: one in memory rings the bell, from its other end, as long as it lives.
+  const Descriptor epoll, bell;
   std::mutex mutex;
   std::condition_variable links_closed;
   std::vector<std::shared_ptr<Group>> groups;
@@ -162,6 +163,13 @@ std::shared_ptr<Operation> Engine::State::begin(Request request, How how) {
 
 std::shared_ptr<Operation> Engine::start(Group& group, Request request) {
   return state_->begin(std::move(request), [&](auto active) { return group.start_collective(std::move(active)); });
+}
+
+void Engine::refuse(Group& group, OperationKind kind) {
+  if (state_->forked()) return;
+  State::Inside inside(*state_);
+  group.refuse_collective(kind);
+  state_->settle();
 }
 
 std::shared_ptr<Operation> Engine::send(Group& group, int peer, std::uint32_t tag, Request request) {
@@ -307,7 +315,7 @@ void Engine::State::watch(const std::shared_ptr<Group>& group, int peer, Link& l
   const std::uint64_t number = next_watched++;
   watched[number] = {group, peer};
   epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data = {.u64 = number}};
-  checked(epoll_ctl(epoll, EPOLL_CTL_ADD, link.descriptor(), &event), "epoll_ctl");
+  checked(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, link.descriptor(), &event), "epoll_ctl");
 }
 
 void Engine::State::forget(const std::shared_ptr<Group>& group) {
@@ -319,7 +327,7 @@ void Engine::State::forget(const std::shared_ptr<Group>& group) {
 void Engine::State::hear(const epoll_event& event) {
   if (event.data.u64 == 0) {
     std::uint64_t rings;
-    [[maybe_unused]] const auto got = ::read(bell, &rings, sizeof rings);
+    [[maybe_unused]] const auto got = ::read(bell.get(), &rings, sizeof rings);
     for (const Watched& one : unwatched)
       if (auto group = one.group.lock()) group->wake(one.peer, true, true, false);
     return;
@@ -364,7 +372,7 @@ int Engine::State::milliseconds_to_wait(Clock::duration wait) {
 
 bool Engine::State::run_once(Clock::duration wait) {
   std::array<epoll_event, 64> events;
-  const int count = epoll_wait(epoll, events.data(), static_cast<int>(events.size()), milliseconds_to_wait(wait));
+  const int count = epoll_wait(epoll.get(), events.data(), static_cast<int>(events.size()), milliseconds_to_wait(wait));
   Inside inside(*this);
   for (int i = 0; i < count; ++i) hear(events[i]);
   return progress();

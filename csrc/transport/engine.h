@@ -56,6 +56,10 @@ class Engine {
   // is then done at once, with the error.
   std::shared_ptr<Operation> start(Group& group, Request request);
 
+  // Takes no part in the group's next collective, for whose arguments this rank raises an error: it counts as started
+  // here. Ranks that do take part in it raise too, all of them.
+  void refuse(Group& group, OperationKind kind);
+
   // Sends request.input to `peer`, or receives request.output from it (or from kAnySource). Messages between two ranks
   // with the same tag match in order. request.program is not used.
   std::shared_ptr<Operation> send(Group& group, int peer, std::uint32_t tag, Request request);

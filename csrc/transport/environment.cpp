@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "transport/socket_address.h"
+
 namespace merak::environment {
 namespace {
 
@@ -57,22 +59,26 @@ std::chrono::milliseconds seconds_of(const char* name, double least) {
 
 const std::vector<Variable>& all_variables() {
   static const std::vector<Variable> table = {
-      {kCallbackThreads, "a whole number from 2 to 256", "2", "threads that complete futures and run their callbacks"},
+      {kCallbackThreads, "a whole number from 2 to 256", "2", "threads that complete futures and run their callbacks",
+       [] { callback_threads(); }},
       {kConnectTimeout, "seconds from 0.1 to 86400", "20",
-       "how long to try to connect to a rank that has published its address"},
+       "how long to try to connect to a rank that has published its address", [] { connect_timeout(); }},
       {kHostId, "any text", "",
-       "ranks with the same text count as sharing one host; by default hostname, boot and network namespace decide"},
-      {kLogLevel, "error, warning, info or debug", "warning", "which lines go to standard error"},
+       "ranks with the same text count as sharing one host; by default hostname, boot and network namespace decide",
+       [] {}},
+      {kLogLevel, "error, warning, info or debug", "warning", "which lines go to standard error", [] { log_level(); }},
       {kLostHostTimeout, "seconds from 0 to 86400", "60",
        "a peer that acknowledges nothing for so long, its host dead or its process stopped, is given up; 0 leaves it "
-       "to "
-       "the kernel (for debuggers)"},
-      {kSocketAddress, "a numeric IPv4 or IPv6 address of this host", "", "the address to listen on"},
+       "to the kernel (for debuggers)",
+       [] { lost_host_timeout(); }},
+      {kSocketAddress, "a numeric IPv4 or IPv6 address of this host", "", "the address to listen on",
+       [] { socket_address(); }},
       {kSocketInterfaces, "names of network interfaces, separated by commas", "",
        "the interface to listen on: the first of these that this host has; by default the one that leads to the "
-       "rendezvous"},
+       "rendezvous",
+       [] { socket_interfaces(); }},
       {kSocketPorts, "two ports, 'from-to', each from 1 to 65535", "",
-       "the ports to listen on, for firewalls; by default any free port"},
+       "the ports to listen on, for firewalls; by default any free port", [] { socket_ports(); }},
   };
   return table;
 }
@@ -81,6 +87,10 @@ std::optional<std::string> text_of(const std::string& name) {
   const char* value = std::getenv(variable(name).name);
   if (value == nullptr || *value == '\0') return std::nullopt;
   return value;
+}
+
+void check_all() {
+  for (const Variable& one : all_variables()) one.check();
 }
 
 int callback_threads() {
@@ -103,7 +113,15 @@ LogLevel log_level() {
 
 std::chrono::milliseconds lost_host_timeout() { return seconds_of(kLostHostTimeout, 0); }
 
-std::optional<std::string> socket_address() { return text_of(kSocketAddress); }
+std::optional<std::string> socket_address() {
+  const auto text = text_of(kSocketAddress);
+  if (text) try {
+      SocketAddress::parse_host(*text);
+    } catch (const std::invalid_argument&) {
+      reject(kSocketAddress, *text);
+    }
+  return text;
+}
 
 std::vector<std::string> socket_interfaces() {
   std::vector<std::string> names;

@@ -30,6 +30,7 @@ struct Variable {
   const char* type;      // what a value looks like
   const char* fallback;  // the default, as one would write it; "" for none
   const char* doc;       // one line
+  void (*check)();       // throws what the accessor throws
 };
 
 // Sorted by name.
@@ -38,12 +39,15 @@ const std::vector<Variable>& all_variables();
 // The value as it stands in the environment; nothing when it is unset or empty. Needs a name from the table.
 std::optional<std::string> text_of(const std::string& name);
 
+// Throws the first error of all accessors: whatever uses one of them only later is told at once.
+void check_all();
+
 int callback_threads();                         // MERAK_CALLBACK_THREADS
 std::chrono::milliseconds connect_timeout();    // MERAK_CONNECT_TIMEOUT_S
 std::optional<std::string> host_id();           // MERAK_HOST_ID
 LogLevel log_level();                           // MERAK_LOG_LEVEL
 std::chrono::milliseconds lost_host_timeout();  // MERAK_LOST_HOST_TIMEOUT_S; zero: the kernel decides
-std::optional<std::string> socket_address();    // MERAK_SOCKET_ADDRESS, not yet parsed
+std::optional<std::string> socket_address();    // MERAK_SOCKET_ADDRESS: numeric
 std::vector<std::string> socket_interfaces();   // MERAK_SOCKET_IFNAME, in order of preference; empty: any
 PortRange socket_ports();                       // MERAK_SOCKET_PORTS
 

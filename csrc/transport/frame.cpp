@@ -79,7 +79,7 @@ Frame parse_header(std::span<const std::byte, kHeaderBytes> from) {
   std::memcpy(&wire, from.data(), sizeof wire);
   require(wire.magic == kMagic, "first bytes are not merak's: something else is speaking on this connection");
   require(wire.version == kVersion, "version differs: all ranks must run the same merak");
-  require(wire.kind >= 1 && wire.kind <= static_cast<std::uint8_t>(FrameKind::kGoodbye), "kind is unknown");
+  require(wire.kind >= 1 && wire.kind <= static_cast<std::uint8_t>(FrameKind::kRefuse), "kind is unknown");
   require(wire.operation < kOperationKinds, "operation is unknown");
   require(wire.dtype < kDTypes, "dtype is unknown");
   require(wire.reduction < kReductions, "reduction is unknown");

@@ -6,6 +6,7 @@
 //   grant     "the first `message` messages of this operation may come": its memory is ready here.
 //   announce  "a message of this point-to-point operation waits for a grant": a receive from any source finds it so.
 //   credit    `message_bytes` bytes of eager messages were taken up here; as many more may be on their way.
+//   refuse    this rank was asked for this collective, but with arguments that make no sense: it takes no part in it.
 //   abort     this group has failed; the payload says why, for people.
 //   goodbye   this rank has destroyed the group and will send nothing more.
 //
@@ -22,7 +23,7 @@
 
 namespace merak {
 
-enum class FrameKind : std::uint8_t { kData = 1, kGrant, kAnnounce, kCredit, kAbort, kGoodbye };
+enum class FrameKind : std::uint8_t { kData = 1, kGrant, kAnnounce, kCredit, kAbort, kGoodbye, kRefuse };
 
 // Names one operation between two ranks of a group. Collectives count in the order in which each rank starts them;
 // point-to-point messages count by (sender, receiver, tag).

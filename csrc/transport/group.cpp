@@ -36,6 +36,23 @@ std::shared_ptr<Operation> Group::start_collective(std::shared_ptr<ActiveOperati
   return handle;
 }
 
+void Group::refuse_collective(OperationKind kind) {
+  if (failure_) return;
+  const std::uint64_t sequence = next_collective_.fetch_add(1, std::memory_order_relaxed);
+  refused_.insert(sequence);
+  refused_by_peer_.erase(sequence);
+  const Frame refusal = {.kind = FrameKind::kRefuse, .id = {.sequence = sequence}, .signature = {.kind = kind}};
+  guard(-1, [&] {
+    for (int peer = 0; peer < identity_.size; ++peer) {
+      if (peer == identity_.rank) continue;
+      ask_for_link(peer);
+      peers_[peer].channel.queue_control(refusal);
+      for (const auto& [id, early] : peers_[peer].early)
+        if (id == refusal.id) check_not_past(peer, early.first);
+    }
+  });
+}
+
 std::shared_ptr<Operation> Group::start_send(std::shared_ptr<ActiveOperation> operation, int peer, std::uint32_t tag) {
   operation->id = {1, tag, peers_[peer].next_send[tag]++};
   operation->request.program = single_step(StepKind::kSend, peer, operation->request.input.size());
@@ -46,6 +63,7 @@ std::shared_ptr<Operation> Group::start_send(std::shared_ptr<ActiveOperation> op
 
 std::shared_ptr<Operation> Group::start_receive(std::shared_ptr<ActiveOperation> operation, int peer,
                                                 std::uint32_t tag) {
+  operation->id = {.point_to_point = 1, .tag = tag};
   auto handle = enter(operation);
   if (handle->done()) return handle;
   guard(-1, [&] {
@@ -71,6 +89,7 @@ std::shared_ptr<Operation> Group::enter(const std::shared_ptr<ActiveOperation>& 
     handle->finish(error_of(*operation));
     return handle;
   }
+  if (logs(LogLevel::kDebug)) log_event(LogLevel::kDebug, "starts " + describe(*operation));
   active_[operation.get()] = operation;
   deadlines_.emplace(operation->deadline, operation.get());
   return handle;
@@ -79,6 +98,7 @@ std::shared_ptr<Operation> Group::enter(const std::shared_ptr<ActiveOperation>& 
 void Group::launch(ActiveOperation& operation) {
   const auto keep = operation.shared_from_this();
   watch_neighbours();
+  check_not_refused(operation);
   operation.prepare();
   if (operation.steps_left == 0) return finish(operation, nullptr);
   for (const auto& [peer, messages] : operation.program().receives()) expect(operation, peer, messages);
@@ -111,6 +131,7 @@ void Group::watch_neighbours() {
 void Group::link_up(int peer, std::unique_ptr<Link> link) {
   peers_[peer].asked = true;
   peers_[peer].channel.adopt(std::move(link));
+  log_event(LogLevel::kInfo, "connected with rank " + std::to_string(peer));
   if (failure_) say_farewell();
 }
 
@@ -145,6 +166,7 @@ void Group::finish_step(ActiveOperation& operation, std::uint32_t index) {
 void Group::finish(ActiveOperation& operation, std::exception_ptr error) {
   const auto keep = operation.shared_from_this();
   if (active_.erase(&operation) == 0) return;
+  if (logs(LogLevel::kDebug)) log_event(LogLevel::kDebug, "ends " + describe(operation));
   deadlines_.erase({operation.deadline, &operation});
   if (!operation.id.point_to_point) collectives_.erase(operation.id.sequence);
   operation.handle->finish(std::move(error));

@@ -25,6 +25,7 @@
 #include "transport/channel.h"
 #include "transport/engine.h"
 #include "transport/errors.h"
+#include "transport/log.h"
 
 namespace merak {
 
@@ -51,6 +52,7 @@ class Group final : public ChannelOwner {
   Transport& transport() { return *transport_; }
 
   std::shared_ptr<Operation> start_collective(std::shared_ptr<ActiveOperation> operation);
+  void refuse_collective(OperationKind kind);
   std::shared_ptr<Operation> start_send(std::shared_ptr<ActiveOperation> operation, int peer, std::uint32_t tag);
   std::shared_ptr<Operation> start_receive(std::shared_ptr<ActiveOperation> operation, int peer, std::uint32_t tag);
 
@@ -169,6 +171,8 @@ class Group final : public ChannelOwner {
   void check_agreement(int peer, const Frame& frame, const ActiveOperation& operation) const;
   void check_not_past(int peer, const Frame& frame) const;
   void check_early(const ActiveOperation& operation) const;
+  void check_not_refused(const ActiveOperation& operation) const;
+  void on_refusal(int from, const Frame& frame);
   void check_not_too_far(std::size_t operations) const;
   [[noreturn]] void disagree(int peer, const Frame& frame, const std::string& here) const;
   void on_goodbye(int from);
@@ -181,6 +185,7 @@ class Group final : public ChannelOwner {
   std::string describe(const ActiveOperation& operation) const;
   std::string waits_for(const ActiveOperation& operation) const;
   std::string who() const;
+  void log_event(LogLevel level, const std::string& text) const;
 
   const GroupIdentity identity_;
   std::unique_ptr<Transport> transport_;
@@ -191,6 +196,8 @@ class Group final : public ChannelOwner {
   std::deque<std::pair<ActiveOperation*, std::uint32_t>> local_;  // reduces and copies that are ready
   std::deque<AnySource> any_source_;
   std::map<std::uint64_t, ActiveOperation*> collectives_;  // in flight, by sequence
+  std::set<std::uint64_t> refused_;                        // here, by sequence
+  std::map<std::uint64_t, int> refused_by_peer_;           // by sequence: one of those who refused it; not yet ours
   std::atomic<std::uint64_t> next_collective_{0};
   std::atomic<std::uint64_t> bytes_sent_{0}, bytes_received_{0}, operations_{0};
   std::exception_ptr failure_;

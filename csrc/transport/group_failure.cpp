@@ -20,7 +20,7 @@ std::string id_name(const OperationId& id) {
 
 void Group::disagree(int peer, const Frame& frame, const std::string& here) const {
   throw MismatchError(rank_name(peer) + " and " + rank_name(identity_.rank) + " disagree about " + id_name(frame.id) +
-                      " of group " + identity_.name + ": " + rank_name(peer) + " runs " +
+                      " of group '" + identity_.name + "': " + rank_name(peer) + " runs " +
                       merak::describe(frame.signature) + ", " + rank_name(identity_.rank) + " " + here +
                       ". All ranks must start the same operations in the same order, with the same sizes and dtypes");
 }
@@ -40,6 +40,7 @@ void Group::check_not_past(int peer, const Frame& frame) const {
     return;
   }
   if (frame.id.sequence >= collectives_started()) return;
+  if (refused_.contains(frame.id.sequence)) disagree(peer, frame, "refused its arguments, with an error of its own");
   const auto active = collectives_.find(frame.id.sequence);
   if (active == collectives_.end()) disagree(peer, frame, "has completed it, and expected nothing of the kind");
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
@@ -60,6 +61,27 @@ void Group::check_early(const ActiveOperation& operation) const {
   }
 }
 
+void Group::check_not_refused(const ActiveOperation& operation) const {
+  if (operation.id.point_to_point) return;
+  const auto refusal = refused_by_peer_.find(operation.id.sequence);
+  if (refusal == refused_by_peer_.end()) return;
+  throw MismatchError(rank_name(refusal->second) + " refused the arguments of its " + id_name(operation.id) +
+                      ", with an error that says why, where " + rank_name(identity_.rank) + " runs " +
+                      merak::describe(operation.request.signature));
+}
+
+void Group::on_refusal(int from, const Frame& frame) {
+  const std::uint64_t sequence = frame.id.sequence;
+  if (refused_.contains(sequence)) return;
+  if (sequence >= collectives_started()) check_not_too_far(refused_by_peer_.size());
+  refused_by_peer_[sequence] = from;
+  const auto active = collectives_.find(sequence);
+  if (active != collectives_.end()) check_not_refused(*active->second);
+  if (active == collectives_.end() && sequence < collectives_started())
+    throw MismatchError(rank_name(from) + " refused the arguments of its " + id_name(frame.id) +
+                        ", with an error that says why, where " + rank_name(identity_.rank) + " has completed it");
+}
+
 void Group::check_not_too_far(std::size_t operations) const {
   if (operations >= kMostAhead)
     throw MismatchError("a peer has started " + std::to_string(operations) + " operations that " +
@@ -69,7 +91,10 @@ void Group::check_not_too_far(std::size_t operations) const {
 // Peers that go -------------------------------------------------------------------------------------------------------
 
 void Group::check_reachable(const Peer& peer, int rank) const {
-  if (peer.left) throw NetworkError(rank_name(rank) + " has left the group (destroy_process_group, or its exit)");
+  if (peer.left)
+    throw NetworkError(rank_name(rank) +
+                       " has left the group: it called destroy_process_group or its program has ended. If it "
+                       "should not have, look for the first error in its output");
   if (!peer.unreachable.empty()) throw NetworkError(rank_name(rank) + " cannot be reached: " + peer.unreachable);
 }
 
@@ -86,11 +111,13 @@ bool Group::owes(const Peer& peer) const {
 
 void Group::on_goodbye(int from) {
   peers_[from].left = true;
+  log_event(LogLevel::kInfo, rank_name(from) + " has left the group");
   if (owes(peers_[from])) check_reachable(peers_[from], from);
 }
 
 void Group::link_failed(int peer, const std::string& why) {
   peers_[peer].unreachable = why;
+  log_event(LogLevel::kInfo, why);
   guard(-1, [&] {
     if (owes(peers_[peer])) check_reachable(peers_[peer], peer);
   });
@@ -106,9 +133,11 @@ void Group::guard(int peer, const std::function<void()>& action) {
       peers_[peer].channel.drop();
       return;
     }
-    fail(Failure::kNetwork, rank_name(identity_.rank) + " lost its connection to " + rank_name(peer) + " (" +
-                                closed.what() + "): the process of " + rank_name(peer) +
-                                " has ended, was killed, or its host cannot be reached");
+    fail(Failure::kNetwork,
+         rank_name(identity_.rank) + " lost its connection to " + rank_name(peer) + " (" + closed.what() +
+             "): the process of " + rank_name(peer) +
+             " has ended, was killed, or its host cannot be reached. Look for the first error in its "
+             "output, and in its host's log");
   } catch (const TimeoutError& error) {
     fail(Failure::kTimeout, error.what());
   } catch (const NetworkError& error) {
@@ -134,7 +163,8 @@ void Group::leave() {
 
 void Group::end(Failure kind, const std::string& reason, const Frame& last, const std::string& last_words) {
   failure_kind_ = kind, failure_reason_ = reason;
-  failure_ = as_exception("group " + identity_.name + ", " + who() + ": " + reason);
+  log_event(LogLevel::kInfo, "the group has ended: " + reason);
+  failure_ = as_exception("group '" + identity_.name + "', " + who() + ": " + reason);
   last_frame_ = last, last_words_ = last_words;
   say_farewell();
   local_.clear(), any_source_.clear();
@@ -182,12 +212,16 @@ std::exception_ptr Group::as_exception(const std::string& text) const {
 }
 
 std::exception_ptr Group::error_of(const ActiveOperation& operation) const {
-  return as_exception(describe(operation) + " failed in group " + identity_.name + ", " + who() + ": " +
+  return as_exception(describe(operation) + " failed in group '" + identity_.name + "', " + who() + ": " +
                       failure_reason_);
 }
 
 std::string Group::describe(const ActiveOperation& operation) const {
   return merak::describe(operation.request.signature) + " (" + id_name(operation.id) + ")";
+}
+
+void Group::log_event(LogLevel level, const std::string& text) const {
+  log(level, {.rank = identity_.rank, .size = identity_.size, .group = identity_.name, .sequence = {}}, text);
 }
 
 std::string Group::who() const { return rank_name(identity_.rank) + " of " + std::to_string(identity_.size); }
@@ -205,7 +239,8 @@ std::string Group::waits_for(const ActiveOperation& operation) const {
     text += (text.empty() ? ": it waits for " : ", ") + what + rank_name(rank);
     if (!peer.channel.link()) text += " (never connected: has it started this group?)";
   }
-  return text.empty() ? ": no other rank has sent anything" : text;
+  return (text.empty() ? ": no other rank has sent anything" : text) +
+         ". Look at what those ranks are doing; if they only need longer, pass a longer timeout to init_process_group";
 }
 
 }  // namespace merak

@@ -199,6 +199,8 @@ void Group::arrived(int peer, const Frame& frame, const std::string& reason) {
       return on_credit(peer, frame);
     case FrameKind::kGoodbye:
       return on_goodbye(peer);
+    case FrameKind::kRefuse:
+      return on_refusal(peer, frame);
     case FrameKind::kAbort:
       break;
   }

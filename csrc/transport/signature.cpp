@@ -8,10 +8,13 @@ namespace {
 constexpr std::array<const char*, kOperationKinds> kKindNames = {
     "unknown operation", "broadcast", "reduce", "all_reduce", "all_gather", "reduce_scatter",
     "all_to_all",        "scatter",   "gather", "barrier",    "send/recv"};
-constexpr std::array<const char*, kDTypes> kDTypeNames = {"no data", "bool",      "uint8",      "int8",     "int16",
-                                                          "int32",   "int64",     "float16",    "bfloat16", "float32",
-                                                          "float64", "complex64", "complex128", "bytes"};
-constexpr std::array<std::size_t, kDTypes> kDTypeBytes = {1, 1, 1, 1, 2, 4, 8, 2, 2, 4, 8, 8, 16, 1};
+constexpr std::array<const char*, kDTypes> kDTypeNames = {
+    "no data", "bool",     "uint8",         "int8",        "int16",           "int32",           "int64",
+    "float16", "bfloat16", "float32",       "float64",     "complex64",       "complex128",      "uint16",
+    "uint32",  "uint64",   "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "bytes"};
+constexpr std::array<std::size_t, kDTypes> kDTypeBytes = {1, 1,  1, 1, 2, 4, 8, 2, 2, 4, 8,
+                                                          8, 16, 2, 4, 8, 1, 1, 1, 1, 1, 1};
 constexpr std::array<const char*, kReductions> kReductionNames = {"none", "sum", "avg", "product", "min",
                                                                   "max",  "and", "or",  "xor"};
 

@@ -36,9 +36,18 @@ enum class DType : std::uint8_t {
   kFloat64,
   kComplex64,
   kComplex128,
-  kBytes,  // moved, never reduced: element types without arithmetic of ours
+  // Moved, never reduced.
+  kUInt16,
+  kUInt32,
+  kUInt64,
+  kFloat8E4M3,
+  kFloat8E5M2,
+  kFloat8E4M3Fnuz,
+  kFloat8E5M2Fnuz,
+  kFloat8E8M0,
+  kBytes,  // all others
 };
-inline constexpr int kDTypes = 14;
+inline constexpr int kDTypes = 22;
 
 enum class Reduction : std::uint8_t { kNone = 0, kSum, kAverage, kProduct, kMin, kMax, kBitAnd, kBitOr, kBitXor };
 inline constexpr int kReductions = 9;

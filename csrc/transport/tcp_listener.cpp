@@ -224,6 +224,7 @@ std::shared_ptr<TcpListener> TcpListener::shared(const SocketAddress& address, P
   };
   std::shared_ptr<TcpListener> fresh(new TcpListener(address, ports), end);
   known = fresh;
+  log(LogLevel::kInfo, "listening on " + fresh->address().text());
   return fresh;
 }
 

@@ -1,4 +1,4 @@
-"""`merak env`: prints what was built, found and chosen."""
+"""`merak env`: prints what was built, found and chosen; exits with 1 when a variable has a value that cannot be used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     facts = report()
     print(json.dumps(facts, indent=2) if arguments.json else "\n".join(_lines(facts)))
-    return 0
+    return 1 if list(_problems(facts)) else 0
 
 
 def _lines(facts: Report) -> Iterator[str]:
@@ -35,6 +35,16 @@ def _lines(facts: Report) -> Iterator[str]:
     for name, variable in facts["variables"].items():
         value = f"[{variable['default']}]" if variable["value"] is None else variable["value"]
         yield f"  {name:28} {value:14} {variable['doc']}; {variable['type']}"
+    for problem in _problems(facts):
+        yield f"\nerror: {problem}"
+
+
+def _problems(facts: Report) -> Iterator[str]:
+    for variable in facts["variables"].values():
+        if variable["problem"]:
+            yield variable["problem"]
+    for name in facts["unknown_variables"]:
+        yield f"{name} is set, but there is no such variable."
 
 
 def _table(section: Mapping[str, object]) -> Iterator[str]:

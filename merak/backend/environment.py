@@ -13,6 +13,9 @@ from merak import _C, _build_info
 from merak._version import __version__
 
 
+_READ_BY_THE_BUILD = {"MERAK_CUDA"}
+
+
 class Build(TypedDict):
     """How merak._C was built."""
 
@@ -51,6 +54,7 @@ class Variable(TypedDict):
     default: str
     doc: str
     value: str | None  # as set; None when it is not
+    problem: str  # why the value cannot be used; "" when it can
 
 
 class Report(TypedDict):
@@ -61,6 +65,7 @@ class Report(TypedDict):
     found: Found
     chosen: Chosen
     variables: dict[str, Variable]
+    unknown_variables: list[str]  # set, with names that begin with MERAK_, but nothing reads them
 
 
 def report() -> Report:
@@ -71,10 +76,16 @@ def report() -> Report:
         "found": _found(),
         "chosen": _chosen(),
         "variables": {
-            name: {"type": kind, "default": default, "doc": doc, "value": value}
-            for name, kind, default, doc, value in _C.environment_variables()
+            name: {"type": kind, "default": default, "doc": doc, "value": value, "problem": problem}
+            for name, kind, default, doc, value, problem in _C.environment_variables()
         },
+        "unknown_variables": _unknown_variables(),
     }
+
+
+def _unknown_variables() -> list[str]:
+    known = {variable[0] for variable in _C.environment_variables()} | _READ_BY_THE_BUILD
+    return sorted(name for name in os.environ if name.startswith("MERAK_") and name not in known)
 
 
 def _build() -> Build:

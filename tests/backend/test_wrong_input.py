@@ -35,16 +35,16 @@ def broadcast_below_python(tensor: torch.Tensor) -> object:
 
 
 WRONG: dict[str, tuple[Wrong, str]] = {
-    "strided output": (lambda c: dist.all_reduce(strided()), "all_reduce: the tensors is written to, but .*strides"),
+    "strided output": (lambda c: dist.all_reduce(strided()), "all_reduce: what is written to must be contiguous.* of the tensors .*strides"),
     "expanded output": (lambda c: dist.all_reduce(torch.zeros(1).expand(3)), "not contiguous"),
-    "strided broadcast": (lambda c: dist.broadcast(strided(), 0), "broadcast: the tensor is written to"),
+    "strided broadcast": (lambda c: dist.broadcast(strided(), 0), "broadcast: what is written to must be contiguous"),
     "outputs that share memory": (
         lambda c: dist.all_gather(shared_rows(c), torch.zeros(4)),
         "all_gather: two tensors of the outputs share memory",
     ),
     "outputs of another size": (
         lambda c: dist.all_gather([torch.zeros(3)] * c.world_size, torch.zeros(4)),
-        "all_gather: an output is Float.*3.* where 4 elements",
+        "all_gather: an output is float32.*3.* where 4 elements",
     ),
     "output too small": (lambda c: dist.all_gather_into_tensor(torch.zeros(4), torch.zeros(4)), "8 elements"),
     "input too small": (lambda c: dist.reduce_scatter_tensor(torch.zeros(4), torch.zeros(4)), "8 elements"),
@@ -55,7 +55,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "sum of float8": (lambda c: dist.all_reduce(torch.zeros(3).to(torch.float8_e4m3fn)), "moves this dtype"),
     "and of floats": (
         lambda c: dist.all_reduce(torch.zeros(3), dist.ReduceOp.BAND),
-        "ReduceOp.BAND on Float tensors is not supported: bitwise",
+        "ReduceOp.BAND on float32 tensors is not supported: bitwise",
     ),
     "average of integers": (
         lambda c: dist.all_reduce(torch.zeros(3, dtype=torch.int32), dist.ReduceOp.AVG),

@@ -86,6 +86,13 @@ TEST(Environment, RejectsWhatIsOutOfRangeOrNotWholly) {
   EXPECT_THROW(environment::socket_interfaces(), std::invalid_argument);
 }
 
+TEST(Environment, AllAreCheckedAtOnce) {
+  EXPECT_NO_THROW(environment::check_all());
+  const Set address("MERAK_SOCKET_ADDRESS", "localhost");
+  EXPECT_EQ(error_of<std::invalid_argument>(environment::check_all),
+            "MERAK_SOCKET_ADDRESS='localhost': expected a numeric IPv4 or IPv6 address of this host.");
+}
+
 TEST(Environment, OnlyNamesOfTheTableCanBeAskedFor) {
   EXPECT_THROW(environment::text_of("MERAK_NO_SUCH_THING"), std::logic_error);
 }
