@@ -27,6 +27,13 @@ class Buffer {
 
   std::size_t size() const { return ends_.empty() ? 0 : ends_.back(); }
 
+  // Bytes [offset, offset + bytes), if they are one run of memory; else null. Needs offset + bytes <= size().
+  std::byte* one_run(std::size_t offset, std::size_t bytes) const {
+    std::byte* address = nullptr;
+    for_each_run(offset, bytes, [&](std::byte* data, std::size_t run) { address = run == bytes ? data : nullptr; });
+    return address;
+  }
+
   // Calls visit(data, bytes) for each run of memory that bytes [offset, offset + bytes) cover, in order.
   // Needs offset + bytes <= size().
   template <class Visit>

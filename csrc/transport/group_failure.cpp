@@ -39,7 +39,7 @@ void Group::check_not_past(int peer, const Frame& frame) const {
       disagree(peer, frame, "has received it already");
     return;
   }
-  if (frame.id.sequence >= collectives_started()) return;
+  if (frame.id.sequence >= collectives_started() || reserved_.contains(frame.id.sequence)) return;
   const auto active = collectives_.find(frame.id.sequence);
   if (active == collectives_.end()) disagree(peer, frame, "has completed it, and expected nothing of the kind");
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
