@@ -19,7 +19,10 @@ class Bitmap {
 
   std::size_t bits() const { return bits_; }
   const std::vector<std::uint64_t>& words() const { return words_; }
-  std::uint64_t* data() { return words_.data(); }  // bits beyond bits() stay zero
+  std::uint64_t* data() { return words_.data(); }  // bits beyond bits() must stay zero
+
+  // Whether no bit beyond bits() is set: of words that came from elsewhere.
+  bool fits() const { return bits_ % kWordBits == 0 || words_.back() >> bits_ % kWordBits == 0; }
 
   void set(std::size_t bit) { words_[bit / kWordBits] |= std::uint64_t{1} << bit % kWordBits; }
   bool test(std::size_t bit) const { return words_[bit / kWordBits] >> bit % kWordBits & 1; }

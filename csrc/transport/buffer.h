@@ -25,6 +25,10 @@ class Buffer {
     ends_.push_back(size() + bytes);
   }
 
+  void append(const Buffer& other) {
+    for (const Piece& piece : other.pieces_) append(piece.data, piece.bytes);
+  }
+
   std::size_t size() const { return ends_.empty() ? 0 : ends_.back(); }
 
   // Bytes [offset, offset + bytes), if they are one run of memory; else null. Needs offset + bytes <= size().
