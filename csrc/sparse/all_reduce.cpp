@@ -8,7 +8,7 @@
 namespace merak {
 
 SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
-  own_.method = task_.method, own_.from_zeros = task_.from_zeros;
+  own_.problem = task_.problem, own_.method = task_.method, own_.from_zeros = task_.from_zeros;
   for (const SparseTable& table : task_.tables) {
     own_.tables.push_back(table.shape);
     own_.present.push_back(table.own.present);
@@ -52,11 +52,13 @@ Act SparseAllReduce::reduce() {
   for (std::size_t i = 0; i < united.size(); ++i) {
     const SparseTable& table = task_.tables[i];
     plans_.push_back(plan_table(united[i], table.shape, task_.method, task_.topology, task_.costs));
-    const Contributions mine{united[i], table.own, task_.rank, table.shape.row_bytes, task_.from_zeros};
+    const Contributions mine{united[i],        table.own,       task_.rank, table.shape.row_bytes,
+                             task_.from_zeros, table.into_table};
     append(whole, program_of(plans_.back(), mine, table.shape, task_.topology, task_.costs),
            {.input = {kInput, act.input.size()}, .output = {kOutput, act.output.size()}});
     act.input.append(table.values);
-    act.output.append(task_.allocate(i, united[i].ids), united[i].rows() * table.shape.row_bytes);
+    const std::size_t rows = table.into_table ? table.shape.table_rows : united[i].rows();
+    act.output.append(task_.allocate(i, united[i].ids), rows * table.shape.row_bytes);
   }
   act.program = std::make_shared<PreparedProgram>(std::move(whole));
   return act;

@@ -17,20 +17,22 @@ namespace merak {
 struct SparseTable {  // what this rank has of it
   Shape shape;
   OwnRows own;
-  Buffer values;  // the rows of the input, one run of memory
+  Buffer values;            // the rows of the input, one run of memory
+  bool into_table = false;  // the result is a whole table, not the rows of the union
 };
 
 struct SparseTask {
-  std::vector<SparseTable> tables;
+  std::string problem = {};  // announcement.h
+  std::vector<SparseTable> tables = {};
   Method method = Method::kAuto;
   bool from_zeros = true;
   Signature signature;  // its kind, dtype and reduction
   Reducer reducer;      // make_sparse_reducer()
-  int rank;
+  int rank = 0;
   Topology topology;
-  Costs costs;
+  Costs costs = {};
   // Makes room for the result of a table, called once for each, in order, when its rows are known: one run of memory
-  // for ids.size() rows, that of row ids[u] at u.
+  // for ids.size() rows, that of row ids[u] at u; or for the table, with zeros in the rows that are not among `ids`.
   std::function<void*(std::size_t table, const std::vector<std::uint32_t>& ids)> allocate;
 };
 

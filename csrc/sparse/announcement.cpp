@@ -8,7 +8,10 @@
 namespace merak {
 namespace {
 
+constexpr std::size_t kProblemBytes = 256;
+
 struct Head {
+  char problem[kProblemBytes];  // ends with a zero; nothing else: none
   std::uint32_t method;
   std::uint32_t from_zeros;
   std::uint64_t tables;
@@ -54,8 +57,12 @@ std::size_t announcement_bytes(const std::vector<Shape>& tables) {
 }
 
 void write(const Announcement& announcement, std::byte* to) {
-  put(to, Head{static_cast<std::uint32_t>(announcement.method), announcement.from_zeros ? 1u : 0u,
-               announcement.tables.size()});
+  Head head = {.problem = {},
+               .method = static_cast<std::uint32_t>(announcement.method),
+               .from_zeros = announcement.from_zeros ? 1u : 0u,
+               .tables = announcement.tables.size()};
+  announcement.problem.copy(head.problem, kProblemBytes - 1);
+  put(to, head);
   for (std::size_t i = 0; i < announcement.tables.size(); ++i) {
     const Shape& table = announcement.tables[i];
     put(to, TableHead{table.table_rows, table.row_bytes});
@@ -67,6 +74,9 @@ void write(const Announcement& announcement, std::byte* to) {
 Announcement parse_announcement(const std::byte* from, const Announcement& expected, int rank, int own_rank) {
   const std::string theirs = "rank " + std::to_string(rank), ours = "rank " + std::to_string(own_rank);
   const Head head = take<Head>(from);
+  if (head.problem[0] != 0)
+    throw MismatchError("sparse_all_reduce: " + theirs +
+                        " cannot take part: " + std::string(head.problem, strnlen(head.problem, kProblemBytes)));
   if (head.method != static_cast<std::uint32_t>(expected.method))
     disagree(theirs, "another method", ours, std::string("method '") + name(expected.method) + "'");
   if (head.tables != expected.tables.size())

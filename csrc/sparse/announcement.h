@@ -12,6 +12,7 @@
 namespace merak {
 
 struct Announcement {
+  std::string problem = {};  // what is wrong with what this rank was given; then all ranks fail
   Method method = Method::kAuto;
   bool from_zeros = true;  // contributions.h; ranks may differ, and one that wants it is enough
   std::vector<Shape> tables = {};
@@ -24,7 +25,7 @@ std::size_t announcement_bytes(const std::vector<Shape>& tables);
 void write(const Announcement& announcement, std::byte* to);
 
 // `expected`: this rank's own, with which another rank's must agree; `rank` is whose it is. Throws MismatchError,
-// naming both ranks and what they disagree about.
+// naming both ranks and what they disagree about, or which rank has what problem.
 Announcement parse_announcement(const std::byte* from, const Announcement& expected, int rank, int own_rank);
 
 }  // namespace merak

@@ -87,7 +87,7 @@ class Planner {
   void take(std::uint32_t owner, const Chunk& chunk) {
     if (works_out_itself(rank_, chunk)) {
       RowSums row_sums(row_bytes_);
-      for (std::uint32_t u : chunk.rows) add_input(row_sums, u, u, true);
+      for (std::uint32_t u : chunk.rows) add_input(row_sums, u, mine_.output_row(u), true);
       program_.sum_rows({kOutput, 0}, {kInput, 0}, std::move(row_sums), {}, true);
       return;
     }
@@ -114,7 +114,7 @@ class Planner {
   // Sums that lie one behind the other go to their rows of the output.
   void put(const std::vector<std::uint32_t>& rows, Place from, std::uint32_t after) {
     RowSums row_sums(row_bytes_);
-    for (std::uint32_t i = 0; i < rows.size(); ++i) row_sums.copy_row(rows[i], i);
+    for (std::uint32_t i = 0; i < rows.size(); ++i) row_sums.copy_row(mine_.output_row(rows[i]), i);
     program_.sum_rows({kOutput, 0}, from, std::move(row_sums), {after}, false);
   }
 

@@ -13,7 +13,7 @@
 namespace merak {
 
 // Buffers of all programs that are made from it. Input: this rank's rows, as they came (own_rows.h). Output: the rows
-// of the union, ascending.
+// of the union, ascending; or the whole table, where the others are left alone.
 struct Contributions {
   const UnionRows& rows;
   const OwnRows& own;
@@ -22,6 +22,10 @@ struct Contributions {
   // Sums begin with positive zeros, as if all ranks had the rows that they do not contribute as zeros. (Else rows that
   // every rank contributes do not.)
   bool from_zeros = true;
+  bool into_table = false;
+
+  // Where the output has row u of the union.
+  std::uint32_t output_row(std::uint32_t u) const { return into_table ? rows.ids[u] : u; }
 
   std::uint32_t ranks() const { return static_cast<std::uint32_t>(rows.size); }
   std::uint32_t self() const { return static_cast<std::uint32_t>(rank); }

@@ -60,7 +60,7 @@ class Planner {
     for (std::size_t u = begin; u < end; ++u) {
       mine_.begin_sum(sums, static_cast<std::uint32_t>(u));
       for (std::uint32_t rank : mine_.rows.of(u)) sums.add(next[rank]++);
-      sums.end_row(static_cast<std::uint32_t>(u));
+      sums.end_row(mine_.output_row(static_cast<std::uint32_t>(u)));
     }
     std::vector<std::uint32_t> after;
     for (std::uint32_t rank = 0; rank < mine_.ranks(); ++rank) {

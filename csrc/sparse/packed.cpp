@@ -41,31 +41,38 @@ Steps reduce(Program& program, const Contributions& mine, const DenseWays& ways,
   return append(program, choose(shape, mine.rank, ways.topology, ways.costs).program, {.output = at}, after);
 }
 
+// Row u of the union, which stands in row from_row(u) of `from`, to its place in the output.
+template <class FromRow>
+void copy_rows(Program& program, const Contributions& mine, Place from, const Steps& after, FromRow from_row) {
+  for (std::size_t begin = 0; begin < mine.rows.rows(); begin += step_rows(mine.row_bytes)) {
+    RowSums sums(mine.row_bytes);
+    const std::size_t end = std::min(mine.rows.rows(), begin + step_rows(mine.row_bytes));
+    for (auto u = static_cast<std::uint32_t>(begin); u < end; ++u) sums.copy_row(mine.output_row(u), from_row(u));
+    program.sum_rows({kOutput, 0}, from, std::move(sums), after, false);
+  }
+}
+
 }  // namespace
 
 Program packed_all_reduce(const Contributions& mine, const DenseWays& ways) {
   Program program;
-  const std::size_t rows = mine.rows.rows();
-  const Place at = {kOutput, 0};
+  const std::size_t rows = mine.rows.rows(), bytes = rows * mine.row_bytes;
+  const Place at = mine.into_table ? Place{program.add_scratch(bytes), 0} : Place{kOutput, 0};
   const Steps laid_out = lay_out(program, mine, at, rows, [](std::size_t i) { return static_cast<std::int64_t>(i); });
-  reduce(program, mine, ways, at, rows * mine.row_bytes, laid_out);
+  const Steps reduced = reduce(program, mine, ways, at, bytes, laid_out);
+  if (mine.into_table) copy_rows(program, mine, at, reduced, [](std::uint32_t u) { return u; });
   return program;
 }
 
 Program dense_all_reduce(const Contributions& mine, const DenseWays& ways) {
   Program program;
-  const std::size_t table_rows = mine.own.present.bits();
-  std::vector<std::int64_t> union_of(table_rows, -1);
+  const std::size_t rows = mine.own.present.bits(), bytes = rows * mine.row_bytes;
+  std::vector<std::int64_t> union_of(rows, -1);
   for (std::uint32_t u = 0; u < mine.rows.rows(); ++u) union_of[mine.rows.ids[u]] = u;
-  const Place table = {program.add_scratch(table_rows * mine.row_bytes), 0};
-  const Steps laid_out = lay_out(program, mine, table, table_rows, [&](std::size_t i) { return union_of[i]; });
-  const Steps reduced = reduce(program, mine, ways, table, table_rows * mine.row_bytes, laid_out);
-  for (std::size_t begin = 0; begin < mine.rows.rows(); begin += step_rows(mine.row_bytes)) {
-    RowSums sums(mine.row_bytes);
-    for (std::size_t u = begin; u < std::min(mine.rows.rows(), begin + step_rows(mine.row_bytes)); ++u)
-      sums.copy_row(static_cast<std::uint32_t>(u), mine.rows.ids[u]);
-    program.sum_rows({kOutput, 0}, table, std::move(sums), reduced, false);
-  }
+  const Place at = mine.into_table ? Place{kOutput, 0} : Place{program.add_scratch(bytes), 0};
+  const Steps laid_out = lay_out(program, mine, at, rows, [&](std::size_t i) { return union_of[i]; });
+  const Steps reduced = reduce(program, mine, ways, at, bytes, laid_out);
+  if (!mine.into_table) copy_rows(program, mine, at, reduced, [&](std::uint32_t u) { return mine.rows.ids[u]; });
   return program;
 }
 

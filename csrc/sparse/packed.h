@@ -6,7 +6,8 @@
 //
 // Bytes on the wire and time: those of the dense all-reduce (collectives/choose.h) of the union, or of the table.
 // Sums are made in its order, the same on all ranks and from run to run.
-// Scratch: of packed_all_reduce, that of the dense one; dense_all_reduce needs the table besides.
+// Scratch: that of the dense one. dense_all_reduce needs the table besides, and packed_all_reduce the union's rows
+// where the output is a table.
 
 #include <cstddef>
 

@@ -96,28 +96,37 @@ inline Message bytes_of(const std::vector<float>& values) {
   return message;
 }
 
-inline std::vector<Memory> memory_of(const Case& one, const UnionRows& rows) {
-  std::vector<Memory> memory;
-  for (const Contribution& mine : one.of_rank)
-    memory.push_back({bytes_of(mine.values), Message(rows.rows() * one.columns * sizeof(float), std::byte{0xee})});
-  return memory;
-}
-
-inline std::vector<Contributions> contributions_of(const Case& one, const Known& known) {
+inline std::vector<Contributions> contributions_of(const Case& one, const Known& known, bool into_table) {
   std::vector<Contributions> all;
-  for (int rank = 0; rank < one.size; ++rank)
-    all.push_back({known.rows, known.own[static_cast<std::size_t>(rank)], rank, one.columns * sizeof(float)});
+  for (int rank = 0; rank < one.size; ++rank) {
+    const OwnRows& own = known.own[static_cast<std::size_t>(rank)];
+    all.push_back({known.rows, own, rank, one.columns * sizeof(float), true, into_table});
+  }
   return all;
 }
 
+// The sums of the union's rows as a table.
+inline std::vector<float> table_of(const Case& one, const UnionRows& rows, const std::vector<float>& sums) {
+  std::vector<float> table(one.table_rows * one.columns);
+  for (std::size_t u = 0; u < rows.rows(); ++u)
+    std::copy_n(sums.begin() + static_cast<std::ptrdiff_t>(u * one.columns), one.columns,
+                table.begin() + static_cast<std::ptrdiff_t>(rows.ids[u] * one.columns));
+  return table;
+}
+
 // Validates the programs, plays them in a drawn order, and compares every rank's output, bit by bit.
-inline void expect_sums(const Case& one, const Known& known, const std::vector<Program>& programs, unsigned seed) {
-  std::vector<Memory> memory = memory_of(one, known.rows);
+inline void expect_sums(const Case& one, const Known& known, const std::vector<Program>& programs, bool into_table,
+                        unsigned seed) {
+  const std::size_t output_rows = into_table ? one.table_rows : known.rows.rows();
+  std::vector<Memory> memory;
+  for (const Contribution& mine : one.of_rank)
+    memory.push_back({bytes_of(mine.values), bytes_of(std::vector<float>(output_rows * one.columns))});
   std::vector<BufferSizes> sizes;
   for (const Memory& mine : memory) sizes.push_back({mine.input.size(), mine.output.size()});
   ASSERT_NO_THROW(validate(programs, sizes));
   play(programs, memory, make_sparse_reducer(DType::kFloat32, Reduction::kAverage, one.size), seed);
-  const Message expected = bytes_of(expected_sums(one, known.rows, one.size));
+  const std::vector<float> sums = expected_sums(one, known.rows, one.size);
+  const Message expected = bytes_of(into_table ? table_of(one, known.rows, sums) : sums);
   for (int rank = 0; rank < one.size; ++rank) ASSERT_EQ(memory[rank].output, expected) << "rank " << rank;
 }
 

@@ -14,8 +14,10 @@ void expect_correct(bool integers, Program_of program_of) {
     const Case one = random_case(seed, integers);
     const Known known = exchanged(one);
     std::vector<Program> programs;
-    for (const Contributions& mine : contributions_of(one, known)) programs.push_back(program_of(mine, seed));
-    expect_sums(one, known, programs, seed);
+    const bool into_table = seed % 2 == 1;
+    for (const Contributions& mine : contributions_of(one, known, into_table))
+      programs.push_back(program_of(mine, seed));
+    expect_sums(one, known, programs, into_table, seed);
     if (testing::Test::HasFatalFailure()) return;
   }
 }
