@@ -4,6 +4,8 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import torch
+import torch.distributed as dist
 from torch._C._distributed_c10d import Backend as C10dBackend
 from torch._C._distributed_c10d import Store
 
@@ -22,6 +24,9 @@ class Backend(C10dBackend):
         rendezvous_host: str,
         make_cuda_backend: Callable[[Store, int, int, timedelta, str], C10dBackend],
     ) -> None: ...
+    def sparse_all_reduce(
+        self, tensors: list[torch.Tensor], op: dist.ReduceOp, method: str, timeout: timedelta
+    ) -> dist.Work: ...
 
 def close_all_groups(linger: timedelta) -> None: ...
 def host_identity() -> str: ...

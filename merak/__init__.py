@@ -19,11 +19,11 @@ from merak._torch_compat import check_torch_matches_build
 from merak._version import __version__
 
 if TYPE_CHECKING:
-    from merak import backend
+    from merak import backend, sparse
 
-__all__ = ["__version__", "backend"]
+__all__ = ["__version__", "backend", "sparse"]
 
-_ROOMS = ("backend",)
+_ROOMS = ("backend", "sparse")
 
 check_torch_matches_build()
 _merak_autoload.register()

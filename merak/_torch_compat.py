@@ -17,6 +17,7 @@ __all__ = [
     "C10dBackend",
     "ProcessGroup",
     "Store",
+    "backend_below",
     "check_torch_matches_build",
     "make_nccl_backend",
     "name_in_use",
@@ -75,6 +76,21 @@ def store_host(store: Store) -> str | None:
         host: str = store.host
         return host
     return os.environ.get("MASTER_ADDR")
+
+
+def backend_below(group: ProcessGroup | None, device: str) -> C10dBackend:
+    """What serves a group's tensors on a device, without torch's wrapper of TORCH_DISTRIBUTED_DEBUG=DETAIL.
+
+    Args:
+        group: None for the default group.
+    Raises:
+        ValueError: there is no such group.
+        RuntimeError: the group has no backend for that device.
+    """
+    found = group if group is not None else dist.distributed_c10d._get_default_group()
+    below = found._get_backend(torch.device(device))
+    wrapper = getattr(dist.distributed_c10d, "_ProcessGroupWrapper", None)
+    return below.wrapped_pg if wrapper is not None and isinstance(below, wrapper) else below
 
 
 def make_nccl_backend(

@@ -101,6 +101,11 @@ class Backend final : public c10d::Backend {
   WorkPtr recv(Tensors& tensors, int from, int tag) override;
   WorkPtr recvAnysource(Tensors& tensors, int tag) override;
 
+  // Sums or averages of tensors of which each rank has a few rows (sparse_argument.h), in one exchange; out of place:
+  // result() of the Work has them. `method`: as sparse/plan.h names them.
+  WorkPtr sparse_all_reduce(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
+                            std::chrono::milliseconds timeout);
+
  private:
   // The backend for CUDA tensors when `tensor` is one; else null. It has been told of a coalescing that is going on.
   c10d::Backend* on_cuda(const at::Tensor& tensor);
@@ -113,14 +118,16 @@ class Backend final : public c10d::Backend {
   // Starts what `call` says and remembers it if a coalescing is going on. `peer`: of a point-to-point call.
   WorkPtr start(Call call);
   WorkPtr start_point_to_point(Call call, int peer, int tag);
-  c10::intrusive_ptr<Work> make_work(const Call& call);
+  c10::intrusive_ptr<Work> make_work(const Call& call);  // its outputs are the call's
+  c10::intrusive_ptr<Work> make_work(const Call& call, Work::Outputs outputs, bool several_lists = false);
   WorkPtr remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation);
   Plans& plans(Clock::duration timeout);
 
   // Shared by the public calls.
   WorkPtr all_reduce(Call call, const Tensors& tensors, const c10d::ReduceOp& op);
   WorkPtr all_reduce_sparse_tensors(Tensors& tensors, const c10d::AllreduceOptions& options);
-  at::Tensor gathered(const at::Tensor& tensor, const c10d::AllreduceOptions& options);
+  WorkPtr reduce_sparsely(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
+                          std::chrono::milliseconds timeout, bool in_place);
   WorkPtr all_gather(Call call, const Tensors& inputs, const Tensors& outputs, TensorLists result);
   WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);
 

@@ -55,12 +55,17 @@ Plans& Backend::plans(Clock::duration timeout) {
 }
 
 c10::intrusive_ptr<Work> Backend::make_work(const Call& call) {
+  return make_work(
+      call, [outputs = call.outputs] { return outputs; }, call.outputs.size() > 1);
+}
+
+c10::intrusive_ptr<Work> Backend::make_work(const Call& call, Work::Outputs outputs, bool several_lists) {
   Work::About about;
   about.type = call.type;
   about.profiler_title = profiler_title(surroundings_.registered_name, call.operation);
   about.text = describe(call.request.signature);
   about.sequence = sequence_;
-  return c10::make_intrusive<Work>(membership_, std::move(about), call.inputs, call.outputs);
+  return c10::make_intrusive<Work>(membership_, std::move(about), call.inputs, std::move(outputs), several_lists);
 }
 
 Backend::WorkPtr Backend::remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation) {

@@ -18,9 +18,9 @@ std::string duration(Clock::duration time) {
 }
 
 // As torch's other backends type it: a list of tensors, or of such lists.
-c10::TypePtr future_type(const TensorLists& outputs) {
+c10::TypePtr future_type(bool several_lists) {
   c10::TypePtr list = c10::ListType::create(c10::TensorType::get());
-  return outputs.size() > 1 ? c10::ListType::create(list) : list;
+  return several_lists ? c10::ListType::create(list) : list;
 }
 
 c10::IValue future_value(const TensorLists& outputs) {
@@ -37,12 +37,13 @@ struct Work::Range {
   void end() { std::call_once(once, finish); }
 };
 
-Work::Work(std::shared_ptr<Membership> membership, About about, const std::vector<at::Tensor>& inputs,
-           TensorLists outputs)
+Work::Work(std::shared_ptr<Membership> membership, About about, const std::vector<at::Tensor>& inputs, Outputs outputs,
+           bool several_lists)
     : c10d::Work(membership->identity().rank, about.type, about.profiler_title, inputs),
       membership_(std::move(membership)),
       about_(std::move(about)),
-      outputs_(std::move(outputs)) {
+      outputs_(std::move(outputs)),
+      several_lists_(several_lists) {
   if (!recordFunctionEndCallback_) return;
   range_ = std::make_shared<Range>();
   range_->finish = std::exchange(recordFunctionEndCallback_, nullptr);
@@ -68,9 +69,9 @@ int Work::sourceRank() const {
 std::vector<at::Tensor> Work::result() {
   TORCH_CHECK(isCompleted(), about_.text,
               ": result() was called before the operation was complete; call wait() first.");
-  TORCH_CHECK(outputs_.size() <= 1, about_.text,
-              ": has a list of lists of tensors; take it from get_future().value().");
-  return outputs_.empty() ? std::vector<at::Tensor>() : outputs_.front();
+  TORCH_CHECK(!several_lists_, about_.text, ": has a list of lists of tensors; take it from get_future().value().");
+  const TensorLists outputs = outputs_();
+  return outputs.empty() ? std::vector<at::Tensor>() : outputs.front();
 }
 
 bool Work::wait(std::chrono::milliseconds timeout) {
@@ -99,12 +100,12 @@ void Work::abort() { membership_->abort("Work.abort() was called on " + about_.t
 c10::intrusive_ptr<c10::ivalue::Future> Work::getFuture() {
   std::lock_guard lock(mutex_);
   if (future_) return future_;
-  future_ = c10::make_intrusive<c10::ivalue::Future>(future_type(outputs_));
+  future_ = c10::make_intrusive<c10::ivalue::Future>(future_type(several_lists_));
   operation_->on_done([future = future_, operation = operation_, outputs = outputs_] {
     if (auto error = operation->error()) {
       future->setError(as_torch_error(error));
     } else {
-      future->markCompleted(future_value(outputs));
+      future->markCompleted(future_value(outputs()));
     }
   });
   return future_;

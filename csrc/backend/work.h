@@ -25,8 +25,12 @@ class Work final : public c10d::Work {
     std::uint64_t sequence = 0;            // among the group's collectives
   };
 
-  // `inputs` only for the profiler; `outputs` are what result() and the future give.
-  Work(std::shared_ptr<Membership> membership, About about, const std::vector<at::Tensor>& inputs, TensorLists outputs);
+  // What result() and the future give; asked for when the operation is done.
+  using Outputs = std::function<TensorLists()>;
+
+  // `inputs` only for the profiler; `several_lists`: of a future's value, whether it is a list of lists of tensors.
+  Work(std::shared_ptr<Membership> membership, About about, const std::vector<at::Tensor>& inputs, Outputs outputs,
+       bool several_lists);
   ~Work() override;
 
   // What it stands for; once, right after construction. The profiler's range begins before the operation does.
@@ -57,7 +61,8 @@ class Work final : public c10d::Work {
 
   const std::shared_ptr<Membership> membership_;
   const About about_;
-  const TensorLists outputs_;
+  const Outputs outputs_;
+  const bool several_lists_;
   std::shared_ptr<Operation> operation_;
   std::shared_ptr<Range> range_;                                    // null without a profiler
   c10::intrusive_ptr<c10::ivalue::Future> future_, future_result_;  // made when first asked for

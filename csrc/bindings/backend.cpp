@@ -51,6 +51,13 @@ void bind_backend(py::module_& module) {
   backend.def(py::init(&create), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::kw_only(),
               py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
 
+  backend.def(
+      "sparse_all_reduce",
+      [](Backend& self, const std::vector<at::Tensor>& tensors, const c10d::ReduceOp& op, const std::string& method,
+         std::chrono::milliseconds timeout) { return self.sparse_all_reduce(tensors, op, method, timeout); },
+      py::arg("tensors"), py::arg("op"), py::arg("method"), py::arg("timeout"),
+      py::call_guard<py::gil_scoped_release>());
+
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);
 

@@ -24,27 +24,48 @@ void for_each_pair_of_runs(const Buffer& at, std::size_t at_offset, const Buffer
 
 void ActiveOperation::prepare() {
   buffers = {request.input, request.output};
+  scratch.clear();
   for (std::size_t bytes : program().program().scratch) {
     scratch.push_back(std::make_unique_for_overwrite<std::byte[]>(bytes));
     buffers.emplace_back(scratch.back().get(), bytes);
   }
-  auto fits = [this](const Place& place, std::size_t bytes) {
-    const auto number = static_cast<std::size_t>(place.buffer);
-    return number < buffers.size() && place.offset + bytes <= buffers[number].size();
-  };
   steps_left = program().size();
-  waiting_for.resize(steps_left);
+  waiting_for.assign(steps_left, 0);
   for (std::uint32_t i = 0; i < steps_left; ++i) {
     const Step& step = program().step(i);
-    const bool local = step.kind == StepKind::kReduce || step.kind == StepKind::kCopy;
-    if (!fits(step.at, step.bytes) || (local && !fits(step.from, step.bytes)))
+    if (!fits(step))
       throw std::invalid_argument("step " + std::to_string(i) + " of " + describe(request.signature) +
                                   " does not fit the buffers given");
     waiting_for[i] = static_cast<std::uint32_t>(step.after.size());
   }
 }
 
+bool ActiveOperation::fits(const Step& step) const {
+  const auto holds = [this](const Place& place, std::size_t bytes) {
+    const auto number = static_cast<std::size_t>(place.buffer);
+    return number < buffers.size() && place.offset <= buffers[number].size() &&
+           bytes <= buffers[number].size() - place.offset;
+  };
+  if (step.kind == StepKind::kSumRows) {
+    const RowSums& sums = program().program().row_sums[step.row_sums];
+    const auto in_one_run = [&](const Place& place, std::size_t bytes) {
+      return bytes == 0 || (holds(place, bytes) && buffers[place.buffer].one_run(place.offset, bytes));
+    };
+    return request.reducer.sum_rows && in_one_run(step.at, sums.at_bytes()) && in_one_run(step.from, sums.from_bytes());
+  }
+  const bool local = step.kind == StepKind::kReduce || step.kind == StepKind::kCopy;
+  return holds(step.at, step.bytes) && (!local || holds(step.from, step.bytes));
+}
+
+void ActiveOperation::sum_rows(const Step& step) const {
+  const RowSums& sums = program().program().row_sums[step.row_sums];
+  std::byte* at = buffers[step.at.buffer].one_run(step.at.offset, sums.at_bytes());
+  const std::byte* from = buffers[step.from.buffer].one_run(step.from.offset, sums.from_bytes());
+  request.reducer.sum_rows(at, from, sums, step.completes ? request.reducer.divisor : 1);
+}
+
 void ActiveOperation::compute(const Step& step) const {
+  if (step.kind == StepKind::kSumRows) return sum_rows(step);
   const Reducer& reducer = request.reducer;
   for_each_pair_of_runs(buffers[step.at.buffer], step.at.offset, buffers[step.from.buffer], step.from.offset,
                         step.bytes, [&](std::byte* to, std::byte* from, std::size_t bytes) {

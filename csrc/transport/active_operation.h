@@ -17,6 +17,8 @@ struct ActiveOperation : std::enable_shared_from_this<ActiveOperation> {
   OperationId id;
   std::uint64_t started = 0;  // operations of all groups count in the order of their start
   Clock::time_point deadline;
+  int acts_left = 0;                       // after this one
+  std::function<void()> ask_for_next_act;  // the engine's
 
   std::vector<Buffer> buffers;  // by number: input, output, scratch ...
   std::vector<std::unique_ptr<std::byte[]>> scratch;
@@ -29,8 +31,12 @@ struct ActiveOperation : std::enable_shared_from_this<ActiveOperation> {
   // does not fit its buffers.
   void prepare();
 
-  // Carries out a reduce or a copy.
+  // Carries out a reduce, a copy or a sum of rows.
   void compute(const Step& step) const;
+
+ private:
+  bool fits(const Step& step) const;
+  void sum_rows(const Step& step) const;
 };
 
 }  // namespace merak

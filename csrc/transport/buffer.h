@@ -25,7 +25,18 @@ class Buffer {
     ends_.push_back(size() + bytes);
   }
 
+  void append(const Buffer& other) {
+    for (const Piece& piece : other.pieces_) append(piece.data, piece.bytes);
+  }
+
   std::size_t size() const { return ends_.empty() ? 0 : ends_.back(); }
+
+  // Bytes [offset, offset + bytes), if they are one run of memory; else null. Needs offset + bytes <= size().
+  std::byte* one_run(std::size_t offset, std::size_t bytes) const {
+    std::byte* address = nullptr;
+    for_each_run(offset, bytes, [&](std::byte* data, std::size_t run) { address = run == bytes ? data : nullptr; });
+    return address;
+  }
 
   // Calls visit(data, bytes) for each run of memory that bytes [offset, offset + bytes) cover, in order.
   // Needs offset + bytes <= size().

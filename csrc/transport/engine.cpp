@@ -85,6 +85,7 @@ struct Engine::State {
   std::shared_ptr<ActiveOperation> activate(Request request);
   template <class How>
   std::shared_ptr<Operation> begin(Request request, How how);
+  void begin_next_act(const std::shared_ptr<Group>& group, const std::shared_ptr<ActiveOperation>& operation);
   void link_arrived(const std::weak_ptr<Group>& group, int peer, std::unique_ptr<Link> link, const std::string& error);
   void adopt_links();
   void watch(const std::shared_ptr<Group>& group, int peer, Link& link);
@@ -162,7 +163,31 @@ std::shared_ptr<Operation> Engine::State::begin(Request request, How how) {
 }
 
 std::shared_ptr<Operation> Engine::start(Group& group, Request request) {
-  return state_->begin(std::move(request), [&](auto active) { return group.start_collective(std::move(active)); });
+  return state_->begin(std::move(request), [&](auto active) {
+    active->ask_for_next_act = [state = state_.get(), of = group.weak_from_this(), weak = std::weak_ptr(active)] {
+      state->callbacks->post([=] { state->begin_next_act(of.lock(), weak.lock()); });
+    };
+    return group.start_collective(std::move(active));
+  });
+}
+
+// On a callback thread: what decides the next act may take a while.
+void Engine::State::begin_next_act(const std::shared_ptr<Group>& group,
+                                   const std::shared_ptr<ActiveOperation>& operation) {
+  if (!group || !operation) return;
+  Act act;
+  std::string problem;
+  try {
+    act = operation->request.next_act();
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  Inside inside(*this);
+  if (problem.empty())
+    group->start_next_act(*operation, std::move(act));
+  else
+    group->fail(Failure::kMismatch, problem);
+  settle();
 }
 
 void Engine::refuse(Group& group, OperationKind kind) {

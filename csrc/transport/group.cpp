@@ -29,8 +29,11 @@ Group::~Group() = default;
 // Starting ------------------------------------------------------------------------------------------------------------
 
 std::shared_ptr<Operation> Group::start_collective(std::shared_ptr<ActiveOperation> operation) {
-  operation->id = {.sequence = next_collective_.fetch_add(1, std::memory_order_relaxed)};
-  collectives_[operation->id.sequence] = operation.get();
+  const int further = operation->request.further_acts;
+  const std::uint64_t first = next_collective_.fetch_add(1 + further, std::memory_order_relaxed);
+  for (int act = 1; act <= further; ++act) reserved_.insert(first + act);
+  operation->id = {.sequence = first}, operation->acts_left = further;
+  collectives_[first] = operation.get();
   auto handle = enter(operation);
   if (!handle->done()) guard(-1, [&] { launch(*operation); });
   return handle;
@@ -100,7 +103,7 @@ void Group::launch(ActiveOperation& operation) {
   watch_neighbours();
   check_not_refused(operation);
   operation.prepare();
-  if (operation.steps_left == 0) return finish(operation, nullptr);
+  if (operation.steps_left == 0) return finish_act(operation);
   for (const auto& [peer, messages] : operation.program().receives()) expect(operation, peer, messages);
   check_early(operation);
   for (const auto& [peer, messages] : operation.program().sends()) prepare_to_send(operation, peer, messages);
@@ -145,6 +148,7 @@ void Group::start_step(ActiveOperation& operation, std::uint32_t index) {
       return open_message(operation, index);
     case StepKind::kReduce:
     case StepKind::kCopy:
+    case StepKind::kSumRows:
       local_.emplace_back(&operation, index);
   }
 }
@@ -160,7 +164,22 @@ void Group::finish_step(ActiveOperation& operation, std::uint32_t index) {
     auto incoming = peers_[step.peer].incoming.find(operation.id);
     if (incoming != peers_[step.peer].incoming.end()) grant(peers_[step.peer], incoming->second);
   }
-  if (operation.steps_left == 0) finish(operation, nullptr);
+  if (operation.steps_left == 0) finish_act(operation);
+}
+
+void Group::finish_act(ActiveOperation& operation) {
+  if (operation.acts_left == 0) return finish(operation, nullptr);
+  --operation.acts_left;
+  collectives_.erase(operation.id.sequence++);
+  operation.ask_for_next_act();
+}
+
+void Group::start_next_act(ActiveOperation& operation, Act act) {
+  if (!active_.contains(&operation)) return;
+  static_cast<Act&>(operation.request) = std::move(act);
+  reserved_.erase(operation.id.sequence);
+  collectives_[operation.id.sequence] = &operation;
+  guard(-1, [&] { launch(operation); });
 }
 
 void Group::finish(ActiveOperation& operation, std::exception_ptr error) {

@@ -40,7 +40,7 @@ inline bool is_small(const Messages& messages) {
   return messages.bytes <= kEagerBytes && messages.steps.size() * kHeaderBytes <= kEagerBytes;
 }
 
-class Group final : public ChannelOwner {
+class Group final : public ChannelOwner, public std::enable_shared_from_this<Group> {
  public:
   // A link that is given up, with the last bytes to write to it.
   using Farewell = std::function<void(std::unique_ptr<Link>, std::string last_bytes)>;
@@ -52,7 +52,12 @@ class Group final : public ChannelOwner {
   Transport& transport() { return *transport_; }
 
   std::shared_ptr<Operation> start_collective(std::shared_ptr<ActiveOperation> operation);
+<<<<<<< HEAD
   void refuse_collective(OperationKind kind);
+=======
+  // Goes on with an operation that has asked for its next act, unless it has failed meanwhile.
+  void start_next_act(ActiveOperation& operation, Act act);
+>>>>>>> sparse
   std::shared_ptr<Operation> start_send(std::shared_ptr<ActiveOperation> operation, int peer, std::uint32_t tag);
   std::shared_ptr<Operation> start_receive(std::shared_ptr<ActiveOperation> operation, int peer, std::uint32_t tag);
 
@@ -140,6 +145,7 @@ class Group final : public ChannelOwner {
   void watch_neighbours();
   void start_step(ActiveOperation& operation, std::uint32_t step);
   void finish_step(ActiveOperation& operation, std::uint32_t step);
+  void finish_act(ActiveOperation& operation);
   void finish(ActiveOperation& operation, std::exception_ptr error);
   bool compute(std::size_t budget);
 
@@ -196,8 +202,12 @@ class Group final : public ChannelOwner {
   std::deque<std::pair<ActiveOperation*, std::uint32_t>> local_;  // reduces and copies that are ready
   std::deque<AnySource> any_source_;
   std::map<std::uint64_t, ActiveOperation*> collectives_;  // in flight, by sequence
+<<<<<<< HEAD
   std::set<std::uint64_t> refused_;                        // here, by sequence
   std::map<std::uint64_t, int> refused_by_peer_;           // by sequence: one of those who refused it; not yet ours
+=======
+  std::set<std::uint64_t> reserved_;                       // sequences of acts that have not begun
+>>>>>>> sparse
   std::atomic<std::uint64_t> next_collective_{0};
   std::atomic<std::uint64_t> bytes_sent_{0}, bytes_received_{0}, operations_{0};
   std::exception_ptr failure_;

@@ -39,8 +39,12 @@ void Group::check_not_past(int peer, const Frame& frame) const {
       disagree(peer, frame, "has received it already");
     return;
   }
+<<<<<<< HEAD
   if (frame.id.sequence >= collectives_started()) return;
   if (refused_.contains(frame.id.sequence)) disagree(peer, frame, "refused its arguments, with an error of its own");
+=======
+  if (frame.id.sequence >= collectives_started() || reserved_.contains(frame.id.sequence)) return;
+>>>>>>> sparse
   const auto active = collectives_.find(frame.id.sequence);
   if (active == collectives_.end()) disagree(peer, frame, "has completed it, and expected nothing of the kind");
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));

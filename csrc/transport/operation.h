@@ -22,19 +22,31 @@ using Clock = std::chrono::steady_clock;
 // Longer ones count as this: added to the present time they might overflow.
 inline constexpr std::chrono::milliseconds kLongestTimeout = std::chrono::hours(24 * 365);
 
-// The arithmetic of kReduce steps, on elements of one type. A program without kReduce steps needs none.
+// The arithmetic of kReduce and kSumRows steps, on elements of one type. A program without them needs none.
 struct Reducer {
   std::size_t element_bytes = 1;
   void (*combine)(std::byte* at, const std::byte* from, std::size_t count) = nullptr;  // at = at (op) from
   void (*divide)(std::byte* at, std::size_t count, int divisor) = nullptr;  // after the last operand, for an average
   int divisor = 1;
+  // Carries out the sums at these places, and divides each; `divisor` is 1 where nothing is to be divided.
+  void (*sum_rows)(std::byte* at, const std::byte* from, const RowSums& sums, int divisor) = nullptr;
 };
 
-struct Request {
+// What an operation does: a program, and what it works on.
+struct Act {
   Signature signature;
   std::shared_ptr<const PreparedProgram> program;
   Buffer input, output;
   Reducer reducer;
+};
+
+struct Request : Act {
+  // An operation may have several acts: what the ranks exchange in one decides what they do in the next. When an act is
+  // done, next_act() gives the one after it; called on a callback thread, `further_acts` times, which all ranks must
+  // state alike. What it throws fails the group: all ranks must find the same. What its acts work on must be owned by
+  // keep_alive.
+  int further_acts = 0;
+  std::function<Act()> next_act = {};
   int priority = 0;  // of ready sends, those of the operation with the highest priority go first
   Clock::duration timeout = std::chrono::minutes(30);
   std::shared_ptr<void> keep_alive;  // what owns the memory; released after the operation, never on the engine's thread

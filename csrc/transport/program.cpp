@@ -29,6 +29,13 @@ std::uint32_t Program::copy(Place at, Place from, std::size_t bytes, std::vector
   return append(*this, {StepKind::kCopy, -1, at, from, bytes, std::move(after)});
 }
 
+std::uint32_t Program::sum_rows(Place at, Place from, RowSums sums, std::vector<std::uint32_t> after, bool completes) {
+  const auto index = static_cast<std::uint32_t>(row_sums.size());
+  const std::size_t bytes = sums.bytes();
+  row_sums.push_back(std::move(sums));
+  return append(*this, {StepKind::kSumRows, -1, at, from, bytes, std::move(after), completes, index});
+}
+
 int Program::add_scratch(std::size_t bytes) {
   scratch.push_back(bytes);
   return kScratch + static_cast<int>(scratch.size()) - 1;

@@ -17,6 +17,8 @@
 #include <initializer_list>
 #include <vector>
 
+#include "transport/row_sums.h"
+
 namespace merak {
 
 enum class StepKind : std::uint8_t {
@@ -24,6 +26,7 @@ enum class StepKind : std::uint8_t {
   kReceive,  // what `peer` sends lands at `at`
   kReduce,   // `at` = `at` (op) `from`
   kCopy,     // `at` = `from`
+  kSumRows,  // rows of `at` = sums of rows of `from`, as row_sums.h has it
 };
 
 inline constexpr int kInput = 0;
@@ -41,10 +44,11 @@ struct Step {
   StepKind kind = StepKind::kSend;
   int peer = -1;  // the rank at the other end of a send or a receive
   Place at;
-  Place from;  // the operand of a reduce or a copy
+  Place from;  // the operand of a reduce, a copy or a sum of rows
   std::size_t bytes = 0;
   std::vector<std::uint32_t> after;  // indices of the steps that must be done before, all smaller than this step's own
-  bool completes = false;            // a reduce that adds the last operand: an average divides here
+  bool completes = false;            // a reduce, or a sum, that adds the last operand: an average divides here
+  std::uint32_t row_sums = 0;        // of a sum of rows: which ones, an index into the program's
 
   bool operator==(const Step&) const = default;
 };
@@ -52,6 +56,7 @@ struct Step {
 struct Program {
   std::vector<Step> steps;
   std::vector<std::size_t> scratch;  // bytes of the buffers kScratch, kScratch + 1, ...
+  std::vector<RowSums> row_sums = {};
 
   bool operator==(const Program&) const = default;
 
@@ -60,6 +65,8 @@ struct Program {
   std::uint32_t receive(int peer, Place at, std::size_t bytes, std::vector<std::uint32_t> after = {});
   std::uint32_t reduce(Place at, Place from, std::size_t bytes, std::vector<std::uint32_t> after, bool completes);
   std::uint32_t copy(Place at, Place from, std::size_t bytes, std::vector<std::uint32_t> after = {});
+
+  std::uint32_t sum_rows(Place at, Place from, RowSums sums, std::vector<std::uint32_t> after, bool completes);
 
   // Reserves a scratch buffer of that many bytes and returns its number.
   int add_scratch(std::size_t bytes);

@@ -19,8 +19,9 @@ enum class OperationKind : std::uint8_t {
   kGather,
   kBarrier,
   kSend,  // point to point: the sender's send and the receiver's receive
+  kSparseAllReduce,
 };
-inline constexpr int kOperationKinds = 11;  // one above the last
+inline constexpr int kOperationKinds = 12;  // one above the last
 
 enum class DType : std::uint8_t {
   kNone = 0,  // no data (barrier)

@@ -19,6 +19,7 @@ std::string name_of(int rank, std::size_t index, const Step& step) {
   if (step.kind == StepKind::kReceive) text += "receive of " + bytes + " from rank " + std::to_string(step.peer);
   if (step.kind == StepKind::kReduce) text += "reduce of " + bytes;
   if (step.kind == StepKind::kCopy) text += "copy of " + bytes;
+  if (step.kind == StepKind::kSumRows) text += "sums of rows, " + bytes;
   return text + ")";
 }
 
@@ -32,11 +33,34 @@ struct Access {
   std::size_t end() const { return place.offset + bytes; }
 };
 
+// Rows of a place, those that lie next to each other as one range.
+void add_rows(std::vector<Access>& accesses, std::uint32_t step, Place place, std::vector<std::uint32_t> rows,
+              std::size_t row_bytes, bool writes) {
+  std::sort(rows.begin(), rows.end());
+  // Rows written twice stay two ranges, which then overlap; rows read twice do no harm.
+  if (!writes) rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  const std::size_t begin = accesses.size();
+  for (std::uint32_t row : rows) {
+    if (row == RowSums::kZeros) continue;
+    const Place at = {place.buffer, place.offset + row * row_bytes};
+    if (accesses.size() > begin && accesses.back().end() == at.offset)
+      accesses.back().bytes += row_bytes;
+    else
+      accesses.push_back({step, at, row_bytes, writes});
+  }
+}
+
 std::vector<Access> accesses_of(const Program& program) {
   std::vector<Access> accesses;
   for (std::uint32_t index = 0; index < program.steps.size(); ++index) {
     const Step& step = program.steps[index];
     if (step.bytes == 0) continue;
+    if (step.kind == StepKind::kSumRows) {
+      const RowSums& sums = program.row_sums[step.row_sums];
+      add_rows(accesses, index, step.at, sums.at, sums.row_bytes, true);
+      add_rows(accesses, index, step.from, sums.from, sums.row_bytes, false);
+      continue;
+    }
     accesses.push_back({index, step.at, step.bytes, step.kind != StepKind::kSend});
     if (step.kind == StepKind::kReduce || step.kind == StepKind::kCopy)
       accesses.push_back({index, step.from, step.bytes, false});

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from merak import _C, _torch_compat
-from merak._torch_compat import C10dBackend, Store
+from merak._torch_compat import C10dBackend, ProcessGroup, Store
 
 if TYPE_CHECKING:
     from merak.backend.environment import Report
 
-__all__ = ["Backend", "Options", "Statistics", "create", "report", "statistics"]
+__all__ = ["Backend", "Options", "Statistics", "create", "of_group", "report", "statistics"]
 
 Backend = _C.Backend
 Options = _C.Backend.Options
@@ -67,6 +67,21 @@ def create(options: Any, group_options: C10dBackend.Options | None) -> Backend:
         rendezvous_host=_torch_compat.store_host(options.store) or "",
         make_cuda_backend=_nccl_maker(group_options),
     )
+
+
+def of_group(group: ProcessGroup | None) -> Backend:
+    """merak's own object below a group, the default group if None.
+
+    Raises:
+        ValueError: there is no such group, or another backend serves its CPU tensors.
+    """
+    below = _torch_compat.backend_below(group, "cpu")
+    if not isinstance(below, Backend):
+        raise ValueError(
+            f"the group's backend for CPU tensors is {below.name()!r}, where 'merak' is needed: create it with "
+            'init_process_group("merak") or new_group(backend="merak").'
+        )
+    return below
 
 
 def _timeout(of_call: datetime.timedelta, group_options: object) -> datetime.timedelta:

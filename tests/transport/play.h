@@ -115,6 +115,9 @@ class Player {
       std::copy(arrived.mapped().begin(), arrived.mapped().end(), at);
     } else if (step.kind == StepKind::kCopy) {
       std::memcpy(at, memory(rank, step.from), step.bytes);
+    } else if (step.kind == StepKind::kSumRows) {
+      const RowSums& sums = ranks_[rank].program.program().row_sums.at(step.row_sums);
+      reducer_.sum_rows(at, memory(rank, step.from), sums, step.completes ? reducer_.divisor : 1);
     } else {
       const std::size_t count = step.bytes / reducer_.element_bytes;
       if (step.bytes % reducer_.element_bytes != 0) throw std::runtime_error("a reduce of part of an element");

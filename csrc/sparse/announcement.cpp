@@ -1,0 +1,99 @@
+#include "sparse/announcement.h"
+
+#include <cstdint>
+#include <cstring>
+
+#include "transport/errors.h"
+
+namespace merak {
+namespace {
+
+constexpr std::size_t kProblemBytes = 256;
+
+struct Head {
+  char problem[kProblemBytes];  // ends with a zero; nothing else: none
+  std::uint32_t method;
+  std::uint32_t from_zeros;
+  std::uint64_t tables;
+};
+
+struct TableHead {
+  std::uint64_t table_rows, row_bytes;
+};
+
+std::string text_of(const Shape& shape) {
+  return std::to_string(shape.table_rows) + " rows of " + std::to_string(shape.row_bytes / shape.element_bytes) +
+         " elements";
+}
+
+[[noreturn]] void disagree(const std::string& rank, const std::string& theirs, const std::string& own_rank,
+                           const std::string& ours) {
+  throw MismatchError("sparse_all_reduce: " + rank + " has " + theirs + ", " + own_rank + " has " + ours +
+                      ". All ranks must pass tensors of the same shape and the same method");
+}
+
+template <class T>
+T take(const std::byte*& from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  from += sizeof value;
+  return value;
+}
+
+template <class T>
+void put(std::byte*& to, const T& value) {
+  std::memcpy(to, &value, sizeof value);
+  to += sizeof value;
+}
+
+std::size_t bitmap_bytes(const Shape& table) { return Bitmap::words_for(table.table_rows) * sizeof(std::uint64_t); }
+
+}  // namespace
+
+std::size_t announcement_bytes(const std::vector<Shape>& tables) {
+  std::size_t bytes = sizeof(Head);
+  for (const Shape& table : tables) bytes += sizeof(TableHead) + bitmap_bytes(table);
+  return bytes;
+}
+
+void write(const Announcement& announcement, std::byte* to) {
+  Head head = {.problem = {},
+               .method = static_cast<std::uint32_t>(announcement.method),
+               .from_zeros = announcement.from_zeros ? 1u : 0u,
+               .tables = announcement.tables.size()};
+  announcement.problem.copy(head.problem, kProblemBytes - 1);
+  put(to, head);
+  for (std::size_t i = 0; i < announcement.tables.size(); ++i) {
+    const Shape& table = announcement.tables[i];
+    put(to, TableHead{table.table_rows, table.row_bytes});
+    std::memcpy(to, announcement.present[i].words().data(), bitmap_bytes(table));
+    to += bitmap_bytes(table);
+  }
+}
+
+Announcement parse_announcement(const std::byte* from, const Announcement& expected, int rank, int own_rank) {
+  const std::string theirs = "rank " + std::to_string(rank), ours = "rank " + std::to_string(own_rank);
+  const Head head = take<Head>(from);
+  if (head.problem[0] != 0)
+    throw MismatchError("sparse_all_reduce: " + theirs +
+                        " cannot take part: " + std::string(head.problem, strnlen(head.problem, kProblemBytes)));
+  if (head.method != static_cast<std::uint32_t>(expected.method))
+    disagree(theirs, "another method", ours, std::string("method '") + name(expected.method) + "'");
+  if (head.tables != expected.tables.size())
+    disagree(theirs, std::to_string(head.tables) + " tables", ours, std::to_string(expected.tables.size()));
+  Announcement parsed{.method = expected.method, .from_zeros = head.from_zeros != 0, .tables = expected.tables};
+  for (const Shape& table : expected.tables) {
+    const TableHead found = take<TableHead>(from);
+    if (found.table_rows != table.table_rows || found.row_bytes != table.row_bytes)
+      disagree(theirs, text_of({found.table_rows, found.row_bytes, table.element_bytes}), ours, text_of(table));
+    Bitmap present(table.table_rows);
+    std::memcpy(present.data(), from, bitmap_bytes(table));
+    from += bitmap_bytes(table);
+    if (!present.fits())
+      throw MismatchError("sparse_all_reduce: " + theirs + " announced rows beyond the end of its table");
+    parsed.present.push_back(std::move(present));
+  }
+  return parsed;
+}
+
+}  // namespace merak

@@ -1,0 +1,31 @@
+#pragma once
+// What each rank tells all others first, in one message of the same length everywhere: what it was asked to do, and a
+// bitmap of the rows that it contributes to each table.
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "sparse/bitmap.h"
+#include "sparse/plan.h"
+
+namespace merak {
+
+struct Announcement {
+  std::string problem = {};  // what is wrong with what this rank was given; then all ranks fail
+  Method method = Method::kAuto;
+  bool from_zeros = true;  // contributions.h; ranks may differ, and one that wants it is enough
+  std::vector<Shape> tables = {};
+  std::vector<Bitmap> present = {};  // by table
+};
+
+// Follows from the tables alone.
+std::size_t announcement_bytes(const std::vector<Shape>& tables);
+
+void write(const Announcement& announcement, std::byte* to);
+
+// `expected`: this rank's own, with which another rank's must agree; `rank` is whose it is. Throws MismatchError,
+// naming both ranks and what they disagree about, or which rank has what problem.
+Announcement parse_announcement(const std::byte* from, const Announcement& expected, int rank, int own_rank);
+
+}  // namespace merak

@@ -1,0 +1,51 @@
+#pragma once
+// What the programs of this room are made from: what one rank contributes to one table, and what all contribute.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "sparse/own_rows.h"
+#include "sparse/union_rows.h"
+#include "transport/program.h"
+
+namespace merak {
+
+// Buffers of all programs that are made from it. Input: this rank's rows, as they came (own_rows.h). Output: the rows
+// of the union, ascending; or the whole table, where the others are left alone.
+struct Contributions {
+  const UnionRows& rows;
+  const OwnRows& own;
+  int rank;
+  std::size_t row_bytes;
+  // Sums begin with positive zeros, as if all ranks had the rows that they do not contribute as zeros. (Else rows that
+  // every rank contributes do not.)
+  bool from_zeros = true;
+  bool into_table = false;
+
+  // Where the output has row u of the union.
+  std::uint32_t output_row(std::uint32_t u) const { return into_table ? rows.ids[u] : u; }
+
+  std::uint32_t ranks() const { return static_cast<std::uint32_t>(rows.size); }
+  std::uint32_t self() const { return static_cast<std::uint32_t>(rank); }
+
+  bool contributes(std::uint32_t of_rank, std::uint32_t u) const {
+    const auto contributors = rows.of(u);
+    return std::binary_search(contributors.begin(), contributors.end(), of_rank);
+  }
+
+  // By row of the union, where this rank contributes it: which of its own rows it is.
+  std::vector<std::uint32_t> positions() const {
+    std::vector<std::uint32_t> positions(rows.rows());
+    for (std::uint32_t u = 0, next = 0; u < rows.rows(); ++u)
+      if (contributes(self(), u)) positions[u] = next++;
+    return positions;
+  }
+
+  void begin_sum(RowSums& sums, std::uint32_t u) const {
+    if (from_zeros || rows.of(u).size() < ranks()) sums.add(RowSums::kZeros);
+  }
+};
+
+}  // namespace merak

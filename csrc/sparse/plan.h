@@ -1,0 +1,49 @@
+#pragma once
+// Which method reduces one table, and what each would cost.
+//
+// A pure function of what all ranks know: the bitmaps, the topology, the costs. All ranks make the same plan.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "collectives/costs.h"
+#include "collectives/topology.h"
+#include "sparse/contributions.h"
+#include "sparse/deal.h"
+
+namespace merak {
+
+enum class Method : std::uint8_t { kAuto = 0, kDense, kGather, kPacked, kBalanced };
+inline constexpr Method kExactMethods[] = {Method::kDense, Method::kGather, Method::kPacked, Method::kBalanced};
+
+const char* name(Method method);
+// Throws std::invalid_argument, naming those that there are.
+Method method_named(const std::string& name);
+
+struct Priced {
+  Method method;
+  double seconds;       // by its formula
+  std::uint64_t bytes;  // that the busiest rank sends or receives
+};
+
+struct TablePlan {
+  Method method = Method::kAuto;  // the one to use
+  std::vector<Priced> priced;     // all of them
+  Deal deal;                      // of the balanced one
+};
+
+struct Shape {  // of one table
+  std::size_t table_rows, row_bytes, element_bytes;
+};
+
+// `asked`: kAuto for the cheapest.
+TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
+                     const Costs& costs);
+
+// What this rank does.
+Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
+                   const Topology& topology, const Costs& costs);
+
+}  // namespace merak

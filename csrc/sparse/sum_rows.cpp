@@ -1,0 +1,32 @@
+#include "sparse/sum_rows.h"
+
+namespace merak {
+namespace {
+
+// -O2 alone vectorises only loops whose length it knows.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3")
+#endif
+
+constexpr std::size_t kStripBytes = 4096;  // of partial sums
+
+template <class T>
+void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, int divisor) {
+  using Body = SumRows<T, kStripBytes / sizeof(typename WideOf<T>::type)>;
+  const Body body{reinterpret_cast<T*>(at), reinterpret_cast<const T*>(from), sums.at.data(), sums.first.data(),
+                  sums.from.data(),         sums.row_bytes / sizeof(T),       divisor};
+  for_each(OnCpu{}, sums.rows() * body.strips(), body);
+}
+
+}  // namespace
+
+Reducer make_sparse_reducer(DType dtype, Reduction reduction, int divisor) {
+  if (reduction != Reduction::kSum && reduction != Reduction::kAverage)
+    throw std::invalid_argument(std::string("sparse tensors have no reduction '") + name(reduction) +
+                                "': use SUM or AVG, or reduce x.to_dense()");
+  Reducer reducer = make_reducer(dtype, reduction, divisor);
+  reducer.sum_rows = with_summable_type(dtype, []<class T>(kernels::Type<T>) { return &sum_rows<T>; });
+  return reducer;
+}
+
+}  // namespace merak

@@ -1,0 +1,112 @@
+#pragma once
+// The arithmetic of sums of rows (transport/row_sums.h): one body, run over CPU threads and over a GPU's grid.
+//
+// A *strip* is so many neighbouring elements of a row. The body adds up one strip of one row at a time, so that the
+// partial sums stay in registers (GPU: a few elements a thread) or in the first-level cache (CPU: kilobytes).
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "collectives/kernels.h"
+#include "transport/for_each.h"
+#include "transport/row_sums.h"
+
+namespace merak {
+
+// What partial sums are kept in: 16-bit floats as fp32; integers wrap around, as unsigned ones.
+template <class T>
+struct WideOf {
+  using type = T;
+};
+template <>
+struct WideOf<Half> {
+  using type = float;
+};
+template <>
+struct WideOf<BFloat16> {
+  using type = float;
+};
+
+template <class T, std::size_t kStrip>
+struct SumRows {
+  using Wide = typename WideOf<T>::type;
+
+  T* at;
+  const T* from;
+  const std::uint32_t *rows, *first, *sources;  // of RowSums: at, first, from
+  std::size_t elements;                         // of a row
+  int divisor;
+
+  MERAK_HD std::size_t strips() const { return (elements + kStrip - 1) / kStrip; }
+
+  MERAK_HD void operator()(std::size_t i) const {
+    const std::size_t row = i / strips(), begin = i % strips() * kStrip;
+    const std::size_t count = elements - begin < kStrip ? elements - begin : kStrip;
+    const std::uint32_t source = first[row], end = first[row + 1];
+    T* to = at + rows[row] * elements + begin;
+    if (end == source + 1 && divisor == 1) return copy(to, sources[source], begin, count);
+    Wide sums[kStrip];
+    start(sums, source == end ? RowSums::kZeros : sources[source], begin, count);
+    for (std::uint32_t next = source + 1; next < end; ++next) add(sums, sources[next], begin, count);
+    for (std::size_t j = 0; j < count; ++j) to[j] = finished(sums[j]);
+  }
+
+ private:
+  MERAK_HD const T* source_at(std::uint32_t source, std::size_t begin) const {
+    return from + source * elements + begin;
+  }
+
+  MERAK_HD void copy(T* to, std::uint32_t source, std::size_t begin, std::size_t count) const {
+    if (source == RowSums::kZeros)
+      memset(to, 0, count * sizeof(T));
+    else
+      memcpy(to, source_at(source, begin), count * sizeof(T));
+  }
+
+  MERAK_HD void start(Wide* sums, std::uint32_t source, std::size_t begin, std::size_t count) const {
+    if (source == RowSums::kZeros) {
+      for (std::size_t j = 0; j < count; ++j) sums[j] = Wide(0);
+      return;
+    }
+    const T* values = source_at(source, begin);
+    for (std::size_t j = 0; j < count; ++j) sums[j] = Wide(values[j]);
+  }
+
+  MERAK_HD void add(Wide* sums, std::uint32_t source, std::size_t begin, std::size_t count) const {
+    if (source == RowSums::kZeros) {
+      for (std::size_t j = 0; j < count; ++j) sums[j] = kernels::Sum::of(sums[j], Wide(0));
+      return;
+    }
+    const T* values = source_at(source, begin);
+    for (std::size_t j = 0; j < count; ++j) sums[j] = kernels::Sum::of(sums[j], Wide(values[j]));
+  }
+
+  MERAK_HD T finished(Wide sum) const { return T(divisor == 1 ? sum : kernels::divided(sum, divisor)); }
+};
+
+// Calls visit(Type<T>()) for the element types that sparse operations have; throws std::invalid_argument for others.
+template <class Visit>
+auto with_summable_type(DType dtype, Visit visit) {
+  return kernels::with_type(dtype, Reduction::kSum, [&]<class T>(kernels::Type<T> type) {
+    if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double> || kernels::is_half<T> ||
+                  std::is_same_v<T, std::int32_t> || std::is_same_v<T, std::int64_t>)
+      return visit(type);
+    else
+      return refuse_to_sum<decltype(visit(kernels::Type<float>()))>(dtype);
+  });
+}
+
+template <class Result>
+[[noreturn]] Result refuse_to_sum(DType dtype) {
+  throw std::invalid_argument(std::string(name(dtype)) +
+                              " tensors cannot be reduced sparsely: convert to float32, float64, bfloat16, float16, "
+                              "int32 or int64, or reduce a dense tensor");
+}
+
+// The reducer of a sparse operation on CPU: sums of rows, and the reductions and divisions of rings. An average divides
+// by `divisor`. Throws std::invalid_argument for types that have no such sum, or no average.
+Reducer make_sparse_reducer(DType dtype, Reduction reduction, int divisor);
+
+}  // namespace merak

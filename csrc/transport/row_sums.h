@@ -1,0 +1,54 @@
+#pragma once
+// Sums of rows, as data: what a kSumRows step computes. Gathering rows, scattering them, adding up duplicates and
+// adding up what ranks contributed are all of this kind.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace merak {
+
+// Row at[i] of one place = the sum of the rows from[first[i]] to from[first[i + 1] - 1] of another, in that order, the
+// partial sums kept as wide as fp32 at least. One row alone is copied, bit by bit; the sum of none is zeros.
+struct RowSums {
+  // Among the sources: a row of positive zeros. It turns a sum of negative zeros into a positive one, as adding the
+  // zeros of the ranks that contribute nothing does.
+  static constexpr std::uint32_t kZeros = UINT32_MAX;
+
+  std::size_t row_bytes = 0;
+  std::vector<std::uint32_t> at;
+  std::vector<std::uint32_t> first = {0};
+  std::vector<std::uint32_t> from;
+
+  explicit RowSums(std::size_t bytes_of_a_row = 0) : row_bytes(bytes_of_a_row) {}
+  bool operator==(const RowSums&) const = default;
+
+  // Adds a source of the row that the next end_row() completes.
+  void add(std::uint32_t source) { from.push_back(source); }
+  void end_row(std::uint32_t row) {
+    at.push_back(row);
+    first.push_back(static_cast<std::uint32_t>(from.size()));
+  }
+  void copy_row(std::uint32_t row, std::uint32_t source) {
+    add(source);
+    end_row(row);
+  }
+
+  std::size_t rows() const { return at.size(); }
+  std::size_t bytes() const { return rows() * row_bytes; }
+
+  // How far the two places must reach.
+  std::size_t at_bytes() const { return reach(at) * row_bytes; }
+  std::size_t from_bytes() const { return reach(from) * row_bytes; }
+
+ private:
+  static std::size_t reach(const std::vector<std::uint32_t>& rows) {
+    std::size_t end = 0;
+    for (std::uint32_t row : rows)
+      if (row != kZeros) end = std::max(end, std::size_t{row} + 1);
+    return end;
+  }
+};
+
+}  // namespace merak

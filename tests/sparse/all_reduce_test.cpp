@@ -1,0 +1,128 @@
+// The whole operation: ranks as threads, each with an engine of its own, several operations in flight.
+
+#include "sparse/all_reduce.h"
+
+#include <memory>
+#include <thread>
+
+#include "sparse/harness.h"
+#include "transport/engine.h"
+#include "transport/errors.h"
+#include "transport/in_process_transport.h"
+
+namespace merak {
+namespace {
+
+using namespace std::chrono_literals;
+
+// One rank's part in one operation, with its memory.
+struct Part {
+  SparseAllReduce reduction;
+  std::vector<std::vector<float>> results;  // by table
+
+  Part(const std::vector<const Case*>& tables, int rank, Method method)
+      : reduction(task_of(tables, rank, method)), results(tables.size()) {}
+
+  SparseTask task_of(const std::vector<const Case*>& tables, int rank, Method method) {
+    const int size = tables.front()->size;
+    SparseTask task{.tables = {},
+                    .method = method,
+                    .signature = {.kind = OperationKind::kSparseAllReduce, .dtype = DType::kFloat32},
+                    .reducer = make_sparse_reducer(DType::kFloat32, Reduction::kAverage, size),
+                    .rank = rank,
+                    .topology = uniform_topology(size),
+                    .costs = {},
+                    .allocate = {}};
+    for (const Case* one : tables) {
+      const Contribution& mine = one->of_rank[static_cast<std::size_t>(rank)];
+      const Shape shape{one->table_rows, one->columns * sizeof(float), sizeof(float)};
+      task.tables.push_back({shape, own_rows(mine.ids, one->table_rows), {}});
+      task.tables.back().values.append(const_cast<float*>(mine.values.data()), mine.values.size() * sizeof(float));
+    }
+    task.allocate = [this, tables](std::size_t table, const std::vector<std::uint32_t>& ids) -> void* {
+      results[table].resize(ids.size() * tables[table]->columns, -1.0f);
+      return results[table].data();
+    };
+    return task;
+  }
+
+  std::shared_ptr<Operation> start(Engine& engine, Group& group) {
+    Request request;
+    static_cast<Act&>(request) = reduction.announce();
+    request.further_acts = 1, request.next_act = [this] { return reduction.reduce(); };
+    request.timeout = 30s;
+    return engine.start(group, std::move(request));
+  }
+};
+
+void on_all(int size, const std::function<void(int rank, Engine& engine, Group& group)>& body) {
+  InProcessFabric fabric(size);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank)
+    threads.emplace_back([&, rank] {
+      Engine engine;
+      const auto group = engine.open({"sparse", rank, size}, fabric.transport(rank));
+      body(rank, engine, *group);
+      engine.close(*group, 5s);
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+void expect_no_error(const Operation& operation) {
+  if (auto error = operation.error()) try {
+      std::rethrow_exception(error);
+    } catch (const std::exception& failure) {
+      ADD_FAILURE() << failure.what();
+    }
+}
+
+TEST(SparseAllReduce, SeveralTablesAndOperationsAtOnce) {
+  for (unsigned seed = 0; seed < 25; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::vector<Case> cases = {random_case(seed, true)};
+    for (unsigned other = 1000 * (seed + 1); cases.size() < 3; ++other)
+      if (Case more = random_case(other, true); more.size == cases[0].size) cases.push_back(std::move(more));
+    const std::vector<std::vector<const Case*>> operations = {
+        {&cases[0]}, {&cases[1], &cases[2]}, {&cases[2], &cases[0], &cases[1]}};
+    on_all(cases[0].size, [&](int rank, Engine& engine, Group& group) {
+      std::vector<std::unique_ptr<Part>> parts;
+      std::vector<std::shared_ptr<Operation>> started;
+      for (Method method : {Method::kAuto, Method::kBalanced, Method::kGather})
+        for (const auto& tables : operations) {
+          parts.push_back(std::make_unique<Part>(tables, rank, method));
+          started.push_back(parts.back()->start(engine, group));
+        }
+      for (std::size_t i = 0; i < parts.size(); ++i) {
+        ASSERT_TRUE(started[i]->wait_until(Clock::now() + 60s));
+        expect_no_error(*started[i]);
+        const auto& tables = operations[i % operations.size()];
+        for (std::size_t t = 0; t < tables.size(); ++t)
+          EXPECT_EQ(parts[i]->results[t], expected_sums(*tables[t], exchanged(*tables[t]).rows, tables[t]->size))
+              << "operation " << i << ", table " << t << ", rank " << rank;
+      }
+    });
+    if (HasFailure()) return;
+  }
+}
+
+TEST(SparseAllReduce, RanksThatDisagreeAreAllTold) {
+  Case one{.size = 3, .table_rows = 100, .columns = 4, .of_rank = std::vector<Contribution>(3)};
+  Case wider = one;
+  wider.columns = 5;
+  std::vector<std::string> errors(3);
+  on_all(3, [&](int rank, Engine& engine, Group& group) {
+    Part part({rank == 1 ? &wider : &one}, rank, Method::kAuto);
+    const auto operation = part.start(engine, group);
+    ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
+    try {
+      if (auto error = operation->error()) std::rethrow_exception(error);
+    } catch (const MismatchError& error) {
+      errors[static_cast<std::size_t>(rank)] = error.what();
+    }
+  });
+  for (const std::string& error : errors)
+    EXPECT_NE(error.find("All ranks must pass tensors of the same shape"), std::string::npos) << error;
+}
+
+}  // namespace
+}  // namespace merak
