@@ -45,6 +45,7 @@ $(PY):
 
 $(VENV)/.merak-installed: pyproject.toml | $(PY)
 	@tools/need python3-dev $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
+	@echo "Installing torch and the tools, then building merak: some 10 minutes on two cores, and only once."
 	$(PY) -m pip install -q "setuptools>=77" wheel ninja numpy "torch==$(VENV_TORCH).*"
 	$(PY) -m pip install -q --no-build-isolation -e ".[$(EXTRAS)]"
 	@touch $@
@@ -108,8 +109,9 @@ fuzz: venv
 	cmake -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DMERAK_FUZZ=ON -DMERAK_SANITIZE=address,undefined
 	cmake --build build/fuzz -j $(JOBS)
 	@set -e; for target in build/fuzz/*_fuzz; do \
-	  corpus=build/fuzz/corpus/$$(basename $$target); mkdir -p $$corpus; \
-	  echo "== $$target"; $$target -max_total_time=$(SECONDS) -print_final_stats=1 $$corpus; done
+	  name=$$(basename $$target); corpus=build/fuzz/corpus/$$name; mkdir -p $$corpus; \
+	  seeds=fuzz/seeds/$$name; test -d $$seeds || seeds=; \
+	  echo "== $$name"; $$target -max_total_time=$(SECONDS) -print_final_stats=1 $$corpus $$seeds; done
 
 ## make conformance  torch's own backend tests, on merak
 conformance: build

@@ -65,6 +65,8 @@ def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> 
     write_losses(output / "losses.json", run, job.world, session, job.history)
     draw_losses(output / "loss.png", job.history, vocabulary, title)
     (start, before), (end, after) = job.history.validation()[0], job.history.validation()[-1]
+    if session.last_step < job.options.steps:
+        print(f"stopped after step {session.last_step} of {job.options.steps}; --resume goes on")
     print(f"validation loss {before:.4f} at step {start}, {after:.4f} at step {end}: {before - after:.4f} nats lower")
     print(
         f"{session.seconds:.1f} s, {session.cpu_seconds:.1f} CPU s over all ranks, "

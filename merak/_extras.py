@@ -18,5 +18,6 @@ def require(module: str, *, extra: str) -> ModuleType:
         if error.name != module.partition(".")[0]:
             raise  # installed, but one of its own dependencies is missing: another story
         raise ImportError(
-            f"This needs the package {module.partition('.')[0]!r}. Run `pip install 'torch-merak[{extra}]'`."
+            f"This needs the package {module.partition('.')[0]!r}, which comes with merak's extra [{extra}]. In a "
+            f"checkout of merak run `pip install --no-build-isolation '.[{extra}]'`, or install the package itself."
         ) from error

@@ -22,8 +22,11 @@
 #include "backend/plans.h"
 #include "backend/torch_store.h"
 #include "backend/work.h"
+#include "sparse/plan.h"
 
 namespace merak {
+
+class SparseOperation;  // sparse_all_reduce.cpp
 
 // Thread-safe, as far as c10d is: collectives must start in the same order on all ranks.
 class Backend final : public c10d::Backend {
@@ -105,8 +108,19 @@ class Backend final : public c10d::Backend {
   // result() of the Work has them. `method`: as sparse/plan.h names them.
   WorkPtr sparse_all_reduce(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
                             std::chrono::milliseconds timeout);
+  // How that would be done, by tensor: the ranks exchange their bitmaps, and nothing else. Waits.
+  std::vector<TablePlan> sparse_plans(const Tensors& tensors, const std::string& method,
+                                      std::chrono::milliseconds timeout);
 
  private:
+  struct SparseCall {
+    const Tensors& tensors;
+    c10d::ReduceOp op;
+    const std::string& method;
+    std::chrono::milliseconds timeout;
+    bool in_place = false, only_plans = false;
+  };
+
   // The backend for CUDA tensors when `tensor` is one; else null. It has been told of a coalescing that is going on.
   c10d::Backend* on_cuda(const at::Tensor& tensor);
   c10d::Backend* cuda_backend();
@@ -126,8 +140,7 @@ class Backend final : public c10d::Backend {
   // Shared by the public calls.
   WorkPtr all_reduce(Call call, const Tensors& tensors, const c10d::ReduceOp& op);
   WorkPtr all_reduce_sparse_tensors(Tensors& tensors, const c10d::AllreduceOptions& options);
-  WorkPtr reduce_sparsely(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
-                          std::chrono::milliseconds timeout, bool in_place);
+  std::pair<WorkPtr, std::shared_ptr<SparseOperation>> start_sparse(const SparseCall& asked);
   WorkPtr all_gather(Call call, const Tensors& inputs, const Tensors& outputs, TensorLists result);
   WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);
 

@@ -1,6 +1,8 @@
 // all_reduce of sparse tensors, and of dense ones with zero rows: the room `sparse`, from and to tensors.
 
 #include <memory>
+#include <optional>
+#include <stdexcept>
 #include <utility>
 
 #include "backend/backend.h"
@@ -10,72 +12,106 @@
 #include "transport/engine.h"
 
 namespace merak {
+
+// One operation on tensors. `in_place`: the results go into the arguments, which are sparse COO tensors.
+class SparseOperation {
+ public:
+  SparseOperation(const TensorChecks& check, const Backend::Tensors& tensors, bool in_place)
+      : in_place_(in_place), results_(tensors) {
+    for (const at::Tensor& tensor : tensors) arguments_.emplace_back(check, tensor);
+  }
+
+  // What is not said of the arguments has to be in `task`.
+  Act start(SparseTask task) {
+    task.from_zeros = false;
+    for (SparseArgument& argument : arguments_) {
+      task.tables.push_back(argument.table());
+      task.from_zeros |= !task.tables.back().into_table;
+      if (task.problem.empty()) task.problem = argument.problem();
+    }
+    task.allocate = [this](std::size_t i, const std::vector<std::uint32_t>& ids) { return allocate(i, ids); };
+    reduction_.emplace(std::move(task));
+    return reduction_->announce();
+  }
+  Act reduce() { return reduction_->reduce(); }
+
+  // Once it is done.
+  const Backend::Tensors& results() const { return results_; }
+  const std::vector<TablePlan>& plans() const { return reduction_->plans(); }
+
+ private:
+  void* allocate(std::size_t i, const std::vector<std::uint32_t>& ids) {
+    if (in_place_) return arguments_[i].put_result(ids, results_[i]);
+    auto [tensor, rows] = arguments_[i].make_result(ids);
+    results_[i] = std::move(tensor);
+    return rows;
+  }
+
+  const bool in_place_;
+  std::vector<SparseArgument> arguments_;
+  std::optional<SparseAllReduce> reduction_;
+  Backend::Tensors results_;
+};
+
 namespace {
 
-// Everything that one operation works on.
-struct State {
-  std::vector<SparseArgument> arguments;
-  std::optional<SparseAllReduce> reduction;
-  Backend::Tensors results;
-};
+Method checked_method(const TensorChecks& check, const std::string& name) {
+  try {
+    return method_named(name);
+  } catch (const std::invalid_argument& error) {
+    check.require(false, error.what());
+  }
+  return Method::kAuto;
+}
 
 }  // namespace
 
 Backend::WorkPtr Backend::sparse_all_reduce(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
                                             std::chrono::milliseconds timeout) {
-  return reduce_sparsely(tensors, op, method, timeout, false);
+  return start_sparse({tensors, op, method, timeout}).first;
 }
 
-Backend::WorkPtr Backend::reduce_sparsely(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
-                                          std::chrono::milliseconds timeout, bool in_place) {
-  Call call = this->call("sparse_all_reduce", OperationKind::kSparseAllReduce, c10d::OpType::ALLREDUCE, timeout);
+std::vector<TablePlan> Backend::sparse_plans(const Tensors& tensors, const std::string& method,
+                                             std::chrono::milliseconds timeout) {
+  const auto [work, operation] =
+      start_sparse({tensors, c10d::ReduceOp(c10d::ReduceOp::SUM), method, timeout, false, true});
+  work->wait(kNoTimeout);
+  return operation->plans();
+}
+
+Backend::WorkPtr Backend::all_reduce_sparse_tensors(Tensors& tensors, const c10d::AllreduceOptions& options) {
+  return start_sparse({tensors, options.reduceOp, "auto", options.timeout, true}).first;
+}
+
+std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_sparse(const SparseCall& asked) {
+  Call call = this->call("sparse_all_reduce", OperationKind::kSparseAllReduce, c10d::OpType::ALLREDUCE, asked.timeout);
   const TensorChecks& check = call.check;
-  check.require(!tensors.empty(), "the list of tensors is empty.");
-  check.require(op.op_ == c10d::ReduceOp::SUM || op.op_ == c10d::ReduceOp::AVG,
+  check.require(!asked.tensors.empty(), "the list of tensors is empty.");
+  check.require(asked.op.op_ == c10d::ReduceOp::SUM || asked.op.op_ == c10d::ReduceOp::AVG,
                 "sparse tensors can be reduced with SUM or AVG only. Call .to_dense() first for others.");
-  check.one_dtype("the tensors", tensors);
-  const at::ScalarType dtype = tensors[0].scalar_type();
-  auto state = std::make_shared<State>();
-  for (const at::Tensor& tensor : tensors) state->arguments.emplace_back(check, tensor);
+  check.one_dtype("the tensors", asked.tensors);
   {
     std::lock_guard lock(coalescing_mutex_);
     check.require(!coalescing_, "sparse tensors cannot be coalesced.");
   }
-  return with_torch_errors([&]() -> WorkPtr {
-    SparseTask task;
-    task.method = method_named(method);
-    call.request.signature.dtype = dtype_of(dtype), call.request.signature.reduction = check.reduction(op, dtype);
-    task.signature = call.request.signature;
-    task.reducer = make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize());
-    task.from_zeros = false;
-    for (SparseArgument& argument : state->arguments) {
-      task.tables.push_back(argument.table());
-      task.from_zeros |= !task.tables.back().into_table;
-      if (task.problem.empty()) task.problem = argument.problem();
-    }
+  SparseTask task;
+  task.method = checked_method(check, asked.method), task.only_plans = asked.only_plans;
+  auto operation = std::make_shared<SparseOperation>(check, asked.tensors, asked.in_place);
+  const at::ScalarType dtype = asked.tensors[0].scalar_type();
+  call.request.signature.dtype = dtype_of(dtype), call.request.signature.reduction = check.reduction(asked.op, dtype);
+  return with_torch_errors([&]() -> std::pair<WorkPtr, std::shared_ptr<SparseOperation>> {
     const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
     task.rank = getRank(), task.topology = plans(call.request.timeout).topology();
-    state->results = tensors;
-    task.allocate = [state = state.get(), in_place](std::size_t i, const std::vector<std::uint32_t>& ids) {
-      if (in_place) return state->arguments[i].put_result(ids, state->results[i]);
-      auto [tensor, rows] = state->arguments[i].make_result(ids);
-      state->results[i] = std::move(tensor);
-      return rows;
-    };
-    state->reduction.emplace(std::move(task));
-    static_cast<Act&>(call.request) = state->reduction->announce();
-    call.request.further_acts = 1;
-    call.request.next_act = [state] { return state->reduction->reduce(); };
-    call.request.keep_alive = state;
+    task.signature = call.request.signature;
+    task.reducer = make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize());
+    static_cast<Act&>(call.request) = operation->start(std::move(task));
+    call.request.further_acts = 1, call.request.next_act = [operation] { return operation->reduce(); };
+    call.request.keep_alive = operation;
     ++sequence_;
-    call.inputs = tensors;
-    auto work = make_work(call, [state] { return TensorLists{state->results}; });
-    return remember(std::move(work), Engine::process().start(*group, std::move(call.request)));
+    call.inputs = asked.tensors;
+    auto work = make_work(call, [operation] { return TensorLists{operation->results()}; });
+    return {remember(std::move(work), Engine::process().start(*group, std::move(call.request))), operation};
   });
-}
-
-Backend::WorkPtr Backend::all_reduce_sparse_tensors(Tensors& tensors, const c10d::AllreduceOptions& options) {
-  return reduce_sparsely(tensors, options.reduceOp, "auto", options.timeout, true);
 }
 
 }  // namespace merak

@@ -1,6 +1,6 @@
 #include "backend/sparse_argument.h"
 
-#include <ATen/SparseTensorUtils.h>
+#include <ATen/SparseTensorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_sparse_coo_tensor_with_dims_and_tensors.h>
 #include <ATen/ops/empty.h>
@@ -139,7 +139,7 @@ SparseArgument::Result SparseArgument::make_result(const std::vector<std::uint32
 void* SparseArgument::put_result(const std::vector<std::uint32_t>& ids, at::Tensor& into) const {
   const at::NoGradGuard no_gradient;
   at::Tensor values = values_for(ids.size());
-  auto* sparse = at::sparse::get_sparse_impl(into);
+  auto* sparse = static_cast<at::SparseTensorImpl*>(into.unsafeGetTensorImpl());
   sparse->set_indices_and_values_unsafe(indices_of(ids), values);
   sparse->set_coalesced(true);
   return values.mutable_data_ptr();

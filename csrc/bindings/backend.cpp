@@ -41,6 +41,14 @@ c10::intrusive_ptr<Backend> create(const c10::intrusive_ptr<c10d::Store>& store,
   return c10::make_intrusive<Backend>(store, rank, size, options, std::move(surroundings));
 }
 
+// (method, rows of the union, rows of each rank, [(method, seconds, bytes), ...])
+py::tuple plan_as_tuple(const TablePlan& plan) {
+  py::list priced, counts;
+  for (const Priced& one : plan.priced) priced.append(py::make_tuple(name(one.method), one.seconds, one.bytes));
+  for (std::uint32_t count : plan.counts) counts.append(count);
+  return py::make_tuple(name(plan.method), plan.union_rows, counts, priced);
+}
+
 }  // namespace
 
 void bind_backend(py::module_& module) {
@@ -57,6 +65,21 @@ void bind_backend(py::module_& module) {
          std::chrono::milliseconds timeout) { return self.sparse_all_reduce(tensors, op, method, timeout); },
       py::arg("tensors"), py::arg("op"), py::arg("method"), py::arg("timeout"),
       py::call_guard<py::gil_scoped_release>());
+
+  backend.def(
+      "sparse_plans",
+      [](Backend& self, const std::vector<at::Tensor>& tensors, const std::string& method,
+         std::chrono::milliseconds timeout) {
+        std::vector<TablePlan> plans;
+        {
+          py::gil_scoped_release no_gil;
+          plans = self.sparse_plans(tensors, method, timeout);
+        }
+        py::list result;
+        for (const TablePlan& plan : plans) result.append(plan_as_tuple(plan));
+        return result;
+      },
+      py::arg("tensors"), py::arg("method"), py::arg("timeout"));
 
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);

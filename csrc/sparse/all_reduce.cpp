@@ -52,6 +52,7 @@ Act SparseAllReduce::reduce() {
   for (std::size_t i = 0; i < united.size(); ++i) {
     const SparseTable& table = task_.tables[i];
     plans_.push_back(plan_table(united[i], table.shape, task_.method, task_.topology, task_.costs));
+    if (task_.only_plans) continue;
     const Contributions mine{united[i],        table.own,       task_.rank, table.shape.row_bytes,
                              task_.from_zeros, table.into_table};
     append(whole, program_of(plans_.back(), mine, table.shape, task_.topology, task_.costs),

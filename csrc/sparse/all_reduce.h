@@ -25,6 +25,7 @@ struct SparseTask {
   std::string problem = {};  // announcement.h
   std::vector<SparseTable> tables = {};
   Method method = Method::kAuto;
+  bool only_plans = false;  // nothing is reduced; the same on all ranks
   bool from_zeros = true;
   Signature signature;  // its kind, dtype and reduction
   Reducer reducer;      // make_sparse_reducer()

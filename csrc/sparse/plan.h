@@ -31,7 +31,9 @@ struct Priced {
 struct TablePlan {
   Method method = Method::kAuto;  // the one to use
   std::vector<Priced> priced;     // all of them
-  Deal deal;                      // of the balanced one
+  std::size_t union_rows = 0;
+  std::vector<std::uint32_t> counts;  // by rank: rows that it contributes
+  Deal deal;                          // of the balanced one
 };
 
 struct Shape {  // of one table

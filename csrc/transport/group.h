@@ -52,12 +52,9 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   Transport& transport() { return *transport_; }
 
   std::shared_ptr<Operation> start_collective(std::shared_ptr<ActiveOperation> operation);
-<<<<<<< HEAD
   void refuse_collective(OperationKind kind);
-=======
   // Goes on with an operation that has asked for its next act, unless it has failed meanwhile.
   void start_next_act(ActiveOperation& operation, Act act);
->>>>>>> sparse
   std::shared_ptr<Operation> start_send(std::shared_ptr<ActiveOperation> operation, int peer, std::uint32_t tag);
   std::shared_ptr<Operation> start_receive(std::shared_ptr<ActiveOperation> operation, int peer, std::uint32_t tag);
 
@@ -80,6 +77,10 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   void leave();  // destroys the membership, gracefully
   std::exception_ptr failure() const { return failure_; }
 
+  // Whether that collective, or that act of one, has begun here; it may have ended.
+  bool has_begun(std::uint64_t sequence) const {
+    return sequence < collectives_started() && !reserved_.contains(sequence);
+  }
   std::uint64_t collectives_started() const { return next_collective_.load(std::memory_order_relaxed); }
   Traffic traffic() const;
 
@@ -202,12 +203,9 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   std::deque<std::pair<ActiveOperation*, std::uint32_t>> local_;  // reduces and copies that are ready
   std::deque<AnySource> any_source_;
   std::map<std::uint64_t, ActiveOperation*> collectives_;  // in flight, by sequence
-<<<<<<< HEAD
   std::set<std::uint64_t> refused_;                        // here, by sequence
   std::map<std::uint64_t, int> refused_by_peer_;           // by sequence: one of those who refused it; not yet ours
-=======
   std::set<std::uint64_t> reserved_;                       // sequences of acts that have not begun
->>>>>>> sparse
   std::atomic<std::uint64_t> next_collective_{0};
   std::atomic<std::uint64_t> bytes_sent_{0}, bytes_received_{0}, operations_{0};
   std::exception_ptr failure_;

@@ -39,12 +39,9 @@ void Group::check_not_past(int peer, const Frame& frame) const {
       disagree(peer, frame, "has received it already");
     return;
   }
-<<<<<<< HEAD
-  if (frame.id.sequence >= collectives_started()) return;
-  if (refused_.contains(frame.id.sequence)) disagree(peer, frame, "refused its arguments, with an error of its own");
-=======
-  if (frame.id.sequence >= collectives_started() || reserved_.contains(frame.id.sequence)) return;
->>>>>>> sparse
+  const std::uint64_t sequence = frame.id.sequence;
+  if (!has_begun(sequence)) return;
+  if (refused_.contains(sequence)) disagree(peer, frame, "refused its arguments, with an error of its own");
   const auto active = collectives_.find(frame.id.sequence);
   if (active == collectives_.end()) disagree(peer, frame, "has completed it, and expected nothing of the kind");
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
@@ -77,11 +74,11 @@ void Group::check_not_refused(const ActiveOperation& operation) const {
 void Group::on_refusal(int from, const Frame& frame) {
   const std::uint64_t sequence = frame.id.sequence;
   if (refused_.contains(sequence)) return;
-  if (sequence >= collectives_started()) check_not_too_far(refused_by_peer_.size());
+  if (!has_begun(sequence)) check_not_too_far(refused_by_peer_.size());
   refused_by_peer_[sequence] = from;
   const auto active = collectives_.find(sequence);
   if (active != collectives_.end()) check_not_refused(*active->second);
-  if (active == collectives_.end() && sequence < collectives_started())
+  if (active == collectives_.end() && has_begun(sequence))
     throw MismatchError(rank_name(from) + " refused the arguments of its " + id_name(frame.id) +
                         ", with an error that says why, where " + rank_name(identity_.rank) + " has completed it");
 }

@@ -83,8 +83,8 @@ void Group::on_grant(int from, const Frame& frame) {
     outgoing.granted = std::max(outgoing.granted, frame.message);
     return release_held(peer, outgoing);
   }
-  const bool past = frame.id.point_to_point ? frame.id.sequence < peer.next_send[frame.id.tag]
-                                            : frame.id.sequence < collectives_started();
+  const bool past =
+      frame.id.point_to_point ? frame.id.sequence < peer.next_send[frame.id.tag] : has_begun(frame.id.sequence);
   if (!past) {
     check_not_too_far(peer.early_grants.size());
     peer.early_grants[frame.id] = frame;

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = {"collectives": "every collective over merak and Gloo on emulated hosts, against the wires' lower bound"}
+BENCHMARKS = {
+    "collectives": "every collective over merak and Gloo on emulated hosts, against the wires' lower bound",
+    "sparse": "sparse all-reduces of embedding gradients beside each other on emulated hosts",
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `bench`, with one subcommand a benchmark. Without a checkout these take any options and say what to do."""
-    bench = subparsers.add_parser("bench", help="measure the collectives beside Gloo's")
+    bench = subparsers.add_parser("bench", help="measure beside others")
     benchmarks = bench.add_subparsers(metavar="benchmark", required=True)
     checkout = find_checkout()
     for name, description in BENCHMARKS.items():

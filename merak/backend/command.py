@@ -1,4 +1,4 @@
-"""`merak env`: prints what was built, found and chosen; exits with 1 when a variable has a value that cannot be used."""
+"""`merak env`: prints what was built, found and chosen; exits with 1 when a variable cannot be understood."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ import torch.distributed as dist
 from merak import _C, _build_info
 from merak._version import __version__
 
-
 _READ_BY_THE_BUILD = {"MERAK_CUDA"}
 
 

@@ -8,8 +8,9 @@ crosses the network is rows. The sum is exact, the same bits on every rank and f
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,7 @@ import merak.backend
 if TYPE_CHECKING:
     from merak._torch_compat import ProcessGroup
 
-__all__ = ["Method", "all_reduce"]
+__all__ = ["Method", "Plan", "all_reduce", "explain"]
 
 Method = Literal["auto", "dense", "gather", "packed", "balanced"]
 """How rows travel. All give the sum of the ranks' rows, "gather" and "balanced" added up in the order of ranks:
@@ -30,6 +31,42 @@ Method = Literal["auto", "dense", "gather", "packed", "balanced"]
 * ``"packed"``: a dense all-reduce of the rows that any rank has;
 * ``"dense"``: a dense all-reduce of the whole tensor.
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How one tensor would be reduced: the same on all ranks. `str(plan)` is a table."""
+
+    method: str
+    union_rows: int
+    """Rows that any rank has."""
+    rank_rows: tuple[int, ...]
+    """By rank: the rows that it has."""
+    prices: dict[str, tuple[float, int]]
+    """By method: seconds by its formula, and the bytes that the busiest rank sends or receives."""
+
+    def __str__(self) -> str:
+        ranks = ", ".join(map(str, self.rank_rows))
+        lines = [f"{self.union_rows} rows in the union; by rank: {ranks}", f"{'method':10} {'ms':>10} {'MB':>10}"]
+        for method, (seconds, nbytes) in self.prices.items():
+            chosen = " <-" if method == self.method else ""
+            lines.append(f"{method:10} {seconds * 1e3:10.3f} {nbytes / 1e6:10.3f}{chosen}")
+        return "\n".join(lines)
+
+
+def explain(
+    x: torch.Tensor,
+    group: ProcessGroup | None = None,
+    method: Method = "auto",
+    timeout: datetime.timedelta | None = None,
+) -> Plan:
+    """What `all_reduce` would do with the ranks' tensors. Collective: the ranks exchange bitmaps, but no rows.
+
+    Arguments and errors are those of `all_reduce`.
+    """
+    backend = merak.backend.of_group(group)
+    ((chosen, union_rows, rank_rows, prices),) = backend.sparse_plans([x], method, timeout or datetime.timedelta(0))
+    return Plan(chosen, union_rows, tuple(rank_rows), {name: (seconds, size) for name, seconds, size in prices})
 
 
 @overload
@@ -81,8 +118,10 @@ def all_reduce(
         torch.distributed.DistNetworkError: a rank has died or left.
     """
     backend = merak.backend.of_group(group)
-    work = backend.sparse_all_reduce([x], dist.ReduceOp(op), method, timeout or datetime.timedelta(0))
+    operator = op if isinstance(op, dist.ReduceOp) else dist.ReduceOp(op)
+    work = backend.sparse_all_reduce([x], operator, method, timeout or datetime.timedelta(0))
     if async_op:
         return work
     work.wait()
-    return cast(torch.Tensor, work.result()[0])
+    result: torch.Tensor = work.get_future().wait()[0]
+    return result

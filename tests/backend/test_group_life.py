@@ -149,6 +149,24 @@ def test_a_group_is_destroyed_while_another_thread_opens_it(run: Runner) -> None
     assert seconds < 5
 
 
+def give_other_memory(context: Context) -> list[float]:
+    if context.rank == 1:
+        time.sleep(0.5)
+    x = torch.ones(1 << 20)
+    memory = x.detach()
+    work = dist.all_reduce(x, async_op=True)
+    if context.rank == 0:
+        del memory
+    x.data = torch.zeros(1)
+    _ = [torch.full((1 << 20,), 7.0) for _ in range(4)]  # where the memory would be used again
+    work.wait()
+    return [] if context.rank == 0 else [memory.min().item(), memory.max().item()]
+
+
+def test_a_tensor_may_get_other_memory_meanwhile(run: Runner) -> None:
+    assert run(give_other_memory) == [[], [2.0, 2.0]]
+
+
 def wait_too_short(context: Context) -> str:
     if context.rank == 1:
         time.sleep(1.0)

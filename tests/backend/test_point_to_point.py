@@ -146,3 +146,36 @@ def test_coalescing_manager(run: Runner) -> None:
         gathered = [torch.arange(3.0).repeat_interleave(size) for size in (2, 5)]
         scattered = [3 * torch.arange(size * rank, size * (rank + 1)).float() for size in (2, 5)]
         torch.testing.assert_close(got, reduced + gathered + scattered)
+
+
+def after_a_batch_that_was_refused(context: Context) -> tuple[list[float], list[float]]:
+    with pytest.raises(ValueError, match="contiguous"):
+        dist.batch_isend_irecv([dist.P2POp(dist.irecv, torch.zeros(2, 3).t(), 1 - context.rank)])
+    ones = torch.ones(2)
+    dist.all_reduce(ones)
+    peer = 1 - context.rank
+    received = torch.zeros(1)
+    own = torch.full((1,), float(context.rank))
+    for work in dist.batch_isend_irecv([dist.P2POp(dist.isend, own, peer), dist.P2POp(dist.irecv, received, peer)]):
+        work.wait()
+    return ones.tolist(), received.tolist()
+
+
+def test_a_batch_that_was_refused_leaves_nothing_behind(run: Runner) -> None:
+    assert run(after_a_batch_that_was_refused) == [([2.0, 2.0], [1.0]), ([2.0, 2.0], [0.0])]
+
+
+def after_a_coalescing_that_failed(context: Context) -> list[float]:
+    coalescing = dist.distributed_c10d._coalescing_manager
+    group = dist.new_group(list(range(context.world_size)))
+    with pytest.raises(KeyError), coalescing(group, device=torch.device("cpu")):
+        raise KeyError
+    dist.distributed_c10d._world.pg_coalesce_state.pop(group)  # torch's own trace
+    ones = torch.ones(2)
+    with coalescing(group, device=torch.device("cpu")):
+        dist.all_reduce(ones, group=group)
+    return ones.tolist()
+
+
+def test_a_coalescing_that_failed_leaves_nothing_behind(run: Runner) -> None:
+    assert run(after_a_coalescing_that_failed) == [[2.0, 2.0], [2.0, 2.0]]

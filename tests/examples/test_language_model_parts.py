@@ -166,7 +166,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([]) == 2
-    assert "pip install 'torch-merak[viz]'" in capsys.readouterr().err
+    assert "pip install --no-build-isolation '.[viz]'" in capsys.readouterr().err
 
 
 def test_bytes_are_readable() -> None:

@@ -105,6 +105,32 @@ TEST(SparseAllReduce, SeveralTablesAndOperationsAtOnce) {
   }
 }
 
+// Messages that have to be granted: the grants of the second act may come before it begins here.
+TEST(SparseAllReduce, LargeMessages) {
+  Case one{.size = 4, .table_rows = 300, .columns = 2000, .of_rank = {}};
+  for (int rank = 0; rank < one.size; ++rank) {
+    Contribution mine;
+    for (int row = 0; row < 100; ++row) mine.ids.push_back((row * 3 + rank * row) % 300);
+    for (int i = 0; i < 100 * 2000; ++i) mine.values.push_back(static_cast<float>((i + rank) % 17));
+    one.of_rank.push_back(std::move(mine));
+  }
+  const std::vector<float> expected = expected_sums(one, exchanged(one).rows, one.size);
+  for (int times = 0; times < 5; ++times)
+    on_all(one.size, [&](int rank, Engine& engine, Group& group) {
+      std::vector<std::unique_ptr<Part>> parts;
+      std::vector<std::shared_ptr<Operation>> started;
+      for (Method method : kExactMethods) {
+        parts.push_back(std::make_unique<Part>(std::vector<const Case*>{&one}, rank, method));
+        started.push_back(parts.back()->start(engine, group));
+      }
+      for (std::size_t i = 0; i < parts.size(); ++i) {
+        ASSERT_TRUE(started[i]->wait_until(Clock::now() + 60s));
+        expect_no_error(*started[i]);
+        EXPECT_EQ(parts[i]->results[0], expected) << name(kExactMethods[i]) << ", rank " << rank;
+      }
+    });
+}
+
 TEST(SparseAllReduce, RanksThatDisagreeAreAllTold) {
   Case one{.size = 3, .table_rows = 100, .columns = 4, .of_rank = std::vector<Contribution>(3)};
   Case wider = one;

@@ -153,6 +153,45 @@ TEST_P(EngineOver, GroupsMayBeUsedInDifferentOrders) {
   });
 }
 
+std::string error_text(const Operation& operation) {
+  if (!operation.error()) return "no error";
+  try {
+    std::rethrow_exception(operation.error());
+  } catch (const MismatchError& error) {
+    return error.what();
+  }
+}
+
+TEST_P(EngineOver, WhatAllRanksRefuseIsPassedOver) {
+  on_all(3, [](Rank& one) {
+    for (int times = 0; times < 3; ++times) {
+      one.engine.refuse(*one.group, kSum.kind);
+      Values values = values_of(one.rank, 1000);
+      one.run(kSum, values);
+      EXPECT_TRUE(values == kSum.expected(one.rank, values_of_all(3, 1000)));
+    }
+  });
+}
+
+// Whenever it comes: before the others start, while they wait, with small and large messages under way.
+TEST_P(EngineOver, WhatOneRankRefusesFailsOnAllThatTakePart) {
+  for (std::size_t count : {10, 1'000'000})
+    for (int late : {0, 1})
+      on_all(3, [&](Rank& one) {
+        Values before = values_of(one.rank, 1), values = values_of(one.rank, count);
+        one.run(kSum, before);
+        if ((one.rank == 1) == (late == 1)) std::this_thread::sleep_for(100ms);
+        if (one.rank == 1) {
+          one.engine.refuse(*one.group, kSum.kind);
+          return;
+        }
+        const auto operation = one.start(kSum, values);
+        ASSERT_TRUE(operation->wait_until(Clock::now() + 30s));
+        const std::string text = error_text(*operation);
+        EXPECT_NE(text.find("refused"), std::string::npos) << text;
+      });
+}
+
 TEST_P(EngineOver, MessagesMatchByTagInAnyOrder) {
   on_all(2, [](Rank& one) {
     constexpr std::uint32_t kTags = 6;

@@ -1,0 +1,117 @@
+"""The command line of ``merak bench sparse``: sparse all-reduces beside each other on emulated hosts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.collectives.table import emulated_note
+from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, torchrun
+from benchmarks.testbed.topology import INTERFACE
+from merak._extras import require
+
+from .tables import TABLES, Table
+from .ways import WAYS
+from .worker import Suite
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TABLE_WIDTH = 140
+
+Line = dict[str, Any]
+"""What the worker prints, and the cluster's goodput in bytes per second."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; their defaults are the comparison of the documentation."""
+    add = parser.add_argument
+    add("--hosts", type=int, nargs="+", default=[4, 8], help="host counts (default 4 8)")
+    add("--tables", type=int, nargs="+", default=list(range(len(TABLES))), help="which of the tables, from 0 on")
+    add("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), metavar="WAY", help="default: all")
+    add("--shuffled", action="store_true", help="the frequent rows spread over the table, not first")
+    add("--rate", type=float, default=1000.0, help="Mbit/s of every host's link (default 1000)")
+    add("--repeats", type=int, default=9, help="repetitions (default 9)")
+    add("--realtime", action="store_true", help="ranks go before this machine's other programs while measured")
+    add("--timeout", type=float, default=550.0, help="seconds for each host count (default 550)")
+    add("--output", type=Path, metavar="FILE", help="write the lines there as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and show; the exit status."""
+    console = require("rich.console", extra="viz").Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    tables = tuple(Table(t.rows, t.columns, t.tokens, options.shuffled) for t in (TABLES[i] for i in options.tables))
+    suite = Suite(tables, tuple(options.ways), options.repeats, INTERFACE, options.realtime)
+    print(emulated_note(), flush=True)
+    lines: list[Line] = []
+    try:
+        for hosts in options.hosts:
+            measured = _measure(suite, Topology(hosts, round(options.rate * 1e6)), options.timeout)
+            lines += measured
+            for table in tables:
+                console.print(_show(table, hosts, [line for line in measured if Table(**line["table"]) == table]))
+            if options.output:
+                options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    except (UnavailableError, LaunchError, ValueError) as error:
+        print(f"merak bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _measure(suite: Suite, topology: Topology, timeout: float) -> list[Line]:
+    lines: list[Line] = []
+
+    def on_line(host: int, text: str) -> None:
+        if host == 0 and text.startswith("{"):
+            lines.append(json.loads(text) | {"goodput": topology.goodput})
+
+    with Cluster(topology) as cluster:
+        program = ["-m", "benchmarks.sparse.worker", suite.to_json()]
+        torchrun(cluster, program, ranks=1, timeout=timeout, cwd=str(CHECKOUT), on_line=on_line)
+    return lines
+
+
+def _show(table: Table, hosts: int, lines: list[Line]) -> Any:
+    first = lines[0]
+    rows = f"{np.mean(first['rank_rows']):.0f} rows a rank, {first['union_rows']} in the union"
+    shown = require("rich.table", extra="viz").Table(
+        title=f"{hosts} hosts, {table.name}: {rows}; auto: {first['chosen']}"
+    )
+    for column in (
+        "way",
+        "ms",
+        "fastest",
+        "slowest",
+        "bound ms",
+        "ratio",
+        "MB out, busiest",
+        "formula MB",
+        "out / formula",
+    ):
+        shown.add_column(column, justify="left" if column == "way" else "right")
+    for line in lines:
+        shown.add_row(line["way"], *_cells(line))
+    return shown
+
+
+def _cells(line: Line) -> list[str]:
+    times = np.array(line["times"]) * 1e3
+    cells = [f"{np.median(times):.1f}", f"{times.min():.1f}", f"{times.max():.1f}"]
+    out = max(line["left"]) / 1e6
+    price = line["prices"].get(line["chosen"] if line["way"] == "auto" else line["way"])
+    if price is None:
+        return [*cells, "", "", f"{out:.2f}", "", ""]
+    announced = (line["ranks"] - 1) * line["table"]["rows"] / 8  # the bitmaps
+    bound = (price[1] + announced) / line["goodput"] * 1e3
+    formula = (price[1] + announced) / 1e6
+    return [
+        *cells,
+        f"{bound:.1f}",
+        f"{np.median(times) / bound:.3f}",
+        f"{out:.2f}",
+        f"{formula:.2f}",
+        f"{out / formula:.3f}",
+    ]
