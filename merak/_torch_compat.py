@@ -11,10 +11,11 @@ import os
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Backend as C10dBackend
-from torch._C._distributed_c10d import PrefixStore, ProcessGroup, Store, TCPStore
+from torch._C._distributed_c10d import GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
 
 __all__ = [
     "C10dBackend",
+    "GradBucket",
     "ProcessGroup",
     "Store",
     "backend_below",

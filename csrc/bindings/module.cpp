@@ -5,5 +5,6 @@
 PYBIND11_MODULE(_C, module) {
   module.doc() = "merak's C++ side. Private: import merak.backend instead.";
   merak::bind_transport(module);
+  merak::bind_sparse(module);
   merak::bind_backend(module);
 }

@@ -6,6 +6,7 @@
 namespace merak {
 
 void bind_transport(pybind11::module_& module);
+void bind_sparse(pybind11::module_& module);
 void bind_backend(pybind11::module_& module);
 
 }  // namespace merak

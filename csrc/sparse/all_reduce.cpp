@@ -4,8 +4,18 @@
 
 #include "collectives/choose.h"
 #include "sparse/compose.h"
+#include "sparse/statistics.h"
 
 namespace merak {
+namespace {
+
+std::uint64_t bytes_sent(const Program& program) {
+  std::uint64_t bytes = 0;
+  for (const Step& step : program.steps) bytes += step.kind == StepKind::kSend ? step.bytes : 0;
+  return bytes;
+}
+
+}  // namespace
 
 SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
   own_.problem = task_.problem, own_.method = task_.method, own_.from_zeros = task_.from_zeros;
@@ -23,7 +33,9 @@ Act SparseAllReduce::announce() {
   Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = {}};
   act.signature.bytes = bytes;
   const CollectiveShape shape{.kind = OperationKind::kAllGather, .bytes = bytes};
-  act.program = std::make_shared<PreparedProgram>(choose(shape, task_.rank, task_.topology, task_.costs).program);
+  Program program = choose(shape, task_.rank, task_.topology, task_.costs).program;
+  count_announcement(bytes_sent(program));
+  act.program = std::make_shared<PreparedProgram>(std::move(program));
   act.input.append(announced_.data(), announced_.size());
   act.output.append(all_announced_.data(), all_announced_.size());
   return act;
@@ -55,8 +67,9 @@ Act SparseAllReduce::reduce() {
     if (task_.only_plans) continue;
     const Contributions mine{united[i],        table.own,       task_.rank, table.shape.row_bytes,
                              task_.from_zeros, table.into_table};
-    append(whole, program_of(plans_.back(), mine, table.shape, task_.topology, task_.costs),
-           {.input = {kInput, act.input.size()}, .output = {kOutput, act.output.size()}});
+    const Program part = program_of(plans_.back(), mine, table.shape, task_.topology, task_.costs);
+    count_table(plans_.back(), table.shape, task_.rank, bytes_sent(part));
+    append(whole, part, {.input = {kInput, act.input.size()}, .output = {kOutput, act.output.size()}});
     act.input.append(table.values);
     const std::size_t rows = table.into_table ? table.shape.table_rows : united[i].rows();
     act.output.append(task_.allocate(i, united[i].ids), rows * table.shape.row_bytes);

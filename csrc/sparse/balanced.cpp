@@ -6,19 +6,29 @@
 
 #include "collectives/cut.h"
 #include "sparse/chunks.h"
+#include "sparse/window.h"
 
 namespace merak {
 namespace {
+
+using Rows = std::vector<std::uint32_t>;  // of the union
+using Steps = std::vector<std::uint32_t>;
 
 class Planner {
  public:
   Planner(const Contributions& mine, const Deal& deal, std::size_t chunk_bytes)
       : mine_(mine),
-        rank_(mine.self()),
         row_bytes_(mine.row_bytes),
         chunks_(chunks_of(mine.rows, deal, std::max<std::size_t>(chunk_bytes / mine.row_bytes, 1))),
         position_(mine.positions()) {
-    packed_ = program_.add_scratch(0), sums_ = program_.add_scratch(0), arrived_ = program_.add_scratch(0);
+    const auto& own = chunks_[mine.self()];
+    for (std::uint32_t owner = 0; owner < mine.ranks(); ++owner) {
+      const auto& theirs = chunks_[owner];
+      const std::size_t packed = most(theirs, [&](const Chunk& c) { return contributed(mine_.self(), c).size(); });
+      packed_.emplace_back(program_, packed, owner == mine.self() ? 0 : theirs.size());
+      sums_of_.emplace_back(program_, most(theirs, [](const Chunk& c) { return c.rows.size(); }), theirs.size());
+    }
+    contributions_.emplace_back(program_, most(own, [&](const Chunk& c) { return contributions(c); }), own.size());
   }
 
   Program run() {
@@ -33,112 +43,120 @@ class Planner {
   // sums of chunk i, at both ends.
   void plan_chunks(std::size_t i) {
     for (int distance = 1; distance < mine_.rows.size; ++distance)
-      if (const Chunk* chunk = chunk_at(to(distance), i)) contribute(to(distance), *chunk);
-    if (const Chunk* chunk = chunk_at(rank_, i)) own(*chunk);
+      if (i < chunks_[to(distance)].size()) contribute(to(distance), i);
+    if (i < chunks_[mine_.self()].size()) own(i);
     for (int distance = 1; distance < mine_.rows.size; ++distance)
-      if (const Chunk* chunk = chunk_at(from(distance), i)) take(from(distance), *chunk);
+      if (i < chunks_[to(-distance)].size()) take(to(-distance), i);
   }
 
-  void contribute(std::uint32_t owner, const Chunk& chunk) {
-    const auto rows = contributed(rank_, chunk);
-    if (rows.empty()) return;
-    const Place at = reserve(packed_, rows.size());
-    program_.send(static_cast<int>(owner), at, rows.size() * row_bytes_, {pack(rows, at)});
+  void contribute(std::uint32_t owner, std::size_t i) {
+    const Rows rows = contributed(mine_.self(), chunks_[owner][i]);
+    Window& window = packed_[owner];
+    if (rows.empty()) return window.end_use(i, window.free_after(i));
+    const std::uint32_t ready = pack(rows, window.place(i), window.free_after(i));
+    window.end_use(i, {program_.send(static_cast<int>(owner), window.place(i), rows.size() * row_bytes_, {ready})});
   }
 
-  void own(const Chunk& chunk) {
-    const Place sums = reserve(sums_, chunk.rows.size());
-    const std::uint32_t done = chunk.kind == Chunk::Kind::kHome ? sum_input(chunk.rows, sums) : sum(chunk, sums);
+  void own(std::size_t i) {
+    const Chunk& chunk = chunks_[mine_.self()][i];
+    Window& window = sums_of_[mine_.self()];
+    const std::uint32_t done = chunk.kind == Chunk::Kind::kHome
+                                   ? sum_input(chunk.rows, window.place(i), window.free_after(i))
+                                   : sum(i, window.place(i), window.free_after(i));
+    Steps used = {put(chunk.rows, window.place(i), done)};
     for (int distance = 1; distance < mine_.rows.size; ++distance)
       if (!works_out_itself(to(distance), chunk))
-        program_.send(static_cast<int>(to(distance)), sums, chunk.rows.size() * row_bytes_, {done});
-    put(chunk.rows, sums, done);
+        used.push_back(
+            program_.send(static_cast<int>(to(distance)), window.place(i), chunk.rows.size() * row_bytes_, {done}));
+    window.end_use(i, std::move(used));
   }
 
-  // Adds up the contributions to a chunk. They lie one behind the other, those of each rank together.
-  std::uint32_t sum(const Chunk& chunk, Place sums) {
-    std::vector<std::vector<std::uint32_t>> of_rank;
-    std::size_t total = 0;
-    for (std::uint32_t rank = 0; rank < mine_.ranks(); ++rank) {
-      of_rank.push_back(contributed(rank, chunk));
-      total += of_rank.back().size();
-    }
-    const Place all = reserve(arrived_, total);
-    std::vector<std::uint32_t> next(mine_.ranks()), after;  // by rank: where its next row stands, counted from `all`
+  // Adds up the contributions to this rank's i-th chunk. They lie one behind the other, those of each rank together.
+  std::uint32_t sum(std::size_t i, Place at, Steps after) {
+    const Chunk& chunk = chunks_[mine_.self()][i];
+    Window& window = contributions_.front();
+    const Place all = window.place(i);
+    std::vector<std::uint32_t> next(mine_.ranks());  // by rank: where its next row stands, counted from `all`
     for (std::uint32_t rank = 0, begin = 0; rank < mine_.ranks(); ++rank) {
+      const Rows rows = contributed(rank, chunk);
+      const Place part = {all.buffer, all.offset + begin * row_bytes_};
       next[rank] = begin;
-      const Place at = {all.buffer, all.offset + begin * row_bytes_};
-      const auto count = static_cast<std::uint32_t>(of_rank[rank].size());
-      begin += count;
-      if (count == 0) continue;
-      after.push_back(rank == rank_ ? pack(of_rank[rank], at)
-                                    : program_.receive(static_cast<int>(rank), at, count * row_bytes_));
+      begin += static_cast<std::uint32_t>(rows.size());
+      if (rows.empty()) continue;
+      after.push_back(rank == mine_.self() ? pack(rows, part, window.free_after(i))
+                                           : program_.receive(static_cast<int>(rank), part, rows.size() * row_bytes_,
+                                                              window.free_after(i)));
     }
-    RowSums row_sums(row_bytes_);
-    for (std::uint32_t i = 0; i < chunk.rows.size(); ++i) {
-      const std::uint32_t u = chunk.rows[i];
-      mine_.begin_sum(row_sums, u);
-      for (std::uint32_t rank : mine_.rows.of(u)) row_sums.add(next[rank]++);
-      row_sums.end_row(i);
+    RowSums sums(row_bytes_);
+    for (std::uint32_t j = 0; j < chunk.rows.size(); ++j) {
+      mine_.begin_sum(sums, chunk.rows[j]);
+      for (std::uint32_t rank : mine_.rows.of(chunk.rows[j])) sums.add(next[rank]++);
+      sums.end_row(j);
     }
-    return program_.sum_rows(sums, all, std::move(row_sums), std::move(after), true);
+    const std::uint32_t done = program_.sum_rows(at, all, std::move(sums), std::move(after), true);
+    window.end_use(i, {done});
+    return done;
   }
 
-  void take(std::uint32_t owner, const Chunk& chunk) {
-    if (works_out_itself(rank_, chunk)) {
-      RowSums row_sums(row_bytes_);
-      for (std::uint32_t u : chunk.rows) add_input(row_sums, u, mine_.output_row(u), true);
-      program_.sum_rows({kOutput, 0}, {kInput, 0}, std::move(row_sums), {}, true);
-      return;
-    }
-    const Place at = reserve(arrived_, chunk.rows.size());
-    put(chunk.rows, at, program_.receive(static_cast<int>(owner), at, chunk.rows.size() * row_bytes_));
+  void take(std::uint32_t owner, std::size_t i) {
+    const Chunk& chunk = chunks_[owner][i];
+    Window& window = sums_of_[owner];
+    const std::uint32_t done = works_out_itself(mine_.self(), chunk)
+                                   ? sum_input(chunk.rows, window.place(i), window.free_after(i))
+                                   : program_.receive(static_cast<int>(owner), window.place(i),
+                                                      chunk.rows.size() * row_bytes_, window.free_after(i));
+    window.end_use(i, {put(chunk.rows, window.place(i), done)});
   }
 
-  // Steps on rows ----------------------------------------------------------------------------------------------------
+  // Steps on rows -----------------------------------------------------------------------------------------------------
 
   // This rank's contributions to these rows, one behind the other.
-  std::uint32_t pack(const std::vector<std::uint32_t>& rows, Place at) {
-    RowSums row_sums(row_bytes_);
-    for (std::uint32_t i = 0; i < rows.size(); ++i) add_input(row_sums, rows[i], i, false);
-    return program_.sum_rows(at, {kInput, 0}, std::move(row_sums), {}, false);
+  std::uint32_t pack(const Rows& rows, Place at, Steps after) {
+    RowSums sums(row_bytes_);
+    for (std::uint32_t j = 0; j < rows.size(); ++j) add_input(sums, rows[j], j);
+    return program_.sum_rows(at, {kInput, 0}, std::move(sums), std::move(after), false);
   }
 
   // The whole sums of rows that this rank alone contributes.
-  std::uint32_t sum_input(const std::vector<std::uint32_t>& rows, Place at) {
-    RowSums row_sums(row_bytes_);
-    for (std::uint32_t i = 0; i < rows.size(); ++i) add_input(row_sums, rows[i], i, true);
-    return program_.sum_rows(at, {kInput, 0}, std::move(row_sums), {}, true);
+  std::uint32_t sum_input(const Rows& rows, Place at, Steps after) {
+    RowSums sums(row_bytes_);
+    for (std::uint32_t j = 0; j < rows.size(); ++j) {
+      mine_.begin_sum(sums, rows[j]);
+      add_input(sums, rows[j], j);
+    }
+    return program_.sum_rows(at, {kInput, 0}, std::move(sums), std::move(after), true);
+  }
+
+  void add_input(RowSums& sums, std::uint32_t u, std::uint32_t at) const {
+    for (std::uint32_t row : mine_.own.at(position_[u])) sums.add(row);
+    sums.end_row(at);
   }
 
   // Sums that lie one behind the other go to their rows of the output.
-  void put(const std::vector<std::uint32_t>& rows, Place from, std::uint32_t after) {
-    RowSums row_sums(row_bytes_);
-    for (std::uint32_t i = 0; i < rows.size(); ++i) row_sums.copy_row(mine_.output_row(rows[i]), i);
-    program_.sum_rows({kOutput, 0}, from, std::move(row_sums), {after}, false);
+  std::uint32_t put(const Rows& rows, Place from, std::uint32_t after) {
+    RowSums sums(row_bytes_);
+    for (std::uint32_t j = 0; j < rows.size(); ++j) sums.copy_row(mine_.output_row(rows[j]), j);
+    return program_.sum_rows({kOutput, 0}, from, std::move(sums), {after}, false);
   }
 
-  void add_input(RowSums& row_sums, std::uint32_t u, std::uint32_t at, bool whole) const {
-    if (whole) mine_.begin_sum(row_sums, u);
-    for (std::uint32_t row : mine_.own.at(position_[u])) row_sums.add(row);
-    row_sums.end_row(at);
-  }
+  // Who and how many --------------------------------------------------------------------------------------------------
 
-  // Who and where ----------------------------------------------------------------------------------------------------
-
+  // The rank so many places after this one; negative: before.
   std::uint32_t to(int distance) const {
     return static_cast<std::uint32_t>(wrap(mine_.rank + distance, mine_.rows.size));
   }
-  std::uint32_t from(int distance) const { return to(-distance); }
 
-  const Chunk* chunk_at(std::uint32_t owner, std::size_t i) const {
-    return i < chunks_[owner].size() ? &chunks_[owner][i] : nullptr;
-  }
-
-  std::vector<std::uint32_t> contributed(std::uint32_t rank, const Chunk& chunk) const {
-    std::vector<std::uint32_t> rows;
+  Rows contributed(std::uint32_t rank, const Chunk& chunk) const {
+    Rows rows;
     for (std::uint32_t u : chunk.rows)
       if (mine_.contributes(rank, u)) rows.push_back(u);
+    return rows;
+  }
+
+  // How many rows all ranks together contribute to a chunk.
+  std::size_t contributions(const Chunk& chunk) const {
+    std::size_t rows = 0;
+    for (std::uint32_t u : chunk.rows) rows += mine_.rows.of(u).size();
     return rows;
   }
 
@@ -146,21 +164,21 @@ class Planner {
     return chunk.kind == Chunk::Kind::kLent && chunk.contributor == rank;
   }
 
-  // The next rows of a scratch buffer.
-  Place reserve(int buffer, std::size_t rows) {
-    std::size_t& bytes = program_.scratch[static_cast<std::size_t>(buffer - kScratch)];
-    const Place place = {buffer, bytes};
-    bytes += rows * row_bytes_;
-    return place;
+  // The most bytes that a chunk has, by a count of rows.
+  template <class Count>
+  std::size_t most(const std::vector<Chunk>& chunks, Count count) const {
+    std::size_t rows = 0;
+    for (const Chunk& chunk : chunks) rows = std::max(rows, count(chunk));
+    return rows * row_bytes_;
   }
 
   const Contributions& mine_;
-  const std::uint32_t rank_;
   const std::size_t row_bytes_;
-  const std::vector<std::vector<Chunk>> chunks_;
-  std::vector<std::uint32_t> position_;  // by row of the union that this rank contributes: which of its own it is
+  const std::vector<std::vector<Chunk>> chunks_;  // by owner
+  const std::vector<std::uint32_t> position_;     // by row of the union: which of this rank's own rows it is
   Program program_;
-  int packed_ = 0, sums_ = 0, arrived_ = 0;  // scratch
+  std::vector<Window> packed_, sums_of_;  // by owner: what this rank contributes to its chunks, and their sums
+  std::vector<Window> contributions_;     // one: what all contribute to this rank's chunks
 };
 
 }  // namespace

@@ -16,7 +16,7 @@
 //
 // Bytes on the wire: rank p sends out[p] and receives in[p] rows, as the deal says.
 // Time: a + b (largest out or in), plus a chunk's way: it is sent, added up and sent on.
-// Scratch: the contributed and the received rows once more.
+// Scratch: a few chunks for each rank.
 
 #include <cstddef>
 

@@ -1,96 +1,108 @@
 #include "sparse/gather.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "collectives/cut.h"
+#include "sparse/window.h"
 
 namespace merak {
 namespace {
 
+struct Part {
+  std::uint32_t begin = 0, end = 0;   // rows of the union
+  std::vector<std::uint32_t> counts;  // by rank: how many of them it contributes
+  std::uint32_t contributions = 0;    // of all ranks
+};
+
+std::vector<Part> parts_of(const UnionRows& rows, std::size_t most_contributions) {
+  std::vector<Part> parts;
+  for (std::uint32_t u = 0; u < rows.rows(); ++u) {
+    const auto contributors = rows.of(u);
+    if (parts.empty() || parts.back().contributions + contributors.size() > most_contributions)
+      parts.push_back({u, u, std::vector<std::uint32_t>(static_cast<std::size_t>(rows.size)), 0});
+    Part& part = parts.back();
+    part.end = u + 1, part.contributions += static_cast<std::uint32_t>(contributors.size());
+    for (std::uint32_t rank : contributors) ++part.counts[rank];
+  }
+  return parts;
+}
+
 class Planner {
  public:
-  Planner(const Contributions& mine, std::size_t segment_bytes)
+  Planner(const Contributions& mine, std::size_t part_bytes)
       : mine_(mine),
         row_bytes_(mine.row_bytes),
-        segment_rows_(std::max<std::size_t>(segment_bytes / mine.row_bytes, 1)),
-        base_(mine.ranks() + 1),
-        here_(mine.ranks()) {
-    std::partial_sum(mine.rows.counts.begin(), mine.rows.counts.end(), base_.begin() + 1);
-    all_ = program_.add_scratch(base_.back() * row_bytes_);
-  }
+        parts_(parts_of(mine.rows, std::max<std::size_t>(part_bytes / mine.row_bytes, 1))),
+        window_(program_, largest() * row_bytes_, parts_.size()) {}
 
   Program run() {
-    const std::size_t most = *std::max_element(mine_.rows.counts.begin(), mine_.rows.counts.end());
-    for (std::size_t begin = 0; begin < most; begin += segment_rows_) exchange(begin);
-    std::vector<std::uint32_t> next(base_.begin(), base_.end() - 1);  // by rank: its next row, among those of all
-    for (std::size_t begin = 0; begin < mine_.rows.rows(); begin += segment_rows_) add_up(begin, next);
+    for (std::size_t i = 0; i < parts_.size(); ++i) exchange(i);
     return std::move(program_);
   }
 
  private:
-  // Everyone's rows from `begin` on, one segment of them.
-  void exchange(std::size_t begin) {
-    const std::size_t own = segment_at(mine_.self(), begin);
-    if (own > 0) here_[mine_.self()].push_back(pack(begin, own));
+  std::size_t largest() const {
+    std::size_t rows = 0;
+    for (const Part& part : parts_) rows = std::max<std::size_t>(rows, part.contributions);
+    return rows;
+  }
+
+  // What the ranks contribute to a part lies one behind the other, in the order of ranks.
+  void exchange(std::size_t i) {
+    const Part& part = parts_[i];
+    std::vector<std::uint32_t> begin(mine_.ranks() + 1);
+    for (std::uint32_t rank = 0; rank < mine_.ranks(); ++rank) begin[rank + 1] = begin[rank] + part.counts[rank];
+    const auto place = [&](int rank) {
+      return Place{window_.place(i).buffer,
+                   window_.place(i).offset + begin[static_cast<std::size_t>(rank)] * row_bytes_};
+    };
+    std::vector<std::uint32_t> here, sent;
+    const std::size_t own_bytes = part.counts[mine_.self()] * row_bytes_;
+    if (own_bytes > 0) here.push_back(pack(part, place(mine_.rank), window_.free_after(i)));
     for (int distance = 1; distance < mine_.rows.size; ++distance) {
       const int to = wrap(mine_.rank + distance, mine_.rows.size), from = wrap(mine_.rank - distance, mine_.rows.size);
-      if (own > 0) program_.send(to, place(mine_.self(), begin), own * row_bytes_, {here_[mine_.self()].back()});
-      if (const std::size_t rows = segment_at(static_cast<std::uint32_t>(from), begin))
-        here_[from].push_back(
-            program_.receive(from, place(static_cast<std::uint32_t>(from), begin), rows * row_bytes_));
+      if (own_bytes > 0) sent.push_back(program_.send(to, place(mine_.rank), own_bytes, {here.front()}));
+      if (const std::size_t bytes = part.counts[static_cast<std::size_t>(from)] * row_bytes_)
+        here.push_back(program_.receive(from, place(from), bytes, window_.free_after(i)));
     }
+    sent.push_back(add_up(part, i, begin, here));
+    window_.end_use(i, std::move(sent));
   }
 
-  std::uint32_t pack(std::size_t begin, std::size_t rows) {
+  std::uint32_t pack(const Part& part, Place at, std::vector<std::uint32_t> after) {
     RowSums sums(row_bytes_);
-    for (std::uint32_t i = 0; i < rows; ++i) {
-      for (std::uint32_t row : mine_.own.at(static_cast<std::uint32_t>(begin) + i)) sums.add(row);
-      sums.end_row(i);
+    for (std::uint32_t j = 0; j < part.counts[mine_.self()]; ++j) {
+      for (std::uint32_t row : mine_.own.at(own_rows_++)) sums.add(row);
+      sums.end_row(j);
     }
-    return program_.sum_rows(place(mine_.self(), begin), {kInput, 0}, std::move(sums), {}, false);
+    return program_.sum_rows(at, {kInput, 0}, std::move(sums), std::move(after), false);
   }
 
-  // The sums of the union's rows from `begin` on, once what they need is here.
-  void add_up(std::size_t begin, std::vector<std::uint32_t>& next) {
+  std::uint32_t add_up(const Part& part, std::size_t i, std::vector<std::uint32_t> next,
+                       std::vector<std::uint32_t> after) {
     RowSums sums(row_bytes_);
-    const std::size_t end = std::min(begin + segment_rows_, mine_.rows.rows());
-    for (std::size_t u = begin; u < end; ++u) {
-      mine_.begin_sum(sums, static_cast<std::uint32_t>(u));
+    for (std::uint32_t u = part.begin; u < part.end; ++u) {
+      mine_.begin_sum(sums, u);
       for (std::uint32_t rank : mine_.rows.of(u)) sums.add(next[rank]++);
-      sums.end_row(mine_.output_row(static_cast<std::uint32_t>(u)));
+      sums.end_row(mine_.output_row(u));
     }
-    std::vector<std::uint32_t> after;
-    for (std::uint32_t rank = 0; rank < mine_.ranks(); ++rank) {
-      const std::size_t taken = next[rank] - base_[rank];
-      const std::size_t segments = (taken + segment_rows_ - 1) / segment_rows_;
-      // Segments of a peer may arrive in any order.
-      after.insert(after.end(), here_[rank].begin(), here_[rank].begin() + static_cast<std::ptrdiff_t>(segments));
-    }
-    program_.sum_rows({kOutput, 0}, {all_, 0}, std::move(sums), std::move(after), true);
+    return program_.sum_rows({kOutput, 0}, window_.place(i), std::move(sums), std::move(after), true);
   }
-
-  std::size_t segment_at(std::uint32_t rank, std::size_t begin) const {
-    const std::size_t rows = mine_.rows.counts[rank];
-    return begin < rows ? std::min(segment_rows_, rows - begin) : 0;
-  }
-
-  Place place(std::uint32_t rank, std::size_t row) const { return {all_, (base_[rank] + row) * row_bytes_}; }
 
   const Contributions& mine_;
-  const std::size_t row_bytes_, segment_rows_;
-  std::vector<std::uint32_t> base_;               // by rank: where its rows begin, among those of all
-  std::vector<std::vector<std::uint32_t>> here_;  // by rank: the steps after which its segments are here
+  const std::size_t row_bytes_;
+  const std::vector<Part> parts_;
   Program program_;
-  int all_ = 0;  // scratch: the rows of all ranks
+  Window window_;
+  std::uint32_t own_rows_ = 0;  // that were packed so far
 };
 
 }  // namespace
 
-Program gather_all_reduce(const Contributions& contributions, std::size_t segment_bytes) {
-  return Planner(contributions, segment_bytes).run();
+Program gather_all_reduce(const Contributions& contributions, std::size_t part_bytes) {
+  return Planner(contributions, part_bytes).run();
 }
 
 }  // namespace merak

@@ -2,12 +2,12 @@
 // Sparse all-reduce by all-gather: every rank sends its rows to all others, and everyone adds up everything in the
 // order of ranks. One exchange: the fastest for few rows, and for two ranks as good as any.
 //
-// Each rank's rows travel in ascending order and in segments, the next segment to all others before the one after it.
-// A part of the union is added up as soon as all ranks' rows up to its end have arrived.
+// The union is cut into *parts* of neighbouring rows. Part by part, every rank packs what it contributes, sends it to
+// all others, and adds up what it gets; parts overlap, so that the wire never rests.
 //
 // Bytes on the wire: rank p sends (n - 1) times its rows, and receives everyone else's.
 // Time: a + b max((n - 1) k_p, sum of the other k), plus the last part's sums.
-// Scratch: the rows of all ranks.
+// Scratch: a few parts.
 
 #include <cstddef>
 
@@ -15,7 +15,7 @@
 
 namespace merak {
 
-// Needs segment_bytes > 0; a segment has one row at least.
-Program gather_all_reduce(const Contributions& contributions, std::size_t segment_bytes);
+// Needs part_bytes > 0: about what all ranks together contribute to a part; a part has one row of the union at least.
+Program gather_all_reduce(const Contributions& contributions, std::size_t part_bytes);
 
 }  // namespace merak

@@ -1,6 +1,7 @@
 #include "sparse/plan.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 
@@ -13,6 +14,7 @@ namespace merak {
 namespace {
 
 constexpr std::size_t kChunkBytes = 128 * 1024;  // long enough to be worth a message, short enough to overlap
+constexpr std::size_t kPartBytes = 256 * 1024;   // of all ranks
 
 struct Traffic {
   std::uint64_t bytes = 0;  // that the busiest rank sends or receives
@@ -110,8 +112,12 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
   plan.union_rows = rows.rows(), plan.counts = rows.counts;
   const Pricer pricer(rows, plan.deal, shape, topology, costs);
   for (Method method : kExactMethods) plan.priced.push_back(pricer.price(method));
+  const auto price = [&](const Priced& one) {
+    const bool rounds = one.method == Method::kDense || one.method == Method::kPacked;
+    return rounds && shape.element_bytes == 2 ? std::numeric_limits<double>::max() : one.seconds;
+  };
   const auto cheapest = std::min_element(plan.priced.begin(), plan.priced.end(),
-                                         [](const Priced& a, const Priced& b) { return a.seconds < b.seconds; });
+                                         [&](const Priced& a, const Priced& b) { return price(a) < price(b); });
   plan.method = asked == Method::kAuto ? cheapest->method : asked;
   return plan;
 }
@@ -122,7 +128,7 @@ Program program_of(const TablePlan& plan, const Contributions& contributions, co
     case Method::kDense:
       return dense_all_reduce(contributions, {topology, costs, shape.element_bytes});
     case Method::kGather:
-      return gather_all_reduce(contributions, kChunkBytes);
+      return gather_all_reduce(contributions, kPartBytes);
     case Method::kPacked:
       return packed_all_reduce(contributions, {topology, costs, shape.element_bytes});
     case Method::kBalanced:

@@ -40,7 +40,8 @@ struct Shape {  // of one table
   std::size_t table_rows, row_bytes, element_bytes;
 };
 
-// `asked`: kAuto for the cheapest.
+// `asked`: kAuto for the cheapest; of 16-bit types, the cheapest that keeps partial sums in fp32, which dense rings do
+// not.
 TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
                      const Costs& costs);
 

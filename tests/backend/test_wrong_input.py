@@ -164,6 +164,8 @@ def refused_by_one(context: Context, first: bool) -> str:
             dist.all_reduce(torch.zeros(2, 3).t())
     with pytest.raises(dist.DistBackendError) as caught:
         _ = dist.all_reduce(torch.zeros(2, 3)), dist.barrier()
+    context.store.set(f"raised{context.rank}", "yes")  # who leaves now could not tell the others any more
+    context.store.wait([f"raised{rank}" for rank in range(context.world_size)])
     return str(caught.value)
 
 

@@ -37,7 +37,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_missing_extra_names_the_command_that_installs_it() -> None:
-    with pytest.raises(ImportError, match=r"pip install 'torch-merak\[viz\]'"):
+    with pytest.raises(ImportError, match=r"pip install --no-build-isolation '\.\[viz\]'"):
         _extras.require("no_such_package.pictures", extra="viz")
 
 

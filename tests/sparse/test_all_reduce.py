@@ -150,23 +150,6 @@ def test_in_place_and_async(run: Runner) -> None:
     run(in_place_and_async, world_size=3)
 
 
-def embedding_step(context: Context) -> list[float]:
-    torch.manual_seed(0)
-    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Embedding(20, 4, sparse=True))
-    optimizer = torch.optim.SparseAdam(list(model.parameters()))
-    for step in range(3):
-        optimizer.zero_grad()
-        model(torch.tensor([context.rank, 7, 7, step])).pow(2).sum().backward()
-        optimizer.step()
-    return [float(value) for value in model.module.weight.detach().flatten()]
-
-
-def test_ddp_with_a_sparse_embedding_as_over_gloo(pool: RankPool) -> None:
-    ours, theirs = (pool.run(embedding_step, backend=backend) for backend in ("merak", "gloo"))
-    assert ours[0] == ours[1]
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
-
-
 def disagreeing(context: Context, what: str) -> str:
     rank = context.rank
     indices = torch.tensor([[rank]])
@@ -260,3 +243,26 @@ def test_the_plan_is_the_same_everywhere_and_says_what_it_would_cost(run: Runner
     assert first.prices["gather"][1] == 2 * 12 * 32
     assert min(first.prices, key=lambda method: first.prices[method][0]) == first.method
     assert f"{first.method:10}" in str(first)
+
+
+def several(context: Context) -> None:
+    size = context.world_size
+    ids = torch.tensor([[context.rank, 4]])
+    sparse = torch.sparse_coo_tensor(ids, torch.ones(2, 3), (9, 3), check_invariants=True)
+    dense = torch.zeros(200)
+    dense[7 * context.rank] = 1
+    before = merak.sparse.statistics()
+    sums = merak.sparse.all_reduce_coalesced([sparse, dense])
+    assert isinstance(sums, list)
+    assert sums[0].to_dense().sum(1).tolist() == [3 * (row < size) for row in range(4)] + [3 * size, 0, 0, 0, 0]
+    assert sums[1].sum() == size
+    after = merak.sparse.statistics()
+    assert sum(after["tables"].values()) == sum(before["tables"].values()) + 2
+    assert after["table_rows"] - before["table_rows"] == 9 + 4
+    assert after["union_rows"] - before["union_rows"] == size + 1 + 1
+    assert after["own_rows"] - before["own_rows"] == 2 + 1
+    assert after["announced_bytes"] > before["announced_bytes"]
+
+
+def test_several_tensors_in_one_exchange(run: Runner) -> None:
+    run(several, world_size=3)

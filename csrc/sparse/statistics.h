@@ -1,0 +1,28 @@
+#pragma once
+// What the sparse all-reduces of this process have done so far.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "sparse/plan.h"
+
+namespace merak {
+
+struct SparseStatistics {
+  struct OfMethod {
+    std::uint64_t tables = 0;      // that were reduced by it
+    std::uint64_t bytes_sent = 0;  // payload, by this rank
+  };
+  std::array<OfMethod, std::size(kExactMethods) + 1> methods = {};  // by Method
+  std::uint64_t announced_bytes = 0;                                // sent, to find out who has what
+  std::uint64_t table_rows = 0, union_rows = 0, own_rows = 0;       // of all tables together
+
+  static SparseStatistics of_process();
+};
+
+// Thread-safe.
+void count_announcement(std::uint64_t bytes_sent);
+void count_table(const TablePlan& plan, const Shape& shape, int rank, std::uint64_t bytes_sent);
+
+}  // namespace merak

@@ -1,0 +1,174 @@
+"""The operations of the room."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypedDict, cast, overload
+
+import torch
+import torch.distributed as dist
+
+import merak.backend
+from merak import _C
+
+if TYPE_CHECKING:
+    from merak._torch_compat import ProcessGroup
+
+NO_TIMEOUT = datetime.timedelta(0)
+"""What stands for the group's own timeout."""
+
+Method = Literal["auto", "dense", "gather", "packed", "balanced"]
+"""How rows travel. All give the sum of the ranks' rows, "gather" and "balanced" added up in the order of ranks:
+
+* ``"auto"``: the cheapest of the others, by their formulas and what the bitmaps say;
+* ``"gather"``: everyone sends its rows to everyone;
+* ``"balanced"``: each row has an owner, which adds up what the others send it and sends the sum to all;
+* ``"packed"``: a dense all-reduce of the rows that any rank has;
+* ``"dense"``: a dense all-reduce of the whole tensor.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How one tensor would be reduced: the same on all ranks. `str(plan)` is a table."""
+
+    method: str
+    union_rows: int
+    """Rows that any rank has."""
+    rank_rows: tuple[int, ...]
+    """By rank: the rows that it has."""
+    prices: dict[str, tuple[float, int]]
+    """By method: seconds by its formula, and the bytes that the busiest rank sends or receives."""
+
+    def __str__(self) -> str:
+        ranks = ", ".join(map(str, self.rank_rows))
+        lines = [f"{self.union_rows} rows in the union; by rank: {ranks}", f"{'method':10} {'ms':>10} {'MB':>10}"]
+        for method, (seconds, nbytes) in self.prices.items():
+            chosen = " <-" if method == self.method else ""
+            lines.append(f"{method:10} {seconds * 1e3:10.3f} {nbytes / 1e6:10.3f}{chosen}")
+        return "\n".join(lines)
+
+
+def explain(
+    x: torch.Tensor,
+    group: ProcessGroup | None = None,
+    method: Method = "auto",
+    timeout: datetime.timedelta | None = None,
+) -> Plan:
+    """What `all_reduce` would do with the ranks' tensors. Collective: the ranks exchange bitmaps, but no rows.
+
+    Arguments and errors are those of `all_reduce`.
+    """
+    backend = merak.backend.of_group(group)
+    ((chosen, union_rows, rank_rows, prices),) = backend.sparse_plans([x], method, timeout or NO_TIMEOUT)
+    return Plan(chosen, union_rows, tuple(rank_rows), {name: (seconds, size) for name, seconds, size in prices})
+
+
+class Statistics(TypedDict):
+    """What the sparse all-reduces of this process have done so far, in all groups."""
+
+    tables: dict[str, int]
+    """By method: tensors that were reduced by it."""
+    bytes_sent: dict[str, int]
+    """By method: bytes of rows that this rank has sent."""
+    announced_bytes: int
+    """Sent to tell the others which rows this rank has."""
+    table_rows: int
+    """Of all tensors together: their rows, those that any rank had, and those that this one had."""
+    union_rows: int
+    own_rows: int
+
+
+def statistics() -> Statistics:
+    """What was sent so far, by method, and how sparse it was: `union_rows / table_rows` is the density of the sums."""
+    return cast(Statistics, _C.sparse_statistics())
+
+
+@overload
+def all_reduce(
+    x: torch.Tensor,
+    op: dist.ReduceOp | dist.ReduceOp.RedOpType = ...,
+    group: ProcessGroup | None = ...,
+    method: Method = ...,
+    async_op: Literal[False] = ...,
+    timeout: datetime.timedelta | None = ...,
+) -> torch.Tensor: ...
+@overload
+def all_reduce(
+    x: torch.Tensor,
+    op: dist.ReduceOp | dist.ReduceOp.RedOpType = ...,
+    group: ProcessGroup | None = ...,
+    method: Method = ...,
+    *,
+    async_op: Literal[True],
+    timeout: datetime.timedelta | None = ...,
+) -> dist.Work: ...
+def all_reduce(
+    x: torch.Tensor,
+    op: dist.ReduceOp | dist.ReduceOp.RedOpType = dist.ReduceOp.SUM,
+    group: ProcessGroup | None = None,
+    method: Method = "auto",
+    async_op: bool = False,
+    timeout: datetime.timedelta | None = None,
+) -> torch.Tensor | dist.Work:
+    """The sum, or average, of the ranks' tensors; out of place.
+
+    Args:
+        x: on CPU, of the same shape and dtype (float32, float64, bfloat16, float16, int32, int64) on all ranks. Sparse
+            COO, coalesced or not; or dense: then rows whose bits are all zero are not sent (of a 1-D tensor, blocks of
+            64 elements).
+        op: SUM or AVG (of floating-point types).
+        group: a group of backend "merak"; the default group if None.
+        method: see `Method`; the same on all ranks.
+        async_op: return a Work at once; after its wait(), `result()[0]` is the tensor.
+        timeout: the group's, if None.
+
+    Returns:
+        A tensor of x's layout, a COO one coalesced; the same bits on every rank.
+
+    Raises:
+        ValueError: this rank's arguments are wrong.
+        torch.distributed.DistBackendError: the ranks' arguments do not fit together, or one rank's indices are out of
+            range (on all ranks), or the timeout has passed.
+        torch.distributed.DistNetworkError: a rank has died or left.
+    """
+    work = _start([x], op, group, method, timeout)
+    if async_op:
+        return work
+    work.wait()
+    result: torch.Tensor = work.get_future().wait()[0]
+    return result
+
+
+def all_reduce_coalesced(
+    tensors: Sequence[torch.Tensor],
+    op: dist.ReduceOp | dist.ReduceOp.RedOpType = dist.ReduceOp.SUM,
+    group: ProcessGroup | None = None,
+    method: Method = "auto",
+    async_op: bool = False,
+    timeout: datetime.timedelta | None = None,
+) -> list[torch.Tensor] | dist.Work:
+    """`all_reduce` of several tensors of one dtype in one exchange, such as the tables of a model.
+
+    Each tensor has a method of its own if `method` is "auto". After the wait() of an asynchronous one, `result()` is
+    the list of tensors.
+    """
+    work = _start(list(tensors), op, group, method, timeout)
+    if async_op:
+        return work
+    work.wait()
+    results: list[torch.Tensor] = work.get_future().wait()
+    return results
+
+
+def _start(
+    tensors: list[torch.Tensor],
+    op: dist.ReduceOp | dist.ReduceOp.RedOpType,
+    group: ProcessGroup | None,
+    method: str,
+    timeout: datetime.timedelta | None,
+) -> dist.Work:
+    operator = op if isinstance(op, dist.ReduceOp) else dist.ReduceOp(op)
+    return merak.backend.of_group(group).sparse_all_reduce(tensors, operator, method, timeout or NO_TIMEOUT)
