@@ -33,7 +33,8 @@ class SparseOperation {
     reduction_.emplace(std::move(task));
     return reduction_->announce();
   }
-  Act reduce() { return reduction_->reduce(); }
+  int further_acts() const { return reduction_->further_acts(); }
+  Act next() { return reduction_->next(); }
 
   // Once it is done.
   const Backend::Tensors& results() const { return results_; }
@@ -105,7 +106,8 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
     task.signature = call.request.signature;
     task.reducer = make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize());
     static_cast<Act&>(call.request) = operation->start(std::move(task));
-    call.request.further_acts = 1, call.request.next_act = [operation] { return operation->reduce(); };
+    call.request.further_acts = operation->further_acts();
+    call.request.next_act = [operation] { return operation->next(); };
     call.request.keep_alive = operation;
     ++sequence_;
     call.inputs = asked.tensors;

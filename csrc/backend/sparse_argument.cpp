@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <numeric>
 #include <stdexcept>
 
@@ -41,9 +42,10 @@ SparseArgument::SparseArgument(const TensorChecks& check, const at::Tensor& tens
   const bool blocks = !is_coo() && tensor.dim() < 2;
   const std::int64_t rows = blocks ? (tensor.numel() + kBlock - 1) / kBlock : product(sizes.slice(0, sparse_dim));
   const std::int64_t elements = blocks ? kBlock : product(sizes.slice(sparse_dim));
-  shape_.table_rows = static_cast<std::size_t>(rows);
+  // A tensor whose rows have no elements has nothing to reduce, as one without rows.
+  shape_.table_rows = elements > 0 ? static_cast<std::size_t>(rows) : 0;
   shape_.element_bytes = tensor.element_size();
-  shape_.row_bytes = static_cast<std::size_t>(elements) * shape_.element_bytes;
+  shape_.row_bytes = static_cast<std::size_t>(std::max<std::int64_t>(elements, 1)) * shape_.element_bytes;
   check.require(shape_.table_rows <= kMostRows, "the tensor has " + std::to_string(rows) + " rows; more than " +
                                                     std::to_string(kMostRows) +
                                                     " cannot be reduced sparsely. Split it.");
@@ -55,7 +57,7 @@ SparseTable SparseArgument::coo_table() {
   const at::Tensor indices = tensor_._indices(), values = contiguous_input(tensor_._values());
   SparseTable table{shape_, own_rows({}, shape_.table_rows), {}, false};
   try {
-    if (shape_.row_bytes > 0) table.own = own_rows(linear_ids(indices), shape_.table_rows);
+    if (shape_.table_rows > 0) table.own = own_rows(linear_ids(indices), shape_.table_rows);
   } catch (const std::out_of_range& error) {
     problem_ = error.what();
     return table;
@@ -75,9 +77,7 @@ SparseTable SparseArgument::dense_table() {
   }
   memory_ = {rows};
   const auto* data = static_cast<const std::byte*>(rows.const_data_ptr());
-  const std::size_t present_rows = shape_.row_bytes > 0 ? shape_.table_rows : 0;
-  SparseTable table{shape_, own_rows_of_dense(data, present_rows, shape_.row_bytes), {}, true};
-  if (present_rows == 0) table.own = own_rows({}, shape_.table_rows);
+  SparseTable table{shape_, own_rows_of_dense(data, shape_.table_rows, shape_.row_bytes), {}, true};
   table.values.append(const_cast<std::byte*>(data), bytes_of(rows));
   return table;
 }

@@ -1,5 +1,6 @@
 #include "sparse/all_reduce.h"
 
+#include <cstring>
 #include <utility>
 
 #include "collectives/choose.h"
@@ -15,6 +16,21 @@ std::uint64_t bytes_sent(const Program& program) {
   return bytes;
 }
 
+// This rank's rows, ascending, those that its input holds several times added up.
+std::vector<std::byte> summed_rows(const SparseTable& table, bool from_zeros, const Reducer& reducer) {
+  RowSums sums(table.shape.row_bytes);
+  const std::size_t rows = table.own.first.size() - 1;
+  for (std::uint32_t row = 0; row < rows; ++row) {
+    if (from_zeros) sums.add(RowSums::kZeros);
+    for (std::uint32_t source : table.own.at(row)) sums.add(source);
+    sums.end_row(row);
+  }
+  std::vector<std::byte> summed(sums.bytes());
+  const std::byte* input = table.values.one_run(0, sums.from_bytes());
+  if (!summed.empty()) reducer.sum_rows(summed.data(), input, sums, 1);
+  return summed;
+}
+
 }  // namespace
 
 SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
@@ -22,6 +38,10 @@ SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
   for (const SparseTable& table : task_.tables) {
     own_.tables.push_back(table.shape);
     own_.present.push_back(table.own.present);
+    if (task_.method != Method::kSketchExact) continue;
+    summed_.push_back(summed_rows(table, task_.from_zeros, task_.reducer));
+    own_.exponents.push_back(
+        exponents_of(task_.signature.dtype, summed_.back().data(), summed_.back().size() / table.shape.element_bytes));
   }
 }
 
@@ -41,38 +61,82 @@ Act SparseAllReduce::announce() {
   return act;
 }
 
-// The union of each table, once all ranks' announcements are here.
-std::vector<UnionRows> SparseAllReduce::unite_tables() {
+Act SparseAllReduce::next() {
+  if (!united_.empty()) return recover();
+  unite_tables();
+  return reduce();
+}
+
+// The union of each table, and the exponents of all ranks, once all ranks' announcements are here.
+void SparseAllReduce::unite_tables() {
   std::vector<std::vector<Bitmap>> present(task_.tables.size());  // by table, by rank
-  bool from_zeros = false;
   for (int rank = 0; rank < task_.topology.size(); ++rank) {
     Announcement theirs = parse_announcement(all_announced_.data() + static_cast<std::size_t>(rank) * announced_.size(),
                                              own_, rank, task_.rank);
-    from_zeros |= theirs.from_zeros;
-    for (std::size_t i = 0; i < present.size(); ++i) present[i].push_back(std::move(theirs.present[i]));
+    task_.from_zeros |= theirs.from_zeros;
+    for (std::size_t i = 0; i < present.size(); ++i) {
+      present[i].push_back(std::move(theirs.present[i]));
+      if (!own_.exponents.empty()) own_.exponents[i].include(theirs.exponents[i]);
+    }
   }
-  task_.from_zeros = from_zeros;
-  std::vector<UnionRows> tables;
-  for (const auto& of_ranks : present) tables.push_back(unite(of_ranks));
-  return tables;
+  for (std::size_t i = 0; i < present.size(); ++i) {
+    united_.push_back(unite(present[i]));
+    plans_.push_back(plan_table(united_[i], task_.tables[i].shape, task_.method, task_.topology, task_.costs));
+  }
 }
 
 Act SparseAllReduce::reduce() {
+  if (task_.method != Method::kSketchExact || task_.only_plans) return exact_act();
+  std::vector<ExactSketch::Table> tables;
+  for (std::size_t i = 0; i < task_.tables.size(); ++i) {
+    const SparseTable& table = task_.tables[i];
+    tables.push_back({table.own, united_[i], std::move(summed_[i]), table.shape.row_bytes / table.shape.element_bytes,
+                      own_.exponents[i]});
+  }
+  sketch_ = ExactSketch::make(std::move(tables),
+                              {task_.signature.dtype, task_.rank, task_.topology, task_.costs, task_.reducer.divisor});
+  if (!sketch_) return exact_act();
+  Act act = sketch_->all_reduce(task_.signature);
+  for (std::size_t i = 0; i < plans_.size(); ++i)
+    count_table(plans_[i], task_.tables[i].shape, task_.rank, i == 0 ? bytes_sent(act.program->program()) : 0);
+  return act;
+}
+
+// Of kSketchExact: after the sketches were added up; or after an act that did without, when nothing is left to do.
+Act SparseAllReduce::recover() {
+  const Act nothing{.signature = task_.signature,
+                    .program = std::make_shared<PreparedProgram>(Program{}),
+                    .input = {},
+                    .output = {},
+                    .reducer = {}};
+  if (!sketch_) return nothing;
+  if (task_.spoil_sketch) sketch_->spoil();
+  for (std::size_t i = 0; i < task_.tables.size(); ++i) {
+    const SparseTable& table = task_.tables[i];
+    auto* to = static_cast<std::byte*>(task_.allocate(i, united_[i].ids));
+    const auto put = [&](std::uint32_t u, const std::byte* row, std::size_t bytes) {
+      std::memcpy(to + (table.into_table ? united_[i].ids[u] : u) * bytes, row, bytes);
+    };
+    if (!sketch_->recover(i, put)) return exact_act();
+  }
+  return nothing;
+}
+
+// A method that is one program for each table; kBalanced for kSketchExact where there is no sketch.
+Act SparseAllReduce::exact_act() {
   Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = task_.reducer};
   Program whole;
-  const std::vector<UnionRows> united = unite_tables();
-  for (std::size_t i = 0; i < united.size(); ++i) {
+  for (std::size_t i = 0; i < united_.size() && !task_.only_plans; ++i) {
     const SparseTable& table = task_.tables[i];
-    plans_.push_back(plan_table(united[i], table.shape, task_.method, task_.topology, task_.costs));
-    if (task_.only_plans) continue;
-    const Contributions mine{united[i],        table.own,       task_.rank, table.shape.row_bytes,
+    if (plans_[i].method == Method::kSketchExact) plans_[i].method = Method::kBalanced;
+    const Contributions mine{united_[i],       table.own,       task_.rank, table.shape.row_bytes,
                              task_.from_zeros, table.into_table};
-    const Program part = program_of(plans_.back(), mine, table.shape, task_.topology, task_.costs);
-    count_table(plans_.back(), table.shape, task_.rank, bytes_sent(part));
+    const Program part = program_of(plans_[i], mine, table.shape, task_.topology, task_.costs);
+    count_table(plans_[i], table.shape, task_.rank, bytes_sent(part));
     append(whole, part, {.input = {kInput, act.input.size()}, .output = {kOutput, act.output.size()}});
     act.input.append(table.values);
-    const std::size_t rows = table.into_table ? table.shape.table_rows : united[i].rows();
-    act.output.append(task_.allocate(i, united[i].ids), rows * table.shape.row_bytes);
+    const std::size_t rows = table.into_table ? table.shape.table_rows : united_[i].rows();
+    act.output.append(task_.allocate(i, united_[i].ids), rows * table.shape.row_bytes);
   }
   act.program = std::make_shared<PreparedProgram>(std::move(whole));
   return act;

@@ -1,6 +1,8 @@
 #pragma once
-// The sparse all-reduce of one rank, in two acts (transport/operation.h): first every rank announces which rows it
-// contributes; then all of them make the same plan, and carry it out.
+// The sparse all-reduce of one rank, in acts (transport/operation.h): first every rank announces which rows it
+// contributes; then all of them make the same plan, and carry it out. With kSketchExact there is a third act: the ranks
+// have added up a sketch of all rows (exact_sketch.h), from which each recovers the sums by itself; should that fail,
+// which shows on all ranks alike, the third act is that of kBalanced.
 
 #include <cstddef>
 #include <functional>
@@ -8,6 +10,7 @@
 #include <vector>
 
 #include "sparse/announcement.h"
+#include "sparse/exact_sketch.h"
 #include "sparse/own_rows.h"
 #include "sparse/plan.h"
 #include "transport/operation.h"
@@ -25,7 +28,8 @@ struct SparseTask {
   std::string problem = {};  // announcement.h
   std::vector<SparseTable> tables = {};
   Method method = Method::kAuto;
-  bool only_plans = false;  // nothing is reduced; the same on all ranks
+  bool only_plans = false;    // nothing is reduced; the same on all ranks
+  bool spoil_sketch = false;  // for tests: nothing can be recovered from it; the same on all ranks
   bool from_zeros = true;
   Signature signature;  // its kind, dtype and reduction
   Reducer reducer;      // make_sparse_reducer()
@@ -44,17 +48,25 @@ class SparseAllReduce {
   explicit SparseAllReduce(SparseTask task);
 
   Act announce();
-  Act reduce();  // throws MismatchError when the ranks disagree
+  int further_acts() const { return task_.method == Method::kSketchExact ? 2 : 1; }
+  Act next();  // throws MismatchError when the ranks disagree
 
   const std::vector<TablePlan>& plans() const { return plans_; }  // by table, once reduce() was called
 
  private:
-  std::vector<UnionRows> unite_tables();
+  void unite_tables();
+  Act reduce();
+  Act recover();
+  Act exact_act();
 
   SparseTask task_;
   Announcement own_;
   std::vector<std::byte> announced_, all_announced_;
+  std::vector<std::vector<std::byte>>
+      summed_;                     // by table, of kSketchExact: this rank's rows, until the sketch has them
+  std::vector<UnionRows> united_;  // by table
   std::vector<TablePlan> plans_;
+  std::unique_ptr<ExactSketch> sketch_;
 };
 
 }  // namespace merak

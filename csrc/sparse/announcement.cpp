@@ -19,6 +19,8 @@ struct Head {
 
 struct TableHead {
   std::uint64_t table_rows, row_bytes;
+  std::int32_t low, high;  // exponents
+  std::uint64_t representable;
 };
 
 std::string text_of(const Shape& shape) {
@@ -65,7 +67,8 @@ void write(const Announcement& announcement, std::byte* to) {
   put(to, head);
   for (std::size_t i = 0; i < announcement.tables.size(); ++i) {
     const Shape& table = announcement.tables[i];
-    put(to, TableHead{table.table_rows, table.row_bytes});
+    const ExponentRange range = announcement.exponents.empty() ? ExponentRange{} : announcement.exponents[i];
+    put(to, TableHead{table.table_rows, table.row_bytes, range.low, range.high, range.representable ? 1u : 0u});
     std::memcpy(to, announcement.present[i].words().data(), bitmap_bytes(table));
     to += bitmap_bytes(table);
   }
@@ -86,6 +89,7 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     const TableHead found = take<TableHead>(from);
     if (found.table_rows != table.table_rows || found.row_bytes != table.row_bytes)
       disagree(theirs, text_of({found.table_rows, found.row_bytes, table.element_bytes}), ours, text_of(table));
+    parsed.exponents.push_back({found.low, found.high, found.representable != 0});
     Bitmap present(table.table_rows);
     std::memcpy(present.data(), from, bitmap_bytes(table));
     from += bitmap_bytes(table);

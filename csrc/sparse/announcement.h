@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sparse/bitmap.h"
+#include "sparse/fixed_point.h"
 #include "sparse/plan.h"
 
 namespace merak {
@@ -16,7 +17,8 @@ struct Announcement {
   Method method = Method::kAuto;
   bool from_zeros = true;  // contributions.h; ranks may differ, and one that wants it is enough
   std::vector<Shape> tables = {};
-  std::vector<Bitmap> present = {};  // by table
+  std::vector<ExponentRange> exponents = {};  // by table, of this rank's rows; of kSketchExact alone
+  std::vector<Bitmap> present = {};           // by table
 };
 
 // Follows from the tables alone.

@@ -47,6 +47,8 @@ class Pricer {
         return gathering();
       case Method::kBalanced:
         return balancing();
+      case Method::kSketchExact:
+        return densely(method, static_cast<std::size_t>(kCellsARow * static_cast<double>(rows_.rows())));
       case Method::kAuto:
         break;
     }
@@ -92,17 +94,18 @@ class Pricer {
 }  // namespace
 
 const char* name(Method method) {
-  constexpr const char* kNames[] = {"auto", "dense", "gather", "packed", "balanced"};
+  constexpr const char* kNames[] = {"auto", "dense", "gather", "packed", "balanced", "sketch-exact"};
   return kNames[static_cast<std::size_t>(method)];
 }
 
 Method method_named(const std::string& wanted) {
   std::string known;
-  for (Method method : {Method::kAuto, Method::kDense, Method::kGather, Method::kPacked, Method::kBalanced}) {
+  if (wanted == name(Method::kAuto)) return Method::kAuto;
+  for (Method method : kExactMethods) {
     if (wanted == name(method)) return method;
-    known += (known.empty() ? "'" : ", '") + std::string(name(method)) + "'";
+    known += std::string(", '") + name(method) + "'";
   }
-  throw std::invalid_argument("there is no sparse method '" + wanted + "'; choose one of " + known);
+  throw std::invalid_argument("there is no sparse method '" + wanted + "'; choose 'auto'" + known);
 }
 
 TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
@@ -114,7 +117,8 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
   for (Method method : kExactMethods) plan.priced.push_back(pricer.price(method));
   const auto price = [&](const Priced& one) {
     const bool rounds = one.method == Method::kDense || one.method == Method::kPacked;
-    return rounds && shape.element_bytes == 2 ? std::numeric_limits<double>::max() : one.seconds;
+    const bool never = one.method == Method::kSketchExact || (rounds && shape.element_bytes == 2);
+    return never ? std::numeric_limits<double>::max() : one.seconds;
   };
   const auto cheapest = std::min_element(plan.priced.begin(), plan.priced.end(),
                                          [&](const Priced& a, const Priced& b) { return price(a) < price(b); });
@@ -133,10 +137,11 @@ Program program_of(const TablePlan& plan, const Contributions& contributions, co
       return packed_all_reduce(contributions, {topology, costs, shape.element_bytes});
     case Method::kBalanced:
       return balanced_all_reduce(contributions, plan.deal, kChunkBytes);
+    case Method::kSketchExact:
     case Method::kAuto:
       break;
   }
-  throw std::logic_error("auto is no method of its own");
+  throw std::logic_error(std::string(name(plan.method)) + " is not one program");
 }
 
 }  // namespace merak

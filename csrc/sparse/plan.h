@@ -15,8 +15,12 @@
 
 namespace merak {
 
-enum class Method : std::uint8_t { kAuto = 0, kDense, kGather, kPacked, kBalanced };
-inline constexpr Method kExactMethods[] = {Method::kDense, Method::kGather, Method::kPacked, Method::kBalanced};
+enum class Method : std::uint8_t { kAuto = 0, kDense, kGather, kPacked, kBalanced, kSketchExact };
+inline constexpr Method kExactMethods[] = {Method::kDense, Method::kGather, Method::kPacked, Method::kBalanced,
+                                           Method::kSketchExact};
+
+// Of kSketchExact: enough for peeling to succeed, also with few rows.
+inline constexpr double kCellsARow = 1.4;
 
 const char* name(Method method);
 // Throws std::invalid_argument, naming those that there are.
@@ -41,11 +45,11 @@ struct Shape {  // of one table
 };
 
 // `asked`: kAuto for the cheapest; of 16-bit types, the cheapest that keeps partial sums in fp32, which dense rings do
-// not.
+// not. Never kSketchExact, of which kPacked sends less.
 TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
                      const Costs& costs);
 
-// What this rank does.
+// What this rank does. Not for kSketchExact, which is all_reduce.h's own affair.
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
                    const Topology& topology, const Costs& costs);
 

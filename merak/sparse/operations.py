@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 NO_TIMEOUT = datetime.timedelta(0)
 """What stands for the group's own timeout."""
 
-Method = Literal["auto", "dense", "gather", "packed", "balanced"]
+Method = Literal["auto", "dense", "gather", "packed", "balanced", "sketch-exact"]
 """How rows travel. All give the sum of the ranks' rows, "gather" and "balanced" added up in the order of ranks:
 
 * ``"auto"``: the cheapest of the others, by their formulas and what the bitmaps say;
 * ``"gather"``: everyone sends its rows to everyone;
 * ``"balanced"``: each row has an owner, which adds up what the others send it and sends the sum to all;
 * ``"packed"``: a dense all-reduce of the rows that any rank has;
-* ``"dense"``: a dense all-reduce of the whole tensor.
+* ``"dense"``: a dense all-reduce of the whole tensor;
+* ``"sketch-exact"``: a dense all-reduce of a sketch, from which every rank recovers the sums; "balanced"
+  where that cannot be exact. For fabrics that can only add; ``"auto"`` never takes it.
 """
 
 

@@ -2,6 +2,8 @@
 
 #include "sparse/all_reduce.h"
 
+#include <cmath>
+#include <limits>
 #include <memory>
 #include <thread>
 
@@ -20,13 +22,14 @@ struct Part {
   SparseAllReduce reduction;
   std::vector<std::vector<float>> results;  // by table
 
-  Part(const std::vector<const Case*>& tables, int rank, Method method)
-      : reduction(task_of(tables, rank, method)), results(tables.size()) {}
+  Part(const std::vector<const Case*>& tables, int rank, Method method, bool spoil_sketch = false)
+      : reduction(task_of(tables, rank, method, spoil_sketch)), results(tables.size()) {}
 
-  SparseTask task_of(const std::vector<const Case*>& tables, int rank, Method method) {
+  SparseTask task_of(const std::vector<const Case*>& tables, int rank, Method method, bool spoil_sketch) {
     const int size = tables.front()->size;
     SparseTask task{.tables = {},
                     .method = method,
+                    .spoil_sketch = spoil_sketch,
                     .signature = {.kind = OperationKind::kSparseAllReduce, .dtype = DType::kFloat32},
                     .reducer = make_sparse_reducer(DType::kFloat32, Reduction::kAverage, size),
                     .rank = rank,
@@ -49,7 +52,7 @@ struct Part {
   std::shared_ptr<Operation> start(Engine& engine, Group& group) {
     Request request;
     static_cast<Act&>(request) = reduction.announce();
-    request.further_acts = 1, request.next_act = [this] { return reduction.reduce(); };
+    request.further_acts = reduction.further_acts(), request.next_act = [this] { return reduction.next(); };
     request.timeout = 30s;
     return engine.start(group, std::move(request));
   }
@@ -87,7 +90,7 @@ TEST(SparseAllReduce, SeveralTablesAndOperationsAtOnce) {
     on_all(cases[0].size, [&](int rank, Engine& engine, Group& group) {
       std::vector<std::unique_ptr<Part>> parts;
       std::vector<std::shared_ptr<Operation>> started;
-      for (Method method : {Method::kAuto, Method::kBalanced, Method::kGather})
+      for (Method method : {Method::kAuto, Method::kBalanced, Method::kGather, Method::kSketchExact})
         for (const auto& tables : operations) {
           parts.push_back(std::make_unique<Part>(tables, rank, method));
           started.push_back(parts.back()->start(engine, group));
@@ -129,6 +132,29 @@ TEST(SparseAllReduce, LargeMessages) {
         EXPECT_EQ(parts[i]->results[0], expected) << name(kExactMethods[i]) << ", rank " << rank;
       }
     });
+}
+
+// Fractions of one exponent fit 32 bits, those of many 64, infinities none: then, and when peeling fails, it falls
+// back.
+TEST(SparseAllReduce, ASketchGivesWhatBalancedGives) {
+  for (const float scale : {0.25f, 1e-9f, std::numeric_limits<float>::infinity()})
+    for (const bool spoil : {false, true}) {
+      Case one{.size = 3, .table_rows = 50, .columns = 7, .of_rank = {}};
+      for (int rank = 0; rank < one.size; ++rank) {
+        Contribution mine{{1, 4 + rank, 4 + rank, 30}, std::vector<float>(28, 0.5f)};
+        mine.values[static_cast<std::size_t>(rank)] = scale;
+        one.of_rank.push_back(std::move(mine));
+      }
+      on_all(one.size, [&](int rank, Engine& engine, Group& group) {
+        Part sketched({&one}, rank, Method::kSketchExact, spoil), balanced({&one}, rank, Method::kBalanced);
+        const auto first = sketched.start(engine, group), second = balanced.start(engine, group);
+        ASSERT_TRUE(first->wait_until(Clock::now() + 60s) && second->wait_until(Clock::now() + 60s));
+        expect_no_error(*first);
+        EXPECT_EQ(sketched.results, balanced.results) << scale << (spoil ? ", spoilt" : "");
+        const bool falls_back = spoil || std::isinf(scale);
+        EXPECT_EQ(sketched.reduction.plans()[0].method, falls_back ? Method::kBalanced : Method::kSketchExact);
+      });
+    }
 }
 
 TEST(SparseAllReduce, RanksThatDisagreeAreAllTold) {

@@ -228,6 +228,22 @@ def test_another_backend_is_refused(run: Runner) -> None:
     run(on_gloo, backend="gloo")
 
 
+def nothing(context: Context) -> None:
+    for method in METHODS:
+        for shape in ((0,), (0, 3), (5, 0), (4, 0, 2)):
+            assert merak.sparse.all_reduce(torch.zeros(shape), method=method).shape == shape
+            empty = torch.sparse_coo_tensor(torch.zeros(1, 0, dtype=torch.long), torch.zeros(0, *shape[1:]), shape)
+            assert merak.sparse.all_reduce(empty, method=method).shape == shape
+        rows = torch.sparse_coo_tensor(torch.tensor([[1, 2]]), torch.zeros(2, 0), (5, 0))
+        assert merak.sparse.all_reduce(rows, method=method).shape == (5, 0)
+        number = torch.tensor(2.0)
+        assert merak.sparse.all_reduce(number, method=method).item() == 2.0 * context.world_size
+
+
+def test_tensors_without_elements_and_without_dimensions(run: Runner) -> None:
+    run(nothing)
+
+
 def explained(context: Context) -> merak.sparse.Plan:
     x = torch.zeros(100, 8)
     x[: 10 + context.rank] = 1
@@ -239,7 +255,7 @@ def test_the_plan_is_the_same_everywhere_and_says_what_it_would_cost(run: Runner
     assert others == [first] * 2
     assert first.union_rows == 12
     assert first.rank_rows == (10, 11, 12)
-    assert set(first.prices) == {"dense", "gather", "packed", "balanced"}
+    assert set(first.prices) == {"dense", "gather", "packed", "balanced", "sketch-exact"}
     assert first.prices["gather"][1] == 2 * 12 * 32
     assert min(first.prices, key=lambda method: first.prices[method][0]) == first.method
     assert f"{first.method:10}" in str(first)

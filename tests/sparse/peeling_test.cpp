@@ -1,0 +1,66 @@
+#include "sparse/peeling.h"
+
+#include <numeric>
+
+#include "sparse/harness.h"
+
+namespace merak {
+namespace {
+
+std::vector<std::uint32_t> random_ids(std::size_t count, std::mt19937& random) {
+  std::vector<std::uint32_t> ids(4 * count + 1);
+  std::iota(ids.begin(), ids.end(), 0);
+  std::shuffle(ids.begin(), ids.end(), random);
+  ids.resize(count);
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+// Every rank has some of the rows; what is peeled from the sum of their sketches is the sum of the rows.
+template <class Integer>
+void expect_recovered(std::size_t count, std::size_t lanes, unsigned seed) {
+  std::mt19937 random(seed);
+  const auto plan = plan_peeling(random_ids(count, random), 1.4);
+  ASSERT_TRUE(plan) << count << " rows, seed " << seed;
+  std::vector<Integer> sketch(plan->cells() * lanes), expected(count * lanes), found(count * lanes, 99);
+  const Reducer sum = make_sparse_reducer(sizeof(Integer) == 4 ? DType::kInt32 : DType::kInt64, Reduction::kSum, 1);
+  for (int rank = 0; rank < 3; ++rank) {
+    std::vector<std::uint32_t> mine;
+    for (std::uint32_t row = 0; row < count; ++row)
+      if (random() % 2 == 0) mine.push_back(row);
+    std::vector<Integer> values(mine.size() * lanes), part(sketch.size());
+    for (Integer& value : values) value = static_cast<Integer>((std::uint64_t{random()} << 32) + random());
+    sum.sum_rows(reinterpret_cast<std::byte*>(part.data()), reinterpret_cast<const std::byte*>(values.data()),
+                 sketch_sums(*plan, mine, lanes * sizeof(Integer)), 1);
+    for (std::size_t i = 0; i < sketch.size(); ++i) sketch[i] += part[i];
+    for (std::size_t i = 0; i < values.size(); ++i) expected[mine[i / lanes] * lanes + i % lanes] += values[i];
+  }
+  EXPECT_TRUE(peel(*plan, sketch.data(), lanes, found.data()));
+  EXPECT_EQ(found, expected) << count << " rows, seed " << seed;
+}
+
+TEST(Peeling, RecoversSumsThatWrapAround) {
+  for (std::size_t count : {0, 1, 2, 5, 30, 1000})
+    for (unsigned seed = 0; seed < 10; ++seed) {
+      expect_recovered<std::uint32_t>(count, 3, seed);
+      expect_recovered<std::uint64_t>(count, 2, seed);
+    }
+}
+
+TEST(Peeling, NeedsOnePointThreeCellsARow) {
+  std::mt19937 random(1);
+  for (int times = 0; times < 10; ++times) {
+    EXPECT_TRUE(plan_peeling(random_ids(5000, random), 1.3));
+    EXPECT_FALSE(plan_peeling(random_ids(5000, random), 1.15));
+  }
+}
+
+TEST(Peeling, CertifiesThatNothingElseIsInTheSketch) {
+  const auto plan = plan_peeling({3, 5, 8}, 1.4);
+  std::vector<std::uint32_t> sketch(plan->cells()), rows(3);
+  sketch[plan->cells() - 1] += 1;
+  EXPECT_FALSE(peel(*plan, sketch.data(), 1, rows.data()));
+}
+
+}  // namespace
+}  // namespace merak
