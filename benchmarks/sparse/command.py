@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--hosts", type=int, nargs="+", default=[4, 8], help="host counts (default 4 8)")
     add("--tables", type=int, nargs="+", default=list(range(len(TABLES))), help="which of the tables, from 0 on")
+    add("--densities", type=float, nargs="+", help="instead: tables of which ranks have that share of the rows")
     add("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), metavar="WAY", help="default: all")
     add("--shuffled", action="store_true", help="the frequent rows spread over the table, not first")
     add("--rate", type=float, default=1000.0, help="Mbit/s of every host's link (default 1000)")
@@ -44,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure and show; the exit status."""
     console = require("rich.console", extra="viz").Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     tables = tuple(Table(t.rows, t.columns, t.tokens, options.shuffled) for t in (TABLES[i] for i in options.tables))
+    if options.densities:
+        tables = tuple(Table(28_881, 512, 0, density=density) for density in options.densities)
     suite = Suite(tables, tuple(options.ways), options.repeats, INTERFACE, options.realtime)
     print(emulated_note(), flush=True)
     lines: list[Line] = []
@@ -82,6 +85,7 @@ def _show(table: Table, hosts: int, lines: list[Line]) -> Any:
     )
     for column in (
         "way",
+        "error",
         "ms",
         "fastest",
         "slowest",
@@ -99,7 +103,8 @@ def _show(table: Table, hosts: int, lines: list[Line]) -> Any:
 
 def _cells(line: Line) -> list[str]:
     times = np.array(line["times"]) * 1e3
-    cells = [f"{np.median(times):.1f}", f"{times.min():.1f}", f"{times.max():.1f}"]
+    error = f"{line['error']:.2f}" if line["error"] else "0"
+    cells = [error, f"{np.median(times):.1f}", f"{times.min():.1f}", f"{times.max():.1f}"]
     out = max(line["left"]) / 1e6
     price = line["prices"].get(line["chosen"] if line["way"] == "auto" else line["way"])
     if price is None:

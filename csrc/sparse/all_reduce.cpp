@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "collectives/choose.h"
+#include "collectives/cut.h"
 #include "sparse/compose.h"
+#include "sparse/presence.h"
 #include "sparse/statistics.h"
 
 namespace merak {
@@ -43,6 +45,9 @@ SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
     own_.exponents.push_back(
         exponents_of(task_.signature.dtype, summed_.back().data(), summed_.back().size() / table.shape.element_bytes));
   }
+  if (carries_bitmaps(own_.tables)) return;
+  presence_ = encode_presences(own_.present);
+  own_.presence_bytes = presence_.size();
 }
 
 Act SparseAllReduce::announce() {
@@ -61,26 +66,66 @@ Act SparseAllReduce::announce() {
   return act;
 }
 
+int SparseAllReduce::further_acts() const {
+  return 1 + (carries_bitmaps(own_.tables) ? 0 : 1) + (task_.method == Method::kSketchExact ? 1 : 0);
+}
+
 Act SparseAllReduce::next() {
   if (!united_.empty()) return recover();
+  if (all_.empty()) {
+    hear();
+    if (!carries_bitmaps(own_.tables)) return exchange_presence();
+  }
   unite_tables();
   return reduce();
 }
 
-// The union of each table, and the exponents of all ranks, once all ranks' announcements are here.
-void SparseAllReduce::unite_tables() {
-  std::vector<std::vector<Bitmap>> present(task_.tables.size());  // by table, by rank
+// The announcements of all ranks are here.
+void SparseAllReduce::hear() {
   for (int rank = 0; rank < task_.topology.size(); ++rank) {
-    Announcement theirs = parse_announcement(all_announced_.data() + static_cast<std::size_t>(rank) * announced_.size(),
-                                             own_, rank, task_.rank);
-    task_.from_zeros |= theirs.from_zeros;
-    for (std::size_t i = 0; i < present.size(); ++i) {
-      present[i].push_back(std::move(theirs.present[i]));
-      if (!own_.exponents.empty()) own_.exponents[i].include(theirs.exponents[i]);
-    }
+    const std::byte* theirs = all_announced_.data() + static_cast<std::size_t>(rank) * announced_.size();
+    all_.push_back(parse_announcement(theirs, own_, rank, task_.rank));
+    task_.from_zeros |= all_.back().from_zeros;
   }
-  for (std::size_t i = 0; i < present.size(); ++i) {
-    united_.push_back(unite(present[i]));
+  for (const Announcement& one : all_)
+    for (std::size_t i = 0; i < own_.exponents.size(); ++i) own_.exponents[i].include(one.exponents[i]);
+}
+
+// Everyone sends everyone what it did not announce: what it has of each table.
+Act SparseAllReduce::exchange_presence() {
+  Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = {}};
+  std::vector<std::size_t> begin = {0};
+  for (const Announcement& one : all_) begin.push_back(begin.back() + one.presence_bytes);
+  presences_.resize(begin.back());
+  Program program;
+  for (int distance = 1; distance < task_.topology.size(); ++distance) {
+    const int to = wrap(task_.rank + distance, task_.topology.size());
+    const auto from = static_cast<std::size_t>(wrap(task_.rank - distance, task_.topology.size()));
+    program.send(to, {kInput, 0}, presence_.size());
+    program.receive(static_cast<int>(from), {kOutput, begin[from]}, all_[from].presence_bytes);
+  }
+  program.copy({kOutput, begin[static_cast<std::size_t>(task_.rank)]}, {kInput, 0}, presence_.size());
+  count_announcement(bytes_sent(program));
+  act.program = std::make_shared<PreparedProgram>(std::move(program));
+  act.input.append(presence_.data(), presence_.size());
+  act.output.append(presences_.data(), presences_.size());
+  return act;
+}
+
+// The union of each table, once it is known who has what.
+void SparseAllReduce::unite_tables() {
+  std::vector<std::size_t> bits;
+  for (const Shape& table : own_.tables) bits.push_back(table.table_rows);
+  std::size_t begin = 0;
+  for (Announcement& one : all_) {
+    if (!carries_bitmaps(own_.tables))
+      one.present = decode_presences({presences_.data() + begin, one.presence_bytes}, bits);
+    begin += one.presence_bytes;
+  }
+  for (std::size_t i = 0; i < bits.size(); ++i) {
+    std::vector<Bitmap> present;
+    for (Announcement& one : all_) present.push_back(std::move(one.present[i]));
+    united_.push_back(unite(present));
     plans_.push_back(plan_table(united_[i], task_.tables[i].shape, task_.method, task_.topology, task_.costs));
   }
 }

@@ -1,8 +1,8 @@
 #pragma once
 // The sparse all-reduce of one rank, in acts (transport/operation.h): first every rank announces which rows it
-// contributes; then all of them make the same plan, and carry it out. With kSketchExact there is a third act: the ranks
-// have added up a sketch of all rows (exact_sketch.h), from which each recovers the sums by itself; should that fail,
-// which shows on all ranks alike, the third act is that of kBalanced.
+// contributes (of large tables in an act of its own); then all of them make the same plan, and carry it out. With
+// kSketchExact there is one act more: the ranks have added up a sketch of all rows (exact_sketch.h), from which each
+// recovers the sums by itself; should that fail, which shows on all ranks alike, the last act is that of kBalanced.
 
 #include <cstddef>
 #include <functional>
@@ -48,12 +48,14 @@ class SparseAllReduce {
   explicit SparseAllReduce(SparseTask task);
 
   Act announce();
-  int further_acts() const { return task_.method == Method::kSketchExact ? 2 : 1; }
+  int further_acts() const;
   Act next();  // throws MismatchError when the ranks disagree
 
   const std::vector<TablePlan>& plans() const { return plans_; }  // by table, once reduce() was called
 
  private:
+  void hear();
+  Act exchange_presence();
   void unite_tables();
   Act reduce();
   Act recover();
@@ -64,7 +66,9 @@ class SparseAllReduce {
   std::vector<std::byte> announced_, all_announced_;
   std::vector<std::vector<std::byte>>
       summed_;                     // by table, of kSketchExact: this rank's rows, until the sketch has them
-  std::vector<UnionRows> united_;  // by table
+  std::vector<Announcement> all_;  // by rank; what comes later is added
+  std::vector<std::byte> presence_, presences_;  // what comes later: of this rank, of all
+  std::vector<UnionRows> united_;                // by table
   std::vector<TablePlan> plans_;
   std::unique_ptr<ExactSketch> sketch_;
 };

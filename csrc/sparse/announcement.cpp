@@ -15,6 +15,7 @@ struct Head {
   std::uint32_t method;
   std::uint32_t from_zeros;
   std::uint64_t tables;
+  std::uint64_t presence_bytes;
 };
 
 struct TableHead {
@@ -50,25 +51,39 @@ void put(std::byte*& to, const T& value) {
 
 std::size_t bitmap_bytes(const Shape& table) { return Bitmap::words_for(table.table_rows) * sizeof(std::uint64_t); }
 
+std::size_t bitmap_bytes(const std::vector<Shape>& tables) {
+  std::size_t bytes = 0;
+  for (const Shape& table : tables) bytes += bitmap_bytes(table);
+  return bytes;
+}
+
 }  // namespace
 
+bool carries_bitmaps(const std::vector<Shape>& tables) { return bitmap_bytes(tables) <= kMostBitmapBytes; }
+
+// As encode_presences() writes it.
+std::size_t most_presence_bytes(const std::vector<Shape>& tables) {
+  return bitmap_bytes(tables) + tables.size() * (sizeof(std::uint64_t) + 1);
+}
+
 std::size_t announcement_bytes(const std::vector<Shape>& tables) {
-  std::size_t bytes = sizeof(Head);
-  for (const Shape& table : tables) bytes += sizeof(TableHead) + bitmap_bytes(table);
-  return bytes;
+  const std::size_t bitmaps = carries_bitmaps(tables) ? bitmap_bytes(tables) : 0;
+  return sizeof(Head) + tables.size() * sizeof(TableHead) + bitmaps;
 }
 
 void write(const Announcement& announcement, std::byte* to) {
   Head head = {.problem = {},
                .method = static_cast<std::uint32_t>(announcement.method),
                .from_zeros = announcement.from_zeros ? 1u : 0u,
-               .tables = announcement.tables.size()};
+               .tables = announcement.tables.size(),
+               .presence_bytes = announcement.presence_bytes};
   announcement.problem.copy(head.problem, kProblemBytes - 1);
   put(to, head);
   for (std::size_t i = 0; i < announcement.tables.size(); ++i) {
     const Shape& table = announcement.tables[i];
     const ExponentRange range = announcement.exponents.empty() ? ExponentRange{} : announcement.exponents[i];
     put(to, TableHead{table.table_rows, table.row_bytes, range.low, range.high, range.representable ? 1u : 0u});
+    if (!carries_bitmaps(announcement.tables)) continue;
     std::memcpy(to, announcement.present[i].words().data(), bitmap_bytes(table));
     to += bitmap_bytes(table);
   }
@@ -84,12 +99,17 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     disagree(theirs, "another method", ours, std::string("method '") + name(expected.method) + "'");
   if (head.tables != expected.tables.size())
     disagree(theirs, std::to_string(head.tables) + " tables", ours, std::to_string(expected.tables.size()));
-  Announcement parsed{.method = expected.method, .from_zeros = head.from_zeros != 0, .tables = expected.tables};
+  if (head.presence_bytes > most_presence_bytes(expected.tables))
+    throw MismatchError("sparse_all_reduce: " + theirs + " announced more than there can be");
+  Announcement parsed;
+  parsed.method = expected.method, parsed.from_zeros = head.from_zeros != 0, parsed.tables = expected.tables;
+  parsed.presence_bytes = head.presence_bytes;
   for (const Shape& table : expected.tables) {
     const TableHead found = take<TableHead>(from);
     if (found.table_rows != table.table_rows || found.row_bytes != table.row_bytes)
       disagree(theirs, text_of({found.table_rows, found.row_bytes, table.element_bytes}), ours, text_of(table));
     parsed.exponents.push_back({found.low, found.high, found.representable != 0});
+    if (!carries_bitmaps(expected.tables)) continue;
     Bitmap present(table.table_rows);
     std::memcpy(present.data(), from, bitmap_bytes(table));
     from += bitmap_bytes(table);

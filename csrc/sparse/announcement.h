@@ -1,6 +1,7 @@
 #pragma once
 // What each rank tells all others first, in one message of the same length everywhere: what it was asked to do, and a
-// bitmap of the rows that it contributes to each table.
+// bitmap of the rows that it contributes to each table. Bitmaps of large tables come later, in fewer bytes
+// (presence.h); the announcement then says in how many.
 
 #include <cstddef>
 #include <string>
@@ -18,8 +19,16 @@ struct Announcement {
   bool from_zeros = true;  // contributions.h; ranks may differ, and one that wants it is enough
   std::vector<Shape> tables = {};
   std::vector<ExponentRange> exponents = {};  // by table, of this rank's rows; of kSketchExact alone
-  std::vector<Bitmap> present = {};           // by table
+  std::vector<Bitmap> present = {};           // by table, where bitmaps come with it
+  std::size_t presence_bytes = 0;             // of what comes later
 };
+
+inline constexpr std::size_t kMostBitmapBytes = 16 * 1024;  // that come with an announcement
+
+// Whether bitmaps come with the announcement. Follows from the tables alone.
+bool carries_bitmaps(const std::vector<Shape>& tables);
+// Of tables whose bitmaps come later: never more than that.
+std::size_t most_presence_bytes(const std::vector<Shape>& tables);
 
 // Follows from the tables alone.
 std::size_t announcement_bytes(const std::vector<Shape>& tables);

@@ -30,6 +30,8 @@ class Issuer {
   void issue_work(const Step& step) {
     if (step.kind == StepKind::kReduce)
       calls_.reduce(at(step.at), at(step.from), step.bytes, step.completes);
+    else if (step.kind == StepKind::kSumRows)
+      calls_.sum_rows(at(step.at), at(step.from), program_.row_sums[step.row_sums], step.row_sums, step.completes);
     else
       calls_.copy(at(step.at), at(step.from), step.bytes);
   }

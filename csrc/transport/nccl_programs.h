@@ -28,6 +28,9 @@ class DeviceCalls {
   virtual void receive(int peer, std::byte* to, std::size_t bytes) = 0;
   virtual void reduce(std::byte* at, const std::byte* from, std::size_t bytes, bool completes) = 0;  // as Step has it
   virtual void copy(std::byte* at, const std::byte* from, std::size_t bytes) = 0;
+  // `index`: of the sums among the program's.
+  virtual void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index,
+                        bool completes) = 0;
 };
 
 // The buffers of one rank. Each is one run of memory: the ends of a message would cut it differently, and NCCL matches
@@ -50,6 +53,9 @@ struct DeviceWork {
   std::function<void(std::byte* at, const std::byte* from, std::size_t bytes, bool completes, CudaStreamHandle stream)>
       reduce;  // may be empty for a program without reduces
   std::function<void(std::byte* at, const std::byte* from, std::size_t bytes, CudaStreamHandle stream)> copy;
+  std::function<void(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index, bool completes,
+                     CudaStreamHandle stream)>
+      sum_rows = {};  // may be empty for a program without sums of rows
 };
 
 // Messages by NCCL. group_end throws as NcclCommunicator's does, after `timeout` at most.
@@ -70,6 +76,10 @@ class NcclCalls : public DeviceCalls {
     work_.reduce(at, from, bytes, completes, stream_);
   }
   void copy(std::byte* at, const std::byte* from, std::size_t bytes) override { work_.copy(at, from, bytes, stream_); }
+  void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index,
+                bool completes) override {
+    work_.sum_rows(at, from, sums, index, completes, stream_);
+  }
 
  private:
   NcclCommunicator& communicator_;

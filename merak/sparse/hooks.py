@@ -1,8 +1,8 @@
 """Hooks for DistributedDataParallel.
 
 ddp.register_comm_hook(merak.sparse.HookState(), merak.sparse.exact_hook)
+ddp.register_comm_hook(merak.sparse.TopKState(ratio=0.01), merak.sparse.topk_hook)
 """
-
 # Without `from __future__ import annotations`: DDP looks at the annotations of hooks, and wants types.
 
 import dataclasses
@@ -33,12 +33,87 @@ def exact_hook(state: HookState, bucket: GradBucket) -> torch.futures.Future[tor
     in fp32 or wider and divided once; a dense one as DDP itself does."""
     buffer = bucket.buffer()
     if buffer.layout is torch.sparse_coo:
-        backend = merak.backend.of_group(state.group)
-        work = backend.sparse_all_reduce([buffer], dist.ReduceOp(dist.ReduceOp.AVG), state.method, NO_TIMEOUT)
-    else:
-        work = dist.all_reduce(buffer, op=dist.ReduceOp.AVG, group=state.group, async_op=True)
+        return _average(state, buffer).then(_first)
+    work = dist.all_reduce(buffer, op=dist.ReduceOp.AVG, group=state.group, async_op=True)
     return work.get_future().then(_first)
+
+
+_AS_DENSE_STEPS = 2  # DDP arranges its buckets anew after the first step
+
+
+@dataclasses.dataclass
+class TopKState(HookState):
+    """What `topk_hook` keeps. `state_dict()` and `load_state_dict()` save it, on every rank its own.
+
+    Attributes:
+        ratio: the share of a dense gradient's elements that a rank sends, more than 0 and at most 1.
+        residuals: by bucket, what was not sent yet: it is added to the next gradient (error feedback).
+        steps: how many steps there were.
+    """
+
+    ratio: float = 0.01
+    residuals: dict[int, torch.Tensor] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio is {self.ratio}; it must be more than 0 and at most 1.")
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors alone, to be saved without pickle."""
+        residuals = {f"residual.{index}": residual.clone() for index, residual in self.residuals.items()}
+        return {"steps": torch.tensor(self.steps), **residuals}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes over what `state_dict` gave. The model must be the same; its first two steps are exact again."""
+        self.steps = 0
+        self.residuals = {
+            int(name.removeprefix("residual.")): residual.clone()
+            for name, residual in state.items()
+            if name.startswith("residual.")
+        }
+
+
+def topk_hook(state: TopKState, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Sends the largest elements of a dense gradient only, and keeps the rest for later steps; of a sparse one all.
+
+    Every rank adds its residual to its gradient and sends the `ratio` of elements with the largest magnitudes; the
+    average of what the ranks sent is the same everywhere. Nothing is lost, only late: what is sent and what is kept
+    add up to the gradients so far. Converges as SGD does, if the learning rate is small enough (S. Stich et al.,
+    "Sparsified SGD with memory", 2018). The first two steps are exact.
+    """
+    buffer, index = bucket.buffer(), bucket.index()
+    steps = state.steps
+    state.steps += bucket.is_last()
+    if buffer.layout is torch.sparse_coo or steps < _AS_DENSE_STEPS:
+        return exact_hook(state, bucket)
+    residual = state.residuals.get(index)
+    if residual is not None:
+        if residual.shape != buffer.shape or residual.dtype != buffer.dtype:
+            raise ValueError(
+                f"topk_hook: the residual of bucket {index} has {residual.numel()} elements of {residual.dtype}, "
+                f"the bucket {buffer.numel()} of {buffer.dtype}: the state belongs to another model or bucket_cap_mb."
+            )
+        buffer.add_(residual)
+    count = max(1, int(state.ratio * buffer.numel()))
+    chosen = buffer.abs().topk(count, sorted=False).indices
+    sent = torch.sparse_coo_tensor(chosen[None], buffer[chosen], buffer.shape, check_invariants=False)
+    buffer[chosen] = 0
+    state.residuals[index] = buffer.clone()
+    return _average(state, sent).then(lambda future: _laid_out(future, buffer))
+
+
+def _average(state: HookState, x: torch.Tensor) -> torch.futures.Future[list[torch.Tensor]]:
+    backend = merak.backend.of_group(state.group)
+    average = dist.ReduceOp(dist.ReduceOp.AVG)
+    return backend.sparse_all_reduce([x], average, state.method, NO_TIMEOUT).get_future()
 
 
 def _first(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
     return future.value()[0]
+
+
+def _laid_out(future: torch.futures.Future[list[torch.Tensor]], buffer: torch.Tensor) -> torch.Tensor:
+    """The sparse average in the bucket's own memory."""
+    average = _first(future)
+    return buffer.zero_().index_copy_(0, average.indices()[0], average.values())

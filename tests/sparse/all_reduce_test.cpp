@@ -134,6 +134,27 @@ TEST(SparseAllReduce, LargeMessages) {
     });
 }
 
+// Too many rows for bitmaps in the announcement.
+TEST(SparseAllReduce, LargeTables) {
+  Case one{.size = 3, .table_rows = 3'000'000, .columns = 2, .of_rank = {}};
+  for (int rank = 0; rank < one.size; ++rank) {
+    Contribution mine;
+    for (int row = 0; row < 100 * rank * rank; ++row) mine.ids.push_back((row * 29'989 + rank) % 3'000'000);
+    mine.values.assign(mine.ids.size() * 2, static_cast<float>(rank));
+    one.of_rank.push_back(std::move(mine));
+  }
+  const std::vector<float> expected = expected_sums(one, exchanged(one).rows, one.size);
+  on_all(one.size, [&](int rank, Engine& engine, Group& group) {
+    for (Method method : {Method::kAuto, Method::kGather, Method::kSketchExact}) {
+      Part part({&one}, rank, method);
+      const auto operation = part.start(engine, group);
+      ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
+      expect_no_error(*operation);
+      EXPECT_EQ(part.results[0], expected) << name(method) << ", rank " << rank;
+    }
+  });
+}
+
 // Fractions of one exponent fit 32 bits, those of many 64, infinities none: then, and when peeling fails, it falls
 // back.
 TEST(SparseAllReduce, ASketchGivesWhatBalancedGives) {

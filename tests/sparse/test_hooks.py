@@ -72,3 +72,65 @@ def half_gradients(context: Context) -> Any:
 
 def test_averages_of_large_halves_do_not_overflow(pool: RankPool) -> None:
     assert pool.run(half_gradients, world_size=3)[0] == [[0, 0], [60_000, 60_000], [0, 0], [0, 0]]
+
+
+class Regression(torch.nn.Module):
+    """A convex problem in three buckets' worth of parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(40, 10)
+        self.second = torch.nn.Linear(40, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) + self.second(x.flip(1))  # type: ignore[no-any-return]
+
+
+def regression(context: Context, state: merak.sparse.TopKState | None, steps: int, save_at: int = -1) -> Any:
+    torch.manual_seed(0)
+    model = Regression().double()
+    ddp = DistributedDataParallel(model, bucket_cap_mb=0.002)
+    if state is not None:
+        ddp.register_comm_hook(state, merak.sparse.topk_hook)
+    truth = torch.randn(40, 10, dtype=torch.float64)
+    random = torch.Generator().manual_seed(context.rank)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(steps):
+        x = torch.randn(16, 40, generator=random, dtype=torch.float64)
+        optimizer.zero_grad()
+        loss = (ddp(x) - x @ truth).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        if step == save_at and state is not None:
+            saved = state.state_dict()
+            assert all(isinstance(value, torch.Tensor) for value in saved.values())
+            state.load_state_dict(saved)
+            state.steps = int(saved["steps"])  # buckets are arranged already
+    return loss.item(), [parameter.detach().flatten().tolist() for parameter in model.parameters()]
+
+
+def test_top_k_with_error_feedback_reaches_the_dense_loss(pool: RankPool) -> None:
+    sparse = pool.run(regression, merak.sparse.TopKState(ratio=0.05), 1500, world_size=2)
+    dense = pool.run(regression, None, 1500, world_size=2)
+    assert sparse[0][1] == sparse[1][1]
+    assert dense[0][0] < 1e-3
+    assert sparse[0][0] < 1e-3
+
+
+def test_top_k_of_everything_is_exact(pool: RankPool) -> None:
+    sparse = pool.run(regression, merak.sparse.TopKState(ratio=1.0), 20, world_size=2)
+    dense = pool.run(regression, None, 20, world_size=2)
+    for mine, other in zip(sparse[0][1], dense[0][1], strict=True):
+        assert mine == pytest.approx(other, rel=1e-12, abs=1e-12)
+
+
+def test_top_k_goes_on_from_its_saved_state(pool: RankPool) -> None:
+    through = pool.run(regression, merak.sparse.TopKState(ratio=0.1), 12, world_size=2)
+    resumed = pool.run(regression, merak.sparse.TopKState(ratio=0.1), 12, 6, world_size=2)
+    assert through[0][1] == resumed[0][1]
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 1.5])
+def test_ratios_that_make_no_sense_are_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="ratio"):
+        merak.sparse.TopKState(ratio=ratio)

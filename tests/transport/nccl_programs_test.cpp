@@ -30,6 +30,12 @@ class Recorder : public DeviceCalls {
     lines.push_back("copy " + place(at, bytes) + " from " + place(from, bytes));
   }
 
+  void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index,
+                bool completes) override {
+    lines.push_back((completes ? "complete sums " : "sums ") + std::to_string(index) + " " +
+                    place(at, sums.at_bytes()) + " of " + place(from, sums.from_bytes()));
+  }
+
   std::vector<std::string> lines;
 
  private:
@@ -60,6 +66,17 @@ TEST(NcclPrograms, IssuesRoundByRound) {
   EXPECT_EQ(recorder.lines,
             (std::vector<std::string>{"copy second+0:8 from input+8:8", "group", "receive first+2:8 from 2",
                                       "send second+0:8 to 1", "end", "complete output+16:8 with first+2:8"}));
+}
+
+TEST(NcclPrograms, IssuesSumsOfRows) {
+  Program program;
+  RowSums sums(8);
+  sums.add(0), sums.add(2), sums.end_row(1);
+  program.sum_rows({kOutput, 4}, {kInput, 0}, sums, {}, true);
+  std::vector<std::byte> input(32), output(32);
+  Recorder recorder({{input.data(), "input"}, {output.data(), "output"}});
+  issue(program, {{0, {0}, {}}}, {input.data(), output.data(), nullptr}, recorder);
+  EXPECT_EQ(recorder.lines, std::vector<std::string>{"complete sums 0 output+4:16 of input+0:24"});
 }
 
 TEST(NcclPrograms, AProgramOfNoStepsIssuesNothing) {
