@@ -62,7 +62,8 @@ class Pricer {
     if (n == 1) return {method, 0, 0};
     const CollectiveShape shape{
         .kind = OperationKind::kAllReduce, .bytes = bytes, .element_bytes = shape_.element_bytes};
-    return {method, choose(shape, 0, topology_, costs_).seconds, 2 * (n - 1) * bytes / n};
+    const double copies = 2 * costs_.reduce_seconds_per_byte * static_cast<double>(bytes);  // laying out, taking out
+    return {method, choose(shape, 0, topology_, costs_).seconds + copies, 2 * (n - 1) * bytes / n};
   }
 
   Priced gathering() const {
