@@ -83,7 +83,7 @@ void write(const Announcement& announcement, std::byte* to) {
     const Shape& table = announcement.tables[i];
     const ExponentRange range = announcement.exponents.empty() ? ExponentRange{} : announcement.exponents[i];
     put(to, TableHead{table.table_rows, table.row_bytes, range.low, range.high, range.representable ? 1u : 0u});
-    if (!carries_bitmaps(announcement.tables)) continue;
+    if (!carries_bitmaps(announcement.tables) || table.table_rows == 0) continue;
     std::memcpy(to, announcement.present[i].words().data(), bitmap_bytes(table));
     to += bitmap_bytes(table);
   }
@@ -111,7 +111,7 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     parsed.exponents.push_back({found.low, found.high, found.representable != 0});
     if (!carries_bitmaps(expected.tables)) continue;
     Bitmap present(table.table_rows);
-    std::memcpy(present.data(), from, bitmap_bytes(table));
+    if (table.table_rows > 0) std::memcpy(present.data(), from, bitmap_bytes(table));
     from += bitmap_bytes(table);
     if (!present.fits())
       throw MismatchError("sparse_all_reduce: " + theirs + " announced rows beyond the end of its table");

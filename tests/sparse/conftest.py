@@ -1,5 +1,9 @@
-"""Fixtures of the sparse tests: the backend tests' pool of ranks."""
+""
+    "Fixtures of the sparse tests: the backend tests' pool of ranks."
+    ""
 
-from tests.backend.conftest import backend, pool, run
+    from tests.backend.conftest import backend,
+    pool,
+    run
 
-__all__ = ["backend", "pool", "run"]
+        __all__ = [ "backend", "pool", "run" ]

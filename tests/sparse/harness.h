@@ -92,7 +92,7 @@ inline std::vector<float> expected_sums(const Case& one, const UnionRows& rows, 
 
 inline Message bytes_of(const std::vector<float>& values) {
   Message message(values.size() * sizeof(float));
-  std::memcpy(message.data(), values.data(), message.size());
+  if (!values.empty()) std::memcpy(message.data(), values.data(), message.size());
   return message;
 }
 
