@@ -1,9 +1,5 @@
-""
-    "Fixtures of the sparse tests: the backend tests' pool of ranks."
-    ""
+"""Fixtures of the sparse tests: the backend tests' pool of ranks."""
 
-    from tests.backend.conftest import backend,
-    pool,
-    run
+from tests.backend.conftest import backend, pool, run
 
-        __all__ = [ "backend", "pool", "run" ]
+__all__ = ["backend", "pool", "run"]

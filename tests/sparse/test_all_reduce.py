@@ -260,12 +260,16 @@ def test_the_plan_is_the_same_everywhere_and_says_what_it_would_cost(run: Runner
     assert min(first.prices, key=lambda method: first.prices[method][0]) == first.method
     assert f"{first.method:10}" in str(first)
 
-def several(context
-            : Context)
-    ->None : size = context.world_size ids = torch.tensor([[context.rank, 4]]) sparse = torch.sparse_coo_tensor(
-    ids, torch.ones(2, 3), (9, 3), check_invariants = True) dense = torch.zeros(200) dense[7 * context.rank] =
-    1 before = merak.sparse.statistics() sums = merak.sparse.all_reduce_coalesced([ sparse, dense ]) assert
-                                                isinstance(sums, list)
+
+def several(context: Context) -> None:
+    size = context.world_size
+    ids = torch.tensor([[context.rank, 4]])
+    sparse = torch.sparse_coo_tensor(ids, torch.ones(2, 3), (9, 3), check_invariants=True)
+    dense = torch.zeros(200)
+    dense[7 * context.rank] = 1
+    before = merak.sparse.statistics()
+    sums = merak.sparse.all_reduce_coalesced([sparse, dense])
+    assert isinstance(sums, list)
     assert sums[0].to_dense().sum(1).tolist() == [3 * (row < size) for row in range(4)] + [3 * size, 0, 0, 0, 0]
     assert sums[1].sum() == size
     after = merak.sparse.statistics()
