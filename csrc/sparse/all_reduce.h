@@ -51,7 +51,7 @@ class SparseAllReduce {
   int further_acts() const;
   Act next();  // throws MismatchError when the ranks disagree
 
-  const std::vector<TablePlan>& plans() const { return plans_; }  // by table, once reduce() was called
+  const std::vector<TablePlan>& plans() const { return plans_; }  // by table, once they are made
 
  private:
   void hear();
@@ -64,9 +64,9 @@ class SparseAllReduce {
   SparseTask task_;
   Announcement own_;
   std::vector<std::byte> announced_, all_announced_;
-  std::vector<std::vector<std::byte>>
-      summed_;                     // by table, of kSketchExact: this rank's rows, until the sketch has them
-  std::vector<Announcement> all_;  // by rank; what comes later is added
+  // By table, of kSketchExact: this rank's rows, until the sketch has them.
+  std::vector<std::vector<std::byte>> summed_;
+  std::vector<Announcement> all_;                // by rank; what comes later is added
   std::vector<std::byte> presence_, presences_;  // what comes later: of this rank, of all
   std::vector<UnionRows> united_;                // by table
   std::vector<TablePlan> plans_;
