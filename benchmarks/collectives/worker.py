@@ -11,7 +11,7 @@ the times, and with the bytes that left each host during the first, unmeasured c
 
 from __future__ import annotations
 
-import gc
+import functools
 import importlib
 import json
 import os
@@ -31,6 +31,7 @@ from .control import Control
 from .priority import before_others
 from .statistics import Times, slowest_rank
 from .suite import Suite
+from .turns import Turn, take_turns
 
 GROUP_TIMEOUT = timedelta(seconds=60)
 # Acknowledgements that are still under way when a call returns belong to that call's bytes.
@@ -85,18 +86,8 @@ class Bench:
 
     def measure(self, case: Case, repetitions: int) -> Times:
         """Seconds of every repetition on this rank, shape (backends, repetitions)."""
-        times = np.zeros((len(self.groups), repetitions))
-        order = list(range(len(self.groups)))
-        gc.disable()
-        for repetition in range(repetitions):
-            for index in order if repetition % 2 == 0 else reversed(order):
-                case.reset()
-                self.control.barrier()
-                start = time.perf_counter()
-                case.call(self.groups[index])
-                times[index, repetition] = time.perf_counter() - start
-        gc.enable()
-        return times
+        turns = [Turn(case.reset, functools.partial(case.call, group)) for group in self.groups]
+        return take_turns(turns, repetitions, self.control)
 
     def sent_bytes(self) -> int:
         """Bytes that left this host so far; 0 where nothing is counted."""

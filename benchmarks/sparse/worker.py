@@ -8,7 +8,6 @@ table and way.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -27,6 +26,7 @@ import merak.sparse
 from benchmarks.collectives.control import Control
 from benchmarks.collectives.priority import before_others
 from benchmarks.collectives.statistics import slowest_rank
+from benchmarks.collectives.turns import Turn, take_turns
 
 from .tables import Table
 from .ways import LOSSY, WAYS, Way
@@ -76,7 +76,8 @@ class Bench:
             ways = {name: WAYS[name](gradient, self.groups) for name in self.suite.ways}
             left = {name: self.first_call(name, way, expected) for name, way in ways.items()}
             with before_others(self.suite.realtime):
-                times = self.measure(list(ways.values()))
+                turns = [Turn(way.reset, way.call) for way in ways.values()]
+                times = take_turns(turns, self.suite.repetitions, self.control)
             for name, row in zip(ways, times, strict=True):
                 self.print_record(table, name, row, *left[name], plan)
 
@@ -98,21 +99,6 @@ class Bench:
         if name not in LOSSY and rows[:, 2].any():
             raise RuntimeError(f"{name} gave a wrong sum on ranks {np.flatnonzero(rows[:, 2]).tolist()}")
         return [int(sent) for sent, first, _ in rows if first], error
-
-    def measure(self, ways: list[Way]) -> np.ndarray:
-        """Seconds of every repetition on this rank, shape (ways, repetitions)."""
-        times = np.zeros((len(ways), self.suite.repetitions))
-        order = list(range(len(ways)))
-        gc.disable()
-        for repetition in range(self.suite.repetitions):
-            for index in order if repetition % 2 == 0 else reversed(order):
-                ways[index].reset()
-                self.control.barrier()
-                start = time.perf_counter()
-                ways[index].call()
-                times[index, repetition] = time.perf_counter() - start
-        gc.enable()
-        return times
 
     def sent_bytes(self) -> int:
         return int(Path(f"/sys/class/net/{self.suite.interface}/statistics/tx_bytes").read_text())

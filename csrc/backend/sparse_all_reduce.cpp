@@ -2,7 +2,6 @@
 
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <utility>
 
 #include "backend/backend.h"
@@ -54,19 +53,6 @@ class SparseOperation {
   Backend::Tensors results_;
 };
 
-namespace {
-
-Method checked_method(const TensorChecks& check, const std::string& name) {
-  try {
-    return method_named(name);
-  } catch (const std::invalid_argument& error) {
-    check.require(false, error.what());
-  }
-  return Method::kAuto;
-}
-
-}  // namespace
-
 Backend::WorkPtr Backend::sparse_all_reduce(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
                                             std::chrono::milliseconds timeout) {
   return start_sparse({tensors, op, method, timeout}).first;
@@ -96,15 +82,16 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
     check.require(!coalescing_, "sparse tensors cannot be coalesced.");
   }
   SparseTask task;
-  task.method = checked_method(check, asked.method), task.only_plans = asked.only_plans;
+  task.method = check.accepted([&] { return method_named(asked.method); }), task.only_plans = asked.only_plans;
   auto operation = std::make_shared<SparseOperation>(check, asked.tensors, asked.in_place);
   const at::ScalarType dtype = asked.tensors[0].scalar_type();
   call.request.signature.dtype = dtype_of(dtype), call.request.signature.reduction = check.reduction(asked.op, dtype);
+  task.signature = call.request.signature;
+  task.reducer =
+      check.accepted([&] { return make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize()); });
   return with_torch_errors([&]() -> std::pair<WorkPtr, std::shared_ptr<SparseOperation>> {
     const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
     task.rank = getRank(), task.topology = plans(call.request.timeout).topology();
-    task.signature = call.request.signature;
-    task.reducer = make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize());
     static_cast<Act&>(call.request) = operation->start(std::move(task));
     call.request.further_acts = operation->further_acts();
     call.request.next_act = [operation] { return operation->next(); };

@@ -22,11 +22,6 @@ std::int64_t product(at::IntArrayRef sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1}, std::multiplies<>());
 }
 
-bool is_summable(at::ScalarType type) {
-  return type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf || type == at::kInt ||
-         type == at::kLong;
-}
-
 }  // namespace
 
 SparseArgument::SparseArgument(const TensorChecks& check, const at::Tensor& tensor) : tensor_(tensor.detach()) {
@@ -34,9 +29,6 @@ SparseArgument::SparseArgument(const TensorChecks& check, const at::Tensor& tens
                 std::string("a tensor of layout ") + c10::toString(tensor.layout()) +
                     " is not taken here: pass a sparse COO or a dense tensor (.to_sparse_coo(), .to_dense()).");
   check.require(tensor.device().is_cpu(), "a tensor on CPU is needed here.");
-  check.require(is_summable(tensor.scalar_type()), std::string(c10::toString(tensor.scalar_type())) +
-                                                       " tensors cannot be reduced sparsely: convert to float32, "
-                                                       "float64, bfloat16, float16, int32 or int64.");
   const auto sizes = tensor.sizes();
   const std::int64_t sparse_dim = is_coo() ? tensor.sparse_dim() : std::min<std::int64_t>(tensor.dim(), 1);
   const bool blocks = !is_coo() && tensor.dim() < 2;
@@ -62,7 +54,7 @@ SparseTable SparseArgument::coo_table() {
     problem_ = error.what();
     return table;
   }
-  memory_ = {values};
+  memory_ = values;
   table.values.append(const_cast<void*>(values.const_data_ptr()), bytes_of(values));
   return table;
 }
@@ -75,14 +67,14 @@ SparseTable SparseArgument::dense_table() {
     padded.narrow(0, 0, tensor_.numel()).copy_(rows.view({-1}));
     rows = padded;
   }
-  memory_ = {rows};
+  memory_ = rows;
   const auto* data = static_cast<const std::byte*>(rows.const_data_ptr());
   SparseTable table{shape_, own_rows_of_dense(data, shape_.table_rows, shape_.row_bytes), {}, true};
   table.values.append(const_cast<std::byte*>(data), bytes_of(rows));
   return table;
 }
 
-// Along several sparse dimensions the last one runs fastest. An index out of range stays one.
+// Along several sparse dimensions the last one runs fastest. Throws std::out_of_range.
 std::vector<std::int64_t> SparseArgument::linear_ids(const at::Tensor& indices) const {
   const at::Tensor packed = indices.contiguous();
   const auto* index = packed.const_data_ptr<std::int64_t>();

@@ -18,15 +18,12 @@ namespace merak {
 
 class SparseArgument {
  public:
-  // Raises ValueError for other layouts, devices and element types.
+  // Raises ValueError for other layouts and devices.
   SparseArgument(const TensorChecks& check, const at::Tensor& tensor);
 
   // What this rank has. With an index out of range: nothing, and problem() says so.
   SparseTable table();
   const std::string& problem() const { return problem_; }
-
-  // The tensors whose memory table() refers to.
-  const std::vector<at::Tensor>& memory() const { return memory_; }
 
   // The result, laid out as the argument is, and its rows' memory; called when the union's rows are known. A COO result
   // is coalesced.
@@ -49,7 +46,7 @@ class SparseArgument {
   at::Tensor tensor_;
   Shape shape_;
   std::string problem_;
-  std::vector<at::Tensor> memory_;
+  at::Tensor memory_;  // that table() refers to
 };
 
 }  // namespace merak

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <torch/csrc/distributed/c10d/Types.hpp>
 #include <utility>
@@ -23,6 +24,16 @@ class TensorChecks {
       : operation_(operation), size_(size), before_refusing_(std::move(before_refusing)) {}
 
   void require(bool condition, const std::string& problem) const;
+
+  // What `make` returns; refuses, for its reason, where it throws std::invalid_argument.
+  template <class Make>
+  auto accepted(Make make) const {
+    try {
+      return make();
+    } catch (const std::invalid_argument& error) {
+      refuse(error.what());
+    }
+  }
 
   // Of a list argument: that it has that many entries.
   void count(const char* argument, std::size_t found, std::size_t expected) const;

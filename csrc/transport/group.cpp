@@ -50,8 +50,8 @@ void Group::refuse_collective(OperationKind kind) {
       if (peer == identity_.rank) continue;
       ask_for_link(peer);
       peers_[peer].channel.queue_control(refusal);
-      for (const auto& [id, early] : peers_[peer].early)
-        if (id == refusal.id) check_not_past(peer, early.first);
+      const auto early = peers_[peer].early.find(refusal.id);
+      if (early != peers_[peer].early.end()) check_not_past(peer, early->second.first);
     }
   });
 }

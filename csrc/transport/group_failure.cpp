@@ -42,7 +42,7 @@ void Group::check_not_past(int peer, const Frame& frame) const {
   const std::uint64_t sequence = frame.id.sequence;
   if (!has_begun(sequence)) return;
   if (refused_.contains(sequence)) disagree(peer, frame, "refused its arguments, with an error of its own");
-  const auto active = collectives_.find(frame.id.sequence);
+  const auto active = collectives_.find(sequence);
   if (active == collectives_.end()) disagree(peer, frame, "has completed it, and expected nothing of the kind");
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
 }

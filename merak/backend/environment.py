@@ -69,22 +69,26 @@ class Report(TypedDict):
 
 def report() -> Report:
     """Collects the facts; creates no group and connects to nobody."""
+    variables = _variables()
     return {
         "merak": __version__,
         "build": _build(),
         "found": _found(),
         "chosen": _chosen(),
-        "variables": {
-            name: {"type": kind, "default": default, "doc": doc, "value": value, "problem": problem}
-            for name, kind, default, doc, value, problem in _C.environment_variables()
-        },
-        "unknown_variables": _unknown_variables(),
+        "variables": variables,
+        "unknown_variables": sorted(
+            name
+            for name in os.environ
+            if name.startswith("MERAK_") and name not in variables.keys() | _READ_BY_THE_BUILD
+        ),
     }
 
 
-def _unknown_variables() -> list[str]:
-    known = {variable[0] for variable in _C.environment_variables()} | _READ_BY_THE_BUILD
-    return sorted(name for name in os.environ if name.startswith("MERAK_") and name not in known)
+def _variables() -> dict[str, Variable]:
+    return {
+        name: {"type": kind, "default": default, "doc": doc, "value": value, "problem": problem}
+        for name, kind, default, doc, value, problem in _C.environment_variables()
+    }
 
 
 def _build() -> Build:

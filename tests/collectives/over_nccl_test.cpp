@@ -2,62 +2,15 @@
 // an NCCL in memory (transport/fake_nccl.h), which matches by order alone. A group that could not end would miss its
 // deadline.
 
-#include <chrono>
-#include <exception>
-#include <thread>
+#include "collectives/over_nccl.h"
 
-#include "harness.h"
-#include "transport/fake_nccl.h"
-#include "transport/nccl_programs.h"
+#include "collectives/harness.h"
 #include "transport/rounds_checks.h"
 
 namespace merak {
 namespace {
 
 using enum OperationKind;
-using namespace std::chrono_literals;
-
-const NcclApi kApi = FakeNccl::api();
-
-DeviceWork work_on_cpu(const Reducer& reducer) {
-  const auto reduce = [reducer](std::byte* at, const std::byte* from, std::size_t bytes, bool completes, void*) {
-    const std::size_t count = bytes / reducer.element_bytes;
-    reducer.combine(at, from, count);
-    if (completes) reducer.divide(at, count, reducer.divisor);
-  };
-  const auto copy = [](std::byte* at, const std::byte* from, std::size_t bytes, void*) {
-    std::memcpy(at, from, bytes);
-  };
-  return {reduce, copy};
-}
-
-// Rank `rank` of all; returns when its stream is empty.
-void run_rank(FakeNccl& nccl, int rank, const std::vector<Program>& programs, const Rounds& rounds, Memory& memory,
-              const DeviceWork& work) {
-  NcclCommunicator communicator(kApi, nccl.id(), rank, static_cast<int>(programs.size()), 30s);
-  std::vector<std::byte> scratch(scratch_bytes(programs[rank]), std::byte{0x5a});
-  NcclCalls calls(communicator, work, nullptr, 30s);
-  issue(programs[rank], rounds, {memory.input.data(), memory.output.data(), scratch.data()}, calls);
-}
-
-// Throws what a rank throws.
-void run_over_nccl(const std::vector<Program>& programs, const std::vector<Rounds>& rounds, std::vector<Memory>& memory,
-                   const DeviceWork& work) {
-  FakeNccl nccl(static_cast<int>(programs.size()));
-  std::vector<std::exception_ptr> errors(programs.size());
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < static_cast<int>(programs.size()); ++rank)
-    threads.emplace_back([&, rank] {
-      try {
-        run_rank(nccl, rank, programs, rounds[rank], memory[rank], work);
-      } catch (...) {
-        errors[rank] = std::current_exception();
-      }
-    });
-  for (std::thread& thread : threads) thread.join();
-  for (const std::exception_ptr& error : errors)
-    if (error) std::rethrow_exception(error);
-}
 
 void expect_correct_over_nccl(const CollectiveShape& shape, const Topology& topology, std::size_t route_bytes) {
   for (const auto& [algorithm, programs] : programs_by_algorithm(shape, topology)) {
