@@ -28,6 +28,15 @@ class Backend(C10dBackend):
     def sparse_all_reduce(
         self, tensors: list[torch.Tensor], op: dist.ReduceOp, method: str, timeout: timedelta
     ) -> dist.Work: ...
+    def sketch_all_reduce(
+        self,
+        tensor: torch.Tensor,
+        op: dist.ReduceOp,
+        budget_bytes: int,
+        seed: int,
+        feedback: bool,
+        timeout: timedelta,
+    ) -> dist.Work: ...
     def sparse_plans(
         self, tensors: list[torch.Tensor], method: str, timeout: timedelta
     ) -> list[tuple[str, int, list[int], list[tuple[str, float, int]]]]: ...

@@ -23,6 +23,7 @@
 #include "backend/torch_store.h"
 #include "backend/work.h"
 #include "sparse/plan.h"
+#include "sparse/sketch_layout.h"
 
 namespace merak {
 
@@ -108,6 +109,10 @@ class Backend final : public c10d::Backend {
   // result() of the Work has them. `method`: as sparse/plan.h names them.
   WorkPtr sparse_all_reduce(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,
                             std::chrono::milliseconds timeout);
+  // By the lossy method, of one tensor of fp32 or fp64. result(): the estimate of the sum, or average; with feedback,
+  // behind it what this rank keeps, laid out likewise.
+  WorkPtr sketch_all_reduce(const at::Tensor& tensor, const c10d::ReduceOp& op, const SketchBudget& budget,
+                            std::chrono::milliseconds timeout);
   // How that would be done, by tensor: the ranks exchange their bitmaps, and nothing else. Waits.
   std::vector<TablePlan> sparse_plans(const Tensors& tensors, const std::string& method,
                                       std::chrono::milliseconds timeout);
@@ -119,6 +124,7 @@ class Backend final : public c10d::Backend {
     const std::string& method;
     std::chrono::milliseconds timeout;
     bool in_place = false, only_plans = false;
+    SketchBudget sketch = {};
   };
 
   // The backend for CUDA tensors when `tensor` is one; else null. It has been told of a coalescing that is going on.

@@ -29,15 +29,22 @@ class SparseOperation {
       if (task.problem.empty()) task.problem = argument.problem();
     }
     task.allocate = [this](std::size_t i, const std::vector<std::uint32_t>& ids) { return allocate(i, ids); };
+    task.allocate_kept = [this](std::size_t i, const std::vector<std::uint32_t>& ids) {
+      auto [tensor, rows] = arguments_[i].make_result(ids);
+      results_.push_back(std::move(tensor));
+      return rows;
+    };
     reduction_.emplace(std::move(task));
     return reduction_->announce();
   }
   int further_acts() const { return reduction_->further_acts(); }
   Act next() { return reduction_->next(); }
 
-  // Once it is done.
+  // Once it is done: by argument; then what this rank keeps.
   const Backend::Tensors& results() const { return results_; }
   const std::vector<TablePlan>& plans() const { return reduction_->plans(); }
+
+  std::size_t row_bytes() const { return arguments_.front().row_bytes(); }
 
  private:
   void* allocate(std::size_t i, const std::vector<std::uint32_t>& ids) {
@@ -58,6 +65,11 @@ Backend::WorkPtr Backend::sparse_all_reduce(const Tensors& tensors, const c10d::
   return start_sparse({tensors, op, method, timeout}).first;
 }
 
+Backend::WorkPtr Backend::sketch_all_reduce(const at::Tensor& tensor, const c10d::ReduceOp& op,
+                                            const SketchBudget& budget, std::chrono::milliseconds timeout) {
+  return start_sparse({{tensor}, op, name(Method::kSketch), timeout, false, false, budget}).first;
+}
+
 std::vector<TablePlan> Backend::sparse_plans(const Tensors& tensors, const std::string& method,
                                              std::chrono::milliseconds timeout) {
   const auto [work, operation] =
@@ -69,6 +81,19 @@ std::vector<TablePlan> Backend::sparse_plans(const Tensors& tensors, const std::
 Backend::WorkPtr Backend::all_reduce_sparse_tensors(Tensors& tensors, const c10d::AllreduceOptions& options) {
   return start_sparse({tensors, options.reduceOp, "auto", options.timeout, true}).first;
 }
+
+namespace {
+
+void check_sketch(const TensorChecks& check, const SketchBudget& sketch, std::size_t row_bytes, at::ScalarType dtype) {
+  check.require(sketch.bytes > 0, "method 'sketch' is lossy, and needs a codec=merak.sparse.SketchCodec(...).");
+  check.require(dtype == at::kFloat || dtype == at::kDouble,
+                "a lossy sketch takes tensors of float32 or float64. Convert others, or choose another method.");
+  check.require(sketch.bytes >= row_bytes, "a sketch of " + std::to_string(sketch.bytes) +
+                                               " bytes does not hold one row, which takes " +
+                                               std::to_string(row_bytes) + ". Give the codec a larger budget_bytes.");
+}
+
+}  // namespace
 
 std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_sparse(const SparseCall& asked) {
   Call call = this->call("sparse_all_reduce", OperationKind::kSparseAllReduce, c10d::OpType::ALLREDUCE, asked.timeout);
@@ -83,8 +108,10 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
   }
   SparseTask task;
   task.method = check.accepted([&] { return method_named(asked.method); }), task.only_plans = asked.only_plans;
+  task.sketch = asked.sketch;
   auto operation = std::make_shared<SparseOperation>(check, asked.tensors, asked.in_place);
   const at::ScalarType dtype = asked.tensors[0].scalar_type();
+  if (task.method == Method::kSketch) check_sketch(check, asked.sketch, operation->row_bytes(), dtype);
   call.request.signature.dtype = dtype_of(dtype), call.request.signature.reduction = check.reduction(asked.op, dtype);
   task.signature = call.request.signature;
   task.reducer =

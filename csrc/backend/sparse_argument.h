@@ -24,6 +24,7 @@ class SparseArgument {
   // What this rank has. With an index out of range: nothing, and problem() says so.
   SparseTable table();
   const std::string& problem() const { return problem_; }
+  std::size_t row_bytes() const { return shape_.row_bytes; }
 
   // The result, laid out as the argument is, and its rows' memory; called when the union's rows are known. A COO result
   // is coalesced.

@@ -67,6 +67,15 @@ void bind_backend(py::module_& module) {
       py::call_guard<py::gil_scoped_release>());
 
   backend.def(
+      "sketch_all_reduce",
+      [](Backend& self, const at::Tensor& tensor, const c10d::ReduceOp& op, std::uint64_t budget_bytes,
+         std::uint64_t seed, bool feedback, std::chrono::milliseconds timeout) {
+        return self.sketch_all_reduce(tensor, op, {budget_bytes, seed, feedback}, timeout);
+      },
+      py::arg("tensor"), py::arg("op"), py::arg("budget_bytes"), py::arg("seed"), py::arg("feedback"),
+      py::arg("timeout"), py::call_guard<py::gil_scoped_release>());
+
+  backend.def(
       "sparse_plans",
       [](Backend& self, const std::vector<at::Tensor>& tensors, const std::string& method,
          std::chrono::milliseconds timeout) {

@@ -13,7 +13,7 @@ namespace py = pybind11;
 py::dict statistics() {
   const SparseStatistics all = SparseStatistics::of_process();
   py::dict tables, bytes;
-  for (Method method : kExactMethods) {
+  for (Method method : kMethods) {
     tables[name(method)] = all.methods[static_cast<std::size_t>(method)].tables;
     bytes[name(method)] = all.methods[static_cast<std::size_t>(method)].bytes_sent;
   }

@@ -6,7 +6,6 @@
 #include "collectives/choose.h"
 #include "collectives/cut.h"
 #include "sparse/compose.h"
-#include "sparse/presence.h"
 #include "sparse/statistics.h"
 
 namespace merak {
@@ -33,25 +32,33 @@ std::vector<std::byte> summed_rows(const SparseTable& table, bool from_zeros, co
   return summed;
 }
 
+bool is_sketch(Method method) { return method == Method::kSketchExact || method == Method::kSketch; }
+
 }  // namespace
 
 SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
   own_.problem = task_.problem, own_.method = task_.method, own_.from_zeros = task_.from_zeros;
+  own_.sketch = task_.sketch;
   for (const SparseTable& table : task_.tables) {
     own_.tables.push_back(table.shape);
     own_.present.push_back(table.own.present);
-    if (task_.method != Method::kSketchExact) continue;
+    if (!is_sketch(task_.method)) continue;
     summed_.push_back(summed_rows(table, task_.from_zeros, task_.reducer));
-    own_.exponents.push_back(
-        exponents_of(task_.signature.dtype, summed_.back().data(), summed_.back().size() / table.shape.element_bytes));
+    const std::byte* rows = summed_.back().data();
+    const std::size_t elements = summed_.back().size() / table.shape.element_bytes;
+    const std::size_t row_elements = table.shape.row_bytes / table.shape.element_bytes;
+    if (task_.method == Method::kSketchExact)
+      own_.exponents.push_back(exponents_of(task_.signature.dtype, rows, elements));
+    else
+      own_.energies.push_back(energies_of(task_.signature.dtype, rows, elements / row_elements, row_elements));
   }
-  if (carries_bitmaps(own_.tables)) return;
-  presence_ = encode_presences(own_.present);
+  if (carries_bitmaps(own_)) return;
+  presence_ = write_presence(own_);
   own_.presence_bytes = presence_.size();
 }
 
 Act SparseAllReduce::announce() {
-  const std::size_t bytes = announcement_bytes(own_.tables);
+  const std::size_t bytes = announcement_bytes(own_);
   announced_.resize(bytes);
   all_announced_.resize(bytes * task_.topology.host_of.size());
   write(own_, announced_.data());
@@ -67,14 +74,14 @@ Act SparseAllReduce::announce() {
 }
 
 int SparseAllReduce::further_acts() const {
-  return 1 + (carries_bitmaps(own_.tables) ? 0 : 1) + (task_.method == Method::kSketchExact ? 1 : 0);
+  return 1 + (carries_bitmaps(own_) ? 0 : 1) + (is_sketch(task_.method) ? 1 : 0);
 }
 
 Act SparseAllReduce::next() {
   if (!united_.empty()) return recover();
   if (all_.empty()) {
     hear();
-    if (!carries_bitmaps(own_.tables)) return exchange_presence();
+    if (!carries_bitmaps(own_)) return exchange_presence();
   }
   unite_tables();
   return reduce();
@@ -114,15 +121,12 @@ Act SparseAllReduce::exchange_presence() {
 
 // The union of each table, once it is known who has what.
 void SparseAllReduce::unite_tables() {
-  std::vector<std::size_t> bits;
-  for (const Shape& table : own_.tables) bits.push_back(table.table_rows);
   std::size_t begin = 0;
   for (Announcement& one : all_) {
-    if (!carries_bitmaps(own_.tables))
-      one.present = decode_presences({presences_.data() + begin, one.presence_bytes}, bits);
+    if (!carries_bitmaps(own_)) parse_presence({presences_.data() + begin, one.presence_bytes}, one);
     begin += one.presence_bytes;
   }
-  for (std::size_t i = 0; i < bits.size(); ++i) {
+  for (std::size_t i = 0; i < own_.tables.size(); ++i) {
     std::vector<Bitmap> present;
     for (Announcement& one : all_) present.push_back(std::move(one.present[i]));
     united_.push_back(unite(present));
@@ -131,7 +135,8 @@ void SparseAllReduce::unite_tables() {
 }
 
 Act SparseAllReduce::reduce() {
-  if (task_.method != Method::kSketchExact || task_.only_plans) return exact_act();
+  if (!is_sketch(task_.method) || task_.only_plans) return exact_act();
+  if (task_.method == Method::kSketch) return sketch_act();
   std::vector<ExactSketch::Table> tables;
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
     const SparseTable& table = task_.tables[i];
@@ -147,13 +152,37 @@ Act SparseAllReduce::reduce() {
   return act;
 }
 
-// Of kSketchExact: after the sketches were added up; or after an act that did without, when nothing is left to do.
+// Of kSketch.
+Act SparseAllReduce::sketch_act() {
+  const SparseTable& table = task_.tables.front();
+  std::vector<std::vector<BFloat16>> energies;
+  for (const Announcement& one : all_) energies.push_back(one.energies.front());
+  const std::size_t cells = task_.sketch.bytes / table.shape.row_bytes;
+  const UnionRows& united = united_.front();
+  SketchLayout layout = lay_out_sketch(united, energies_of_union(united, energies), cells, task_.sketch);
+  lossy_sketch_.emplace(
+      LossySketch::Rows{table.own, united, std::move(summed_.front()), table.shape.row_bytes}, std::move(layout),
+      LossySketch::Ways{task_.signature.dtype, task_.rank, task_.topology, task_.costs, task_.reducer});
+  Act act = lossy_sketch_->all_reduce(task_.signature);
+  count_table(plans_.front(), table.shape, task_.rank, bytes_sent(act.program->program()));
+  return act;
+}
+
+void SparseAllReduce::read_sketch() {
+  const bool into_table = task_.tables.front().into_table;
+  lossy_sketch_->put_estimates(static_cast<std::byte*>(task_.allocate(0, lossy_sketch_->estimated())), into_table);
+  if (task_.sketch.feedback)
+    lossy_sketch_->put_kept(static_cast<std::byte*>(task_.allocate_kept(0, lossy_sketch_->kept())), into_table);
+}
+
+// Of a sketch: after the sketches were added up; or after an act that did without, when nothing is left to do.
 Act SparseAllReduce::recover() {
   const Act nothing{.signature = task_.signature,
                     .program = std::make_shared<PreparedProgram>(Program{}),
                     .input = {},
                     .output = {},
                     .reducer = {}};
+  if (lossy_sketch_) read_sketch();
   if (!sketch_) return nothing;
   if (task_.spoil_sketch) sketch_->spoil();
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {

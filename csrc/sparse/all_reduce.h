@@ -3,14 +3,17 @@
 // contributes (of large tables in an act of its own); then all of them make the same plan, and carry it out. With
 // kSketchExact there is one act more: the ranks have added up a sketch of all rows (exact_sketch.h), from which each
 // recovers the sums by itself; should that fail, which shows on all ranks alike, the last act is that of kBalanced.
+// With kSketch the last act moves nothing: it reads the estimates from the sketch that was added up (lossy_sketch.h).
 
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "sparse/announcement.h"
 #include "sparse/exact_sketch.h"
+#include "sparse/lossy_sketch.h"
 #include "sparse/own_rows.h"
 #include "sparse/plan.h"
 #include "transport/operation.h"
@@ -28,6 +31,7 @@ struct SparseTask {
   std::string problem = {};  // announcement.h
   std::vector<SparseTable> tables = {};
   Method method = Method::kAuto;
+  SketchBudget sketch = {};   // of kSketch, which takes one table, of fp32 or fp64, and a cell at least
   bool only_plans = false;    // nothing is reduced; the same on all ranks
   bool spoil_sketch = false;  // for tests: nothing can be recovered from it; the same on all ranks
   bool from_zeros = true;
@@ -38,7 +42,9 @@ struct SparseTask {
   Costs costs = {};
   // Makes room for the result of a table, called once for each, in order, when its rows are known: one run of memory
   // for ids.size() rows, that of row ids[u] at u; or for the table, with zeros in the rows that are not among `ids`.
-  std::function<void*(std::size_t table, const std::vector<std::uint32_t>& ids)> allocate;
+  using Allocate = std::function<void*(std::size_t table, const std::vector<std::uint32_t>& ids)>;
+  Allocate allocate;
+  Allocate allocate_kept = {};  // the same for what this rank keeps, of kSketch with feedback
 };
 
 // Used by one thread at a time: the one that starts the operation, then a callback thread. Must live as long as the
@@ -58,19 +64,22 @@ class SparseAllReduce {
   Act exchange_presence();
   void unite_tables();
   Act reduce();
+  Act sketch_act();
   Act recover();
+  void read_sketch();
   Act exact_act();
 
   SparseTask task_;
   Announcement own_;
   std::vector<std::byte> announced_, all_announced_;
-  // By table, of kSketchExact: this rank's rows, until the sketch has them.
+  // By table, of a sketch: this rank's rows, until the sketch has them.
   std::vector<std::vector<std::byte>> summed_;
   std::vector<Announcement> all_;                // by rank; what comes later is added
   std::vector<std::byte> presence_, presences_;  // what comes later: of this rank, of all
   std::vector<UnionRows> united_;                // by table
   std::vector<TablePlan> plans_;
   std::unique_ptr<ExactSketch> sketch_;
+  std::optional<LossySketch> lossy_sketch_;
 };
 
 }  // namespace merak

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "sparse/presence.h"
 #include "transport/errors.h"
 
 namespace merak {
@@ -16,6 +17,7 @@ struct Head {
   std::uint32_t from_zeros;
   std::uint64_t tables;
   std::uint64_t presence_bytes;
+  std::uint64_t sketch_bytes, sketch_seed, sketch_feedback;
 };
 
 struct TableHead {
@@ -29,10 +31,16 @@ std::string text_of(const Shape& shape) {
          " elements";
 }
 
+std::string text_of(const SketchBudget& sketch) {
+  return "a sketch of " + std::to_string(sketch.bytes) + " bytes with seed " + std::to_string(sketch.seed) +
+         (sketch.feedback ? "" : ", no feedback");
+}
+
 [[noreturn]] void disagree(const std::string& rank, const std::string& theirs, const std::string& own_rank,
                            const std::string& ours) {
-  throw MismatchError("sparse_all_reduce: " + rank + " has " + theirs + ", " + own_rank + " has " + ours +
-                      ". All ranks must pass tensors of the same shape and the same method");
+  throw MismatchError(
+      "sparse_all_reduce: " + rank + " has " + theirs + ", " + own_rank + " has " + ours +
+      ". All ranks must pass tensors of the same shape and the same method, and codecs made and used alike");
 }
 
 template <class T>
@@ -59,16 +67,21 @@ std::size_t bitmap_bytes(const std::vector<Shape>& tables) {
 
 }  // namespace
 
-bool carries_bitmaps(const std::vector<Shape>& tables) { return bitmap_bytes(tables) <= kMostBitmapBytes; }
-
-// As encode_presences() writes it.
-std::size_t most_presence_bytes(const std::vector<Shape>& tables) {
-  return bitmap_bytes(tables) + tables.size() * (sizeof(std::uint64_t) + 1);
+bool carries_bitmaps(const Announcement& announcement) {
+  return announcement.method != Method::kSketch && bitmap_bytes(announcement.tables) <= kMostBitmapBytes;
 }
 
-std::size_t announcement_bytes(const std::vector<Shape>& tables) {
-  const std::size_t bitmaps = carries_bitmaps(tables) ? bitmap_bytes(tables) : 0;
-  return sizeof(Head) + tables.size() * sizeof(TableHead) + bitmaps;
+// As encode_presences() writes it, and the energies of all rows.
+std::size_t most_presence_bytes(const Announcement& announcement) {
+  std::size_t bytes = bitmap_bytes(announcement.tables) + announcement.tables.size() * (sizeof(std::uint64_t) + 1);
+  if (announcement.method == Method::kSketch)
+    for (const Shape& table : announcement.tables) bytes += table.table_rows * sizeof(BFloat16);
+  return bytes;
+}
+
+std::size_t announcement_bytes(const Announcement& announcement) {
+  const std::size_t bitmaps = carries_bitmaps(announcement) ? bitmap_bytes(announcement.tables) : 0;
+  return sizeof(Head) + announcement.tables.size() * sizeof(TableHead) + bitmaps;
 }
 
 void write(const Announcement& announcement, std::byte* to) {
@@ -76,14 +89,17 @@ void write(const Announcement& announcement, std::byte* to) {
                .method = static_cast<std::uint32_t>(announcement.method),
                .from_zeros = announcement.from_zeros ? 1u : 0u,
                .tables = announcement.tables.size(),
-               .presence_bytes = announcement.presence_bytes};
+               .presence_bytes = announcement.presence_bytes,
+               .sketch_bytes = announcement.sketch.bytes,
+               .sketch_seed = announcement.sketch.seed,
+               .sketch_feedback = announcement.sketch.feedback ? 1u : 0u};
   announcement.problem.copy(head.problem, kProblemBytes - 1);
   put(to, head);
   for (std::size_t i = 0; i < announcement.tables.size(); ++i) {
     const Shape& table = announcement.tables[i];
     const ExponentRange range = announcement.exponents.empty() ? ExponentRange{} : announcement.exponents[i];
     put(to, TableHead{table.table_rows, table.row_bytes, range.low, range.high, range.representable ? 1u : 0u});
-    if (!carries_bitmaps(announcement.tables) || table.table_rows == 0) continue;
+    if (!carries_bitmaps(announcement) || table.table_rows == 0) continue;
     std::memcpy(to, announcement.present[i].words().data(), bitmap_bytes(table));
     to += bitmap_bytes(table);
   }
@@ -99,17 +115,21 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     disagree(theirs, "another method", ours, std::string("method '") + name(expected.method) + "'");
   if (head.tables != expected.tables.size())
     disagree(theirs, std::to_string(head.tables) + " tables", ours, std::to_string(expected.tables.size()));
-  if (head.presence_bytes > most_presence_bytes(expected.tables))
+  if (const SketchBudget sketch{head.sketch_bytes, head.sketch_seed, head.sketch_feedback != 0};
+      sketch != expected.sketch)
+    disagree(theirs, text_of(sketch), ours, text_of(expected.sketch));
+  if (head.presence_bytes > most_presence_bytes(expected))
     throw MismatchError("sparse_all_reduce: " + theirs + " announced more than there can be");
   Announcement parsed;
   parsed.method = expected.method, parsed.from_zeros = head.from_zeros != 0, parsed.tables = expected.tables;
+  parsed.sketch = expected.sketch;
   parsed.presence_bytes = head.presence_bytes;
   for (const Shape& table : expected.tables) {
     const TableHead found = take<TableHead>(from);
     if (found.table_rows != table.table_rows || found.row_bytes != table.row_bytes)
-      disagree(theirs, text_of({found.table_rows, found.row_bytes, table.element_bytes}), ours, text_of(table));
+      disagree(theirs, text_of(Shape{found.table_rows, found.row_bytes, table.element_bytes}), ours, text_of(table));
     parsed.exponents.push_back({found.low, found.high, found.representable != 0});
-    if (!carries_bitmaps(expected.tables)) continue;
+    if (!carries_bitmaps(expected)) continue;
     Bitmap present(table.table_rows);
     if (table.table_rows > 0) std::memcpy(present.data(), from, bitmap_bytes(table));
     from += bitmap_bytes(table);
@@ -118,6 +138,33 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     parsed.present.push_back(std::move(present));
   }
   return parsed;
+}
+
+std::vector<std::byte> write_presence(const Announcement& announcement) {
+  std::vector<std::byte> bytes = encode_presences(announcement.present);
+  for (const std::vector<BFloat16>& energies : announcement.energies) {
+    const auto* first = reinterpret_cast<const std::byte*>(energies.data());
+    bytes.insert(bytes.end(), first, first + energies.size() * sizeof(BFloat16));
+  }
+  return bytes;
+}
+
+void parse_presence(std::span<const std::byte> bytes, Announcement& announced) {
+  const auto require = [](bool fine) {
+    if (!fine) throw MismatchError("sparse_all_reduce: a rank announced rows and weights that do not belong together");
+  };
+  std::vector<std::size_t> bits;
+  for (const Shape& table : announced.tables) bits.push_back(table.table_rows);
+  announced.present = take_presences(bytes, bits);
+  if (announced.method == Method::kSketch)
+    for (const Bitmap& present : announced.present) {
+      auto& energies = announced.energies.emplace_back(present.count());
+      const std::size_t size = energies.size() * sizeof(BFloat16);
+      require(size <= bytes.size());
+      if (size > 0) std::memcpy(energies.data(), bytes.data(), size);
+      bytes = bytes.subspan(size);
+    }
+  require(bytes.empty());
 }
 
 }  // namespace merak

@@ -4,39 +4,47 @@
 // (presence.h); the announcement then says in how many.
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "sparse/bitmap.h"
 #include "sparse/fixed_point.h"
 #include "sparse/plan.h"
+#include "sparse/row_energies.h"
+#include "sparse/sketch_layout.h"
 
 namespace merak {
 
 struct Announcement {
   std::string problem = {};  // what is wrong with what this rank was given; then all ranks fail
   Method method = Method::kAuto;
-  bool from_zeros = true;  // contributions.h; ranks may differ, and one that wants it is enough
+  bool from_zeros = true;    // contributions.h; ranks may differ, and one that wants it is enough
+  SketchBudget sketch = {};  // of kSketch
   std::vector<Shape> tables = {};
-  std::vector<ExponentRange> exponents = {};  // by table, of this rank's rows; of kSketchExact alone
-  std::vector<Bitmap> present = {};           // by table, where bitmaps come with it
-  std::size_t presence_bytes = 0;             // of what comes later
+  std::vector<ExponentRange> exponents = {};         // by table, of this rank's rows; of kSketchExact alone
+  std::vector<Bitmap> present = {};                  // by table, where bitmaps come with it
+  std::vector<std::vector<BFloat16>> energies = {};  // by table, of this rank's rows; of kSketch alone, comes later
+  std::size_t presence_bytes = 0;                    // of what comes later
 };
 
 inline constexpr std::size_t kMostBitmapBytes = 16 * 1024;  // that come with an announcement
 
-// Whether bitmaps come with the announcement. Follows from the tables alone.
-bool carries_bitmaps(const std::vector<Shape>& tables);
-// Of tables whose bitmaps come later: never more than that.
-std::size_t most_presence_bytes(const std::vector<Shape>& tables);
-
-// Follows from the tables alone.
-std::size_t announcement_bytes(const std::vector<Shape>& tables);
+// Whether bitmaps come with the announcement. This and the next two follow from the method and the tables alone.
+bool carries_bitmaps(const Announcement& announcement);
+// Of what comes later: never more than that.
+std::size_t most_presence_bytes(const Announcement& announcement);
+std::size_t announcement_bytes(const Announcement& announcement);
 
 void write(const Announcement& announcement, std::byte* to);
 
 // `expected`: this rank's own, with which another rank's must agree; `rank` is whose it is. Throws MismatchError,
 // naming both ranks and what they disagree about, or which rank has what problem.
 Announcement parse_announcement(const std::byte* from, const Announcement& expected, int rank, int own_rank);
+
+// What comes later: which rows the rank has of each table, and of kSketch their energies.
+std::vector<std::byte> write_presence(const Announcement& announcement);
+// Completes what `announced` says with it. Throws MismatchError where it makes no sense.
+void parse_presence(std::span<const std::byte> bytes, Announcement& announced);
 
 }  // namespace merak

@@ -49,10 +49,11 @@ class Pricer {
         return balancing();
       case Method::kSketchExact:
         return densely(method, static_cast<std::size_t>(kCellsARow * static_cast<double>(rows_.rows())));
+      case Method::kSketch:
       case Method::kAuto:
         break;
     }
-    throw std::logic_error("auto is no method of its own");
+    throw std::logic_error(std::string(name(method)) + " has no price of its own");
   }
 
  private:
@@ -95,14 +96,14 @@ class Pricer {
 }  // namespace
 
 const char* name(Method method) {
-  constexpr const char* kNames[] = {"auto", "dense", "gather", "packed", "balanced", "sketch-exact"};
+  constexpr const char* kNames[] = {"auto", "dense", "gather", "packed", "balanced", "sketch-exact", "sketch"};
   return kNames[static_cast<std::size_t>(method)];
 }
 
 Method method_named(const std::string& wanted) {
   std::string known;
   if (wanted == name(Method::kAuto)) return Method::kAuto;
-  for (Method method : kExactMethods) {
+  for (Method method : kMethods) {
     if (wanted == name(method)) return method;
     known += std::string(", '") + name(method) + "'";
   }
@@ -139,6 +140,7 @@ Program program_of(const TablePlan& plan, const Contributions& contributions, co
     case Method::kBalanced:
       return balanced_all_reduce(contributions, plan.deal, kChunkBytes);
     case Method::kSketchExact:
+    case Method::kSketch:
     case Method::kAuto:
       break;
   }

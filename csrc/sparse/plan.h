@@ -15,9 +15,11 @@
 
 namespace merak {
 
-enum class Method : std::uint8_t { kAuto = 0, kDense, kGather, kPacked, kBalanced, kSketchExact };
+enum class Method : std::uint8_t { kAuto = 0, kDense, kGather, kPacked, kBalanced, kSketchExact, kSketch };
 inline constexpr Method kExactMethods[] = {Method::kDense, Method::kGather, Method::kPacked, Method::kBalanced,
                                            Method::kSketchExact};
+inline constexpr Method kMethods[] = {Method::kDense,    Method::kGather,      Method::kPacked,
+                                      Method::kBalanced, Method::kSketchExact, Method::kSketch};
 
 // Of kSketchExact: enough for peeling to succeed, also with few rows.
 inline constexpr double kCellsARow = 1.4;
@@ -34,7 +36,7 @@ struct Priced {
 
 struct TablePlan {
   Method method = Method::kAuto;  // the one to use
-  std::vector<Priced> priced;     // all of them
+  std::vector<Priced> priced;     // all exact ones
   std::size_t union_rows = 0;
   std::vector<std::uint32_t> counts;  // by rank: rows that it contributes
   Deal deal;                          // of the balanced one
@@ -49,7 +51,7 @@ struct Shape {  // of one table
 TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
                      const Costs& costs);
 
-// What this rank does. Not for kSketchExact, which is all_reduce.h's own affair.
+// What this rank does. Not for kSketchExact and kSketch, which are all_reduce.h's own affair.
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
                    const Topology& topology, const Costs& costs);
 

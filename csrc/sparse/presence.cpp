@@ -140,7 +140,7 @@ std::vector<std::byte> encode_presences(const std::vector<Bitmap>& present) {
   return all;
 }
 
-std::vector<Bitmap> decode_presences(std::span<const std::byte> bytes, const std::vector<std::size_t>& bits) {
+std::vector<Bitmap> take_presences(std::span<const std::byte>& bytes, const std::vector<std::size_t>& bits) {
   std::vector<Bitmap> present;
   for (std::size_t one : bits) {
     std::uint64_t size = 0;
@@ -151,7 +151,6 @@ std::vector<Bitmap> decode_presences(std::span<const std::byte> bytes, const std
     present.push_back(decode_presence(bytes.first(size), one));
     bytes = bytes.subspan(size);
   }
-  if (!bytes.empty()) reject();
   return present;
 }
 

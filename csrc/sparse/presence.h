@@ -17,8 +17,8 @@ namespace merak {
 
 // Of several tables, one after the other, each with its length before it.
 std::vector<std::byte> encode_presences(const std::vector<Bitmap>& present);
-// `bits`: of each table. Throws as decode_presence() does.
-std::vector<Bitmap> decode_presences(std::span<const std::byte> bytes, const std::vector<std::size_t>& bits);
+// Takes them from the front of `bytes`. `bits`: of each table. Throws as decode_presence() does.
+std::vector<Bitmap> take_presences(std::span<const std::byte>& bytes, const std::vector<std::size_t>& bits);
 
 std::vector<std::byte> encode_presence(const Bitmap& present);
 

@@ -14,9 +14,9 @@ struct SparseStatistics {
     std::uint64_t tables = 0;      // that were reduced by it
     std::uint64_t bytes_sent = 0;  // payload, by this rank
   };
-  std::array<OfMethod, std::size(kExactMethods) + 1> methods = {};  // by Method
-  std::uint64_t announced_bytes = 0;                                // sent, to find out who has what
-  std::uint64_t table_rows = 0, union_rows = 0, own_rows = 0;       // of all tables together
+  std::array<OfMethod, std::size(kMethods) + 1> methods = {};  // by Method
+  std::uint64_t announced_bytes = 0;                           // sent, to find out who has what
+  std::uint64_t table_rows = 0, union_rows = 0, own_rows = 0;  // of all tables together
 
   static SparseStatistics of_process();
 };

@@ -7,19 +7,23 @@ Every rank tells the others in a bitmap which rows it has; from these all of the
 crosses the network is rows. The sum is exact, the same bits on every rank and from run to run.
 """
 
-from merak.sparse.hooks import HookState, TopKState, exact_hook, topk_hook
+from merak.sparse.codec import SketchCodec
+from merak.sparse.hooks import HookState, SketchState, TopKState, exact_hook, sketch_hook, topk_hook
 from merak.sparse.operations import Method, Plan, Statistics, all_reduce, all_reduce_coalesced, explain, statistics
 
 __all__ = [
     "HookState",
     "Method",
     "Plan",
+    "SketchCodec",
+    "SketchState",
     "Statistics",
     "TopKState",
     "all_reduce",
     "all_reduce_coalesced",
     "exact_hook",
     "explain",
+    "sketch_hook",
     "statistics",
     "topk_hook",
 ]

@@ -2,6 +2,7 @@
 
 ddp.register_comm_hook(merak.sparse.HookState(), merak.sparse.exact_hook)
 ddp.register_comm_hook(merak.sparse.TopKState(ratio=0.01), merak.sparse.topk_hook)
+ddp.register_comm_hook(merak.sparse.SketchState(budget_bytes=500_000), merak.sparse.sketch_hook)
 """
 # Without `from __future__ import annotations`: DDP looks at the annotations of hooks, and wants types.
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 
 import merak.backend
 from merak._torch_compat import GradBucket, ProcessGroup
+from merak.sparse.codec import SketchCodec
 from merak.sparse.operations import NO_TIMEOUT, Method
 
 
@@ -38,7 +40,7 @@ def exact_hook(state: HookState, bucket: GradBucket) -> torch.futures.Future[tor
     return work.get_future().then(_first)
 
 
-_AS_DENSE_STEPS = 2  # DDP arranges its buckets anew after the first step
+_EXACT_STEPS = 2  # DDP arranges its buckets anew after the first step
 
 
 @dataclasses.dataclass
@@ -85,7 +87,7 @@ def topk_hook(state: TopKState, bucket: GradBucket) -> torch.futures.Future[torc
     buffer, index = bucket.buffer(), bucket.index()
     steps = state.steps
     state.steps += bucket.is_last()
-    if buffer.layout is torch.sparse_coo or steps < _AS_DENSE_STEPS:
+    if buffer.layout is torch.sparse_coo or steps < _EXACT_STEPS:
         return exact_hook(state, bucket)
     residual = state.residuals.get(index)
     if residual is not None:
@@ -101,6 +103,62 @@ def topk_hook(state: TopKState, bucket: GradBucket) -> torch.futures.Future[torc
     buffer[chosen] = 0
     state.residuals[index] = buffer.clone()
     return _average(state, sent).then(lambda future: _laid_out(future, buffer))
+
+
+@dataclasses.dataclass(kw_only=True)
+class SketchState(HookState):
+    """What `sketch_hook` keeps. `state_dict()` and `load_state_dict()` save it, on every rank its own.
+
+    Attributes:
+        budget_bytes, seed, feedback: of the codec of each sparse gradient, see `SketchCodec`.
+        codecs: by bucket.
+        steps: how many steps there were.
+    """
+
+    budget_bytes: int
+    seed: int = 0
+    feedback: bool = True
+    codecs: dict[int, SketchCodec] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+
+    def codec(self, index: int) -> SketchCodec:
+        """That of a bucket, made when it is first asked for."""
+        if index not in self.codecs:
+            self.codecs[index] = SketchCodec(self.budget_bytes, self.seed, self.feedback)
+        return self.codecs[index]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors alone, to be saved without pickle."""
+        state = {"steps": torch.tensor(self.steps)}
+        for index, codec in self.codecs.items():
+            state |= {f"codec.{index}.{name}": value for name, value in codec.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes over what `state_dict` gave. The model must be the same; its first two steps are exact again."""
+        self.steps = 0
+        self.codecs = {}
+        of_codec: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("codec."):
+                _, index, name = key.split(".", 2)
+                of_codec.setdefault(int(index), {})[name] = value
+        for one, saved in of_codec.items():
+            self.codec(one).load_state_dict(saved)
+
+
+def sketch_hook(state: SketchState, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Averages a sparse gradient by a sketch of `state.budget_bytes`, with error feedback unless the state says
+    otherwise (`SketchCodec`); a dense one exactly. The first two steps are exact."""
+    buffer = bucket.buffer()
+    steps = state.steps
+    state.steps += bucket.is_last()
+    if buffer.layout is not torch.sparse_coo or steps < _EXACT_STEPS:
+        return exact_hook(state, bucket)
+    wide = buffer.float() if buffer.dtype in (torch.float16, torch.bfloat16) else buffer
+    backend = merak.backend.of_group(state.group)
+    work = state.codec(bucket.index()).start(backend, wide, dist.ReduceOp(dist.ReduceOp.AVG), NO_TIMEOUT)
+    return work.get_future().then(lambda future: _first(future).to(buffer.dtype))
 
 
 def _average(state: HookState, x: torch.Tensor) -> torch.futures.Future[list[torch.Tensor]]:

@@ -15,12 +15,14 @@ from merak import _C
 
 if TYPE_CHECKING:
     from merak._torch_compat import ProcessGroup
+    from merak.sparse.codec import SketchCodec
 
 NO_TIMEOUT = datetime.timedelta(0)
 """What stands for the group's own timeout."""
 
-Method = Literal["auto", "dense", "gather", "packed", "balanced", "sketch-exact"]
-"""How rows travel. All give the sum of the ranks' rows, "gather" and "balanced" added up in the order of ranks:
+Method = Literal["auto", "dense", "gather", "packed", "balanced", "sketch-exact", "sketch"]
+"""How rows travel. All but the last give the sum of the ranks' rows, "gather" and "balanced" added up in the order of
+ranks:
 
 * ``"auto"``: the cheapest of the others, by their formulas and what the bitmaps say;
 * ``"gather"``: everyone sends its rows to everyone;
@@ -28,7 +30,8 @@ Method = Literal["auto", "dense", "gather", "packed", "balanced", "sketch-exact"
 * ``"packed"``: a dense all-reduce of the rows that any rank has;
 * ``"dense"``: a dense all-reduce of the whole tensor;
 * ``"sketch-exact"``: a dense all-reduce of a sketch, from which every rank recovers the sums; "balanced"
-  where that cannot be exact. For fabrics that can only add; ``"auto"`` never takes it.
+  where that cannot be exact. For fabrics that can only add; ``"auto"`` never takes it;
+* ``"sketch"``: lossy, in as many bytes as its codec says, see `merak.sparse.SketchCodec`; ``"auto"`` never takes it.
 """
 
 
@@ -61,7 +64,7 @@ def explain(
 ) -> Plan:
     """What `all_reduce` would do with the ranks' tensors. Collective: the ranks exchange bitmaps, but no rows.
 
-    Arguments and errors are those of `all_reduce`.
+    Arguments and errors are those of `all_reduce`; `method` is an exact one.
     """
     backend = merak.backend.of_group(group)
     ((chosen, union_rows, rank_rows, prices),) = backend.sparse_plans([x], method, timeout or NO_TIMEOUT)
@@ -94,6 +97,7 @@ def all_reduce(
     op: dist.ReduceOp | dist.ReduceOp.RedOpType = ...,
     group: ProcessGroup | None = ...,
     method: Method = ...,
+    codec: SketchCodec | None = ...,
     async_op: Literal[False] = ...,
     timeout: datetime.timedelta | None = ...,
 ) -> torch.Tensor: ...
@@ -103,6 +107,7 @@ def all_reduce(
     op: dist.ReduceOp | dist.ReduceOp.RedOpType = ...,
     group: ProcessGroup | None = ...,
     method: Method = ...,
+    codec: SketchCodec | None = ...,
     *,
     async_op: Literal[True],
     timeout: datetime.timedelta | None = ...,
@@ -112,6 +117,7 @@ def all_reduce(
     op: dist.ReduceOp | dist.ReduceOp.RedOpType = dist.ReduceOp.SUM,
     group: ProcessGroup | None = None,
     method: Method = "auto",
+    codec: SketchCodec | None = None,
     async_op: bool = False,
     timeout: datetime.timedelta | None = None,
 ) -> torch.Tensor | dist.Work:
@@ -124,6 +130,7 @@ def all_reduce(
         op: SUM or AVG (of floating-point types).
         group: a group of backend "merak"; the default group if None.
         method: see `Method`; the same on all ranks.
+        codec: for method "sketch", which takes float32 and float64: one for each tensor that is reduced repeatedly.
         async_op: return a Work at once; after its wait(), `result()[0]` is the tensor.
         timeout: the group's, if None.
 
@@ -136,7 +143,12 @@ def all_reduce(
             range (on all ranks), or the timeout has passed.
         torch.distributed.DistNetworkError: a rank has died or left.
     """
-    work = _start([x], op, group, method, timeout)
+    if codec is None:
+        work = _start([x], op, group, method, timeout)
+    elif method == "sketch":
+        work = codec.start(merak.backend.of_group(group), x, _operator(op), timeout or NO_TIMEOUT)
+    else:
+        raise ValueError(f"a codec is for method='sketch', and not for method={method!r}.")
     if async_op:
         return work
     work.wait()
@@ -172,5 +184,8 @@ def _start(
     method: str,
     timeout: datetime.timedelta | None,
 ) -> dist.Work:
-    operator = op if isinstance(op, dist.ReduceOp) else dist.ReduceOp(op)
-    return merak.backend.of_group(group).sparse_all_reduce(tensors, operator, method, timeout or NO_TIMEOUT)
+    return merak.backend.of_group(group).sparse_all_reduce(tensors, _operator(op), method, timeout or NO_TIMEOUT)
+
+
+def _operator(op: dist.ReduceOp | dist.ReduceOp.RedOpType) -> dist.ReduceOp:
+    return op if isinstance(op, dist.ReduceOp) else dist.ReduceOp(op)

@@ -20,10 +20,25 @@ using namespace std::chrono_literals;
 // One rank's part in one operation, with its memory.
 struct Part {
   SparseAllReduce reduction;
-  std::vector<std::vector<float>> results;  // by table
+  std::vector<std::vector<float>> results;          // by table
+  std::vector<std::uint32_t> result_ids, kept_ids;  // of a sketch
+  std::vector<float> kept;
 
   Part(const std::vector<const Case*>& tables, int rank, Method method, bool spoil_sketch = false)
       : reduction(task_of(tables, rank, method, spoil_sketch)), results(tables.size()) {}
+
+  Part(const Case& table, int rank, const SketchBudget& sketch)
+      : reduction([&] {
+          SparseTask task = task_of({&table}, rank, Method::kSketch, false);
+          task.sketch = sketch;
+          task.allocate_kept = [this, &table](std::size_t, const std::vector<std::uint32_t>& ids) -> void* {
+            kept_ids = ids;
+            kept.assign(ids.size() * table.columns, -1.0f);
+            return kept.data();
+          };
+          return task;
+        }()),
+        results(1) {}
 
   SparseTask task_of(const std::vector<const Case*>& tables, int rank, Method method, bool spoil_sketch) {
     const int size = tables.front()->size;
@@ -43,6 +58,7 @@ struct Part {
       task.tables.back().values.append(const_cast<float*>(mine.values.data()), mine.values.size() * sizeof(float));
     }
     task.allocate = [this, tables](std::size_t table, const std::vector<std::uint32_t>& ids) -> void* {
+      result_ids = ids;
       results[table].resize(ids.size() * tables[table]->columns, -1.0f);
       return results[table].data();
     };
@@ -176,6 +192,70 @@ TEST(SparseAllReduce, ASketchGivesWhatBalancedGives) {
         EXPECT_EQ(sketched.reduction.plans()[0].method, falls_back ? Method::kBalanced : Method::kSketchExact);
       });
     }
+}
+
+// By row of the table.
+std::vector<float> as_table(const Case& one, const std::vector<std::uint32_t>& ids, const std::vector<float>& rows) {
+  std::vector<float> table(one.table_rows * one.columns);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    for (std::size_t j = 0; j < one.columns; ++j) table[ids[i] * one.columns + j] = rows[i * one.columns + j];
+  return table;
+}
+
+// With feedback, what is sent and what all ranks keep add up to what there was; all ranks send the same.
+TEST(SparseAllReduce, ALossySketchLosesNothingThatIsNotKept) {
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    const Case one = random_case(seed, true);
+    const std::size_t row_bytes = one.columns * sizeof(float);
+    const SketchBudget sketch{(1 + seed % 23) * row_bytes + seed % 3, seed, true};
+    std::vector<std::vector<float>> sent(static_cast<std::size_t>(one.size)), kept = sent;
+    on_all(one.size, [&](int rank, Engine& engine, Group& group) {
+      Part part(one, rank, sketch);
+      const auto operation = part.start(engine, group);
+      ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
+      expect_no_error(*operation);
+      EXPECT_LE(part.result_ids.size() * row_bytes, sketch.bytes);
+      sent[static_cast<std::size_t>(rank)] = as_table(one, part.result_ids, part.results[0]);
+      kept[static_cast<std::size_t>(rank)] = as_table(one, part.kept_ids, part.kept);
+    });
+    const UnionRows rows = exchanged(one).rows;
+    const std::vector<float> expected = table_of(one, rows, expected_sums(one, rows, 1));
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      float all = std::round(sent[0][i] * static_cast<float>(one.size));  // an average of integers was sent
+      for (const auto& mine : kept) all += mine[i];
+      ASSERT_EQ(all, expected[i]) << "element " << i;
+    }
+    for (const auto& theirs : sent) EXPECT_EQ(theirs, sent[0]);
+  }
+}
+
+TEST(SparseAllReduce, ALossySketchWithACellForEachRowIsExact) {
+  for (unsigned seed = 100; seed < 120; ++seed)
+    for (const bool feedback : {false, true}) {
+      SCOPED_TRACE("seed " + std::to_string(seed));
+      const Case one = random_case(seed, true);
+      on_all(one.size, [&](int rank, Engine& engine, Group& group) {
+        Part part(one, rank, SketchBudget{one.table_rows * one.columns * sizeof(float), seed, feedback});
+        const auto operation = part.start(engine, group);
+        ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
+        expect_no_error(*operation);
+        const UnionRows rows = exchanged(one).rows;
+        EXPECT_EQ(part.result_ids, rows.ids);
+        EXPECT_EQ(part.results[0], expected_sums(one, rows, one.size));
+        EXPECT_TRUE(part.kept_ids.empty());
+      });
+    }
+}
+
+TEST(SparseAllReduce, CodecsThatDifferAreRefused) {
+  const Case one{.size = 2, .table_rows = 100, .columns = 4, .of_rank = std::vector<Contribution>(2)};
+  on_all(2, [&](int rank, Engine& engine, Group& group) {
+    Part part(one, rank, SketchBudget{64, rank == 0 ? 1u : 2u, true});
+    const auto operation = part.start(engine, group);
+    ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
+    EXPECT_THROW(std::rethrow_exception(operation->error()), MismatchError);
+  });
 }
 
 TEST(SparseAllReduce, RanksThatDisagreeAreAllTold) {

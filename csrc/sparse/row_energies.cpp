@@ -1,0 +1,53 @@
+#include "sparse/row_energies.h"
+
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+namespace merak {
+namespace {
+
+constexpr std::size_t kLanes = 8;  // partial sums that do not wait for each other
+
+template <class T>
+BFloat16 energy_of(const T* row, std::size_t elements) {
+  double sums[kLanes] = {};
+  std::size_t i = 0;
+  for (; i + kLanes <= elements; i += kLanes)
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const auto value = static_cast<double>(row[i + lane]);
+      sums[lane] += value * value;
+    }
+  double energy = 0;
+  for (double sum : sums) energy += sum;
+  for (; i < elements; ++i) energy += static_cast<double>(row[i]) * static_cast<double>(row[i]);
+  // What a conversion to float does with larger numbers is undefined.
+  const bool fits = energy <= static_cast<double>(std::numeric_limits<float>::max());
+  return BFloat16(fits ? static_cast<float>(energy) : std::numeric_limits<float>::infinity());
+}
+
+template <class T>
+std::vector<BFloat16> energies_of_type(const T* values, std::size_t rows, std::size_t row_elements) {
+  std::vector<BFloat16> energies(rows);
+  for (std::size_t row = 0; row < rows; ++row) energies[row] = energy_of(values + row * row_elements, row_elements);
+  return energies;
+}
+
+}  // namespace
+
+std::vector<BFloat16> energies_of(DType dtype, const void* values, std::size_t rows, std::size_t row_elements) {
+  if (dtype == DType::kFloat32) return energies_of_type(static_cast<const float*>(values), rows, row_elements);
+  if (dtype == DType::kFloat64) return energies_of_type(static_cast<const double*>(values), rows, row_elements);
+  throw std::invalid_argument(std::string("rows of ") + name(dtype) + " have no energy here");
+}
+
+std::vector<double> energies_of_union(const UnionRows& rows, const std::vector<std::vector<BFloat16>>& energies) {
+  std::vector<double> all(rows.rows());
+  std::vector<std::size_t> next(energies.size());
+  for (std::size_t u = 0; u < rows.rows(); ++u)
+    for (std::uint32_t rank : rows.of(u))
+      all[u] += static_cast<double>(static_cast<float>(energies[rank][next[rank]++]));
+  return all;
+}
+
+}  // namespace merak

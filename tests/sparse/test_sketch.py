@@ -1,0 +1,209 @@
+"""The lossy method, over real processes: what is sent and kept, and what training makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+import merak.sparse
+from tests.backend.harness import Context, RankPool
+
+ROWS, COLUMNS = 40, 5
+ROW_BYTES = COLUMNS * 4
+
+
+def drawn(rank: int, step: int, layout: torch.layout) -> torch.Tensor:
+    """Small integers, so that sums do not depend on their order; an uncoalesced COO tensor, or a dense one."""
+    random = torch.Generator().manual_seed(100 * rank + step)
+    ids = torch.randint(0, ROWS, (1, 12), generator=random)
+    values = torch.randint(-9, 10, (12, COLUMNS), generator=random).float()
+    x = torch.sparse_coo_tensor(ids, values, (ROWS, COLUMNS), check_invariants=True)
+    return x if layout is torch.sparse_coo else x.to_dense()
+
+
+def reduced(context: Context, layout: torch.layout, budget: int, steps: int, asynchronously: bool) -> Any:
+    codec = merak.sparse.SketchCodec(budget)
+    sent, kept = torch.zeros(ROWS, COLUMNS), torch.zeros(ROWS, COLUMNS)
+    for step in range(steps):
+        x = drawn(context.rank, step, layout)
+        if asynchronously:
+            work = merak.sparse.all_reduce(x, method="sketch", codec=codec, async_op=True)
+            work.wait()
+            result = work.result()[0]
+        else:
+            result = merak.sparse.all_reduce(x, method="sketch", codec=codec)
+        assert result.layout is layout
+        assert layout is torch.strided or result.is_coalesced()
+        sent += result.to_dense()
+    assert codec.residual is not None
+    kept = codec.residual.to_dense()
+    return sent.tolist(), kept.tolist()
+
+
+@pytest.mark.parametrize("asynchronously", [False, True])
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.strided])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_what_is_sent_and_kept_is_all_there_was(
+    pool: RankPool, world_size: int, layout: torch.layout, asynchronously: bool
+) -> None:
+    parts = pool.run(reduced, layout, 4 * ROW_BYTES + 3, 5, asynchronously, world_size=world_size)
+    total = sum(drawn(rank, step, torch.strided) for rank in range(world_size) for step in range(5))
+    sent = [torch.tensor(part[0]) for part in parts]
+    kept = sum(torch.tensor(part[1]) for part in parts)
+    assert torch.equal(sent[0] + kept, total)
+    assert all(torch.equal(sent[0], other) for other in sent)
+    assert not torch.equal(sent[0], total)
+
+
+def unbiased(_: Context, calls: int) -> Any:
+    x = torch.zeros(ROWS, COLUMNS)
+    x[: ROWS // 2] = torch.arange(COLUMNS).float() + 1
+    codec = merak.sparse.SketchCodec(8 * ROW_BYTES, seed=17, feedback=False)
+    estimates = [merak.sparse.all_reduce(x, method="sketch", codec=codec) for _ in range(calls)]
+    assert codec.residual is None
+    return torch.stack(estimates)[:, 0].tolist()
+
+
+def test_without_feedback_it_is_right_on_the_average(pool: RankPool) -> None:
+    first_rows = torch.tensor(pool.run(unbiased, 600, world_size=2)[0])
+    expected = 2 * (torch.arange(COLUMNS).float() + 1)
+    sigma = first_rows.std(0) / 600**0.5
+    assert (sigma > 0).all()
+    assert ((first_rows.mean(0) - expected).abs() < 3 * sigma).all()
+
+
+def resumed(context: Context, layout: torch.layout, save_at: int) -> Any:
+    codec = merak.sparse.SketchCodec(3 * ROW_BYTES)
+    results = []
+    for step in range(6):
+        results.append(
+            merak.sparse.all_reduce(drawn(context.rank, step, layout), method="sketch", codec=codec).to_dense().tolist()
+        )
+        if step == save_at:
+            saved = codec.state_dict()
+            assert all(value.layout is torch.strided for value in saved.values())
+            codec = merak.sparse.SketchCodec(3 * ROW_BYTES)
+            codec.load_state_dict(saved)
+    return results
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.strided])
+def test_it_goes_on_from_its_saved_state(pool: RankPool, layout: torch.layout) -> None:
+    assert pool.run(resumed, layout, -1, world_size=2) == pool.run(resumed, layout, 2, world_size=2)
+
+
+def used_twice(_: int, x: torch.Tensor) -> None:
+    codec = merak.sparse.SketchCodec(100)
+    for y in (x, x[:5]):
+        merak.sparse.all_reduce(y, method="sketch", codec=codec)
+
+
+def sketched(x: torch.Tensor, budget_bytes: int = 100, seed: int = 0) -> None:
+    merak.sparse.all_reduce(x, method="sketch", codec=merak.sparse.SketchCodec(budget_bytes, seed))
+
+
+REFUSED: dict[str, Callable[[int, torch.Tensor], Any]] = {
+    "no codec": lambda _, x: merak.sparse.all_reduce(x, method="sketch"),
+    "other method": lambda _, x: merak.sparse.all_reduce(x, method="balanced", codec=merak.sparse.SketchCodec(100)),
+    "too small": lambda _, x: sketched(x, ROW_BYTES - 1),
+    "integers": lambda _, x: sketched(x.int()),
+    "halves": lambda _, x: sketched(x.half()),
+    "another tensor": used_twice,
+    "seeds": lambda rank, x: sketched(x, seed=rank),
+    "budgets": lambda rank, x: sketched(x, 100 + 50 * rank),
+    "one without": lambda rank, x: sketched(x) if rank else merak.sparse.all_reduce(x),
+}
+
+
+def refused(context: Context, case: str) -> str:
+    try:
+        REFUSED[case](context.rank, torch.ones(ROWS, COLUMNS))
+    except (ValueError, dist.DistBackendError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing raised"
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("no codec", "needs a codec"),
+        ("other method", "a codec is for method='sketch'"),
+        ("too small", "larger budget_bytes"),
+        ("integers", "float32 or float64"),
+        ("halves", "float32 or float64"),
+        ("another tensor", "a codec for each tensor"),
+        ("seeds", "seed"),
+        ("budgets", "codecs made and used alike"),
+        ("one without", "DistBackendError"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_on_all_ranks(pool: RankPool, case: str, expected: str) -> None:
+    for message in pool.run(refused, case, world_size=2):
+        assert expected in message
+
+
+@pytest.mark.parametrize("budget", [0, -5])
+def test_budgets_that_make_no_sense_are_refused(budget: int) -> None:
+    with pytest.raises(ValueError, match="budget_bytes"):
+        merak.sparse.SketchCodec(budget)
+
+
+def regression(context: Context, state: merak.sparse.SketchState | None, steps: int, save_at: int = -1) -> Any:
+    """Rows of a table that are to become given ones: a convex problem with sparse gradients."""
+    torch.manual_seed(0)
+    table = torch.nn.Embedding(ROWS, COLUMNS, sparse=True, dtype=torch.float64)
+    truth = torch.randn(ROWS, COLUMNS, dtype=torch.float64)
+    ddp = DistributedDataParallel(table)
+    if state is not None:
+        ddp.register_comm_hook(state, merak.sparse.sketch_hook)
+    random = torch.Generator().manual_seed(context.rank)
+    optimizer = torch.optim.SGD(table.parameters(), lr=0.2)
+    for step in range(steps):
+        # Frequent rows and rare ones.
+        ids = (torch.rand(16, generator=random) ** 3 * ROWS).long()
+        optimizer.zero_grad()
+        (ddp(ids) - truth[ids]).pow(2).sum(1).mean().backward()
+        optimizer.step()
+        if step == save_at and state is not None:
+            saved = state.state_dict()
+            assert all(isinstance(value, torch.Tensor) for value in saved.values())
+            state.load_state_dict(saved)
+            state.steps = int(saved["steps"])  # buckets are arranged already
+    return (table.weight - truth).pow(2).sum(1).mean().item(), table.weight.flatten().tolist()
+
+
+def test_feedback_reaches_the_loss_of_exact_sums(pool: RankPool) -> None:
+    budget = 3 * COLUMNS * 8  # of about 18 rows that the two ranks have in a step
+    exact = pool.run(regression, None, 1500, world_size=2)
+    sketched = pool.run(regression, merak.sparse.SketchState(budget_bytes=budget), 1500, world_size=2)
+    noisy = pool.run(regression, merak.sparse.SketchState(budget_bytes=budget, feedback=False), 1500, world_size=2)
+    assert sketched[0][1] == sketched[1][1]
+    assert exact[0][0] < 1e-3
+    assert sketched[0][0] < 1e-3
+    assert noisy[0][0] > sketched[0][0]
+
+
+def test_the_hook_goes_on_from_its_saved_state(pool: RankPool) -> None:
+    through = pool.run(regression, merak.sparse.SketchState(budget_bytes=200), 12, world_size=2)
+    again = pool.run(regression, merak.sparse.SketchState(budget_bytes=200), 12, 6, world_size=2)
+    assert through[0][1] == again[0][1]
+
+
+def half_training(_: Context) -> Any:
+    table = torch.nn.Embedding(4, 2, sparse=True, dtype=torch.bfloat16)
+    ddp = DistributedDataParallel(table)
+    ddp.register_comm_hook(merak.sparse.SketchState(budget_bytes=1000), merak.sparse.sketch_hook)
+    for _ in range(3):
+        table.zero_grad()
+        ddp(torch.tensor([1, 1])).sum().backward()
+    assert table.weight.grad is not None
+    return str(table.weight.grad.dtype), table.weight.grad.to_dense().tolist()
+
+
+def test_the_hook_takes_16_bit_gradients(pool: RankPool) -> None:
+    assert pool.run(half_training, world_size=2)[0] == ("torch.bfloat16", [[0, 0], [2, 2], [0, 0], [0, 0]])
