@@ -142,6 +142,8 @@ class Backend final : public c10d::Backend {
   c10::intrusive_ptr<Work> make_work(const Call& call, Work::Outputs outputs, bool several_lists = false);
   WorkPtr remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation);
   Plans& plans(Clock::duration timeout);
+  // Measured when it is called for the first time, by all ranks alike; waits for that.
+  const Costs& costs(const std::shared_ptr<Group>& group, Clock::duration timeout);
 
   // Shared by the public calls.
   WorkPtr all_reduce(Call call, const Tensors& tensors, const c10d::ReduceOp& op);
@@ -159,6 +161,9 @@ class Backend final : public c10d::Backend {
 
   std::mutex plans_mutex_;
   std::unique_ptr<Plans> plans_;
+
+  std::mutex costs_mutex_;
+  std::optional<Costs> costs_;
 
   std::mutex cuda_mutex_;
   c10::intrusive_ptr<c10d::Backend> cuda_;

@@ -119,6 +119,7 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
   return with_torch_errors([&]() -> std::pair<WorkPtr, std::shared_ptr<SparseOperation>> {
     const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
     task.rank = getRank(), task.topology = plans(call.request.timeout).topology();
+    task.costs = costs(group, call.request.timeout);
     static_cast<Act&>(call.request) = operation->start(std::move(task));
     call.request.further_acts = operation->further_acts();
     call.request.next_act = [operation] { return operation->next(); };

@@ -41,12 +41,21 @@ c10::intrusive_ptr<Backend> create(const c10::intrusive_ptr<c10d::Store>& store,
   return c10::make_intrusive<Backend>(store, rank, size, options, std::move(surroundings));
 }
 
-// (method, rows of the union, rows of each rank, [(method, seconds, bytes), ...])
+py::dict costs_as_dict(const Costs& costs) {
+  py::dict result;
+  result["latency_s"] = costs.latency_s, result["seconds_per_byte"] = costs.seconds_per_byte;
+  result["latency_inside_s"] = costs.latency_inside_s;
+  result["seconds_per_byte_inside"] = costs.seconds_per_byte_inside;
+  result["per_message_s"] = costs.per_message_s, result["reduce_seconds_per_byte"] = costs.reduce_seconds_per_byte;
+  return result;
+}
+
+// (method, rows of the union, rows of each rank, [(method, seconds, bytes), ...], costs)
 py::tuple plan_as_tuple(const TablePlan& plan) {
   py::list priced, counts;
   for (const Priced& one : plan.priced) priced.append(py::make_tuple(name(one.method), one.seconds, one.bytes));
   for (std::uint32_t count : plan.counts) counts.append(count);
-  return py::make_tuple(name(plan.method), plan.union_rows, counts, priced);
+  return py::make_tuple(name(plan.method), plan.union_rows, counts, priced, costs_as_dict(plan.costs));
 }
 
 }  // namespace

@@ -114,7 +114,7 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
                      const Costs& costs) {
   TablePlan plan;
   plan.deal = deal(rows);
-  plan.union_rows = rows.rows(), plan.counts = rows.counts;
+  plan.union_rows = rows.rows(), plan.counts = rows.counts, plan.costs = costs;
   const Pricer pricer(rows, plan.deal, shape, topology, costs);
   for (Method method : kExactMethods) plan.priced.push_back(pricer.price(method));
   const auto price = [&](const Priced& one) {

@@ -40,6 +40,7 @@ struct TablePlan {
   std::size_t union_rows = 0;
   std::vector<std::uint32_t> counts;  // by rank: rows that it contributes
   Deal deal;                          // of the balanced one
+  Costs costs;                        // that prices were made with
 };
 
 struct Shape {  // of one table

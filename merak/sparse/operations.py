@@ -46,14 +46,28 @@ class Plan:
     """By rank: the rows that it has."""
     prices: dict[str, tuple[float, int]]
     """By method: seconds by its formula, and the bytes that the busiest rank sends or receives."""
+    costs: dict[str, float]
+    """What the formulas were given, as measured before the first sparse operation of the group: latency and seconds a
+    byte between hosts and inside one, the work of a message, and of adding up a byte."""
 
     def __str__(self) -> str:
         ranks = ", ".join(map(str, self.rank_rows))
-        lines = [f"{self.union_rows} rows in the union; by rank: {ranks}", f"{'method':10} {'ms':>10} {'MB':>10}"]
+        lines = [f"{self.union_rows} rows in the union; by rank: {ranks}", self._links()]
+        lines.append(f"{'method':12} {'ms':>10} {'MB':>10}")
         for method, (seconds, nbytes) in self.prices.items():
             chosen = " <-" if method == self.method else ""
-            lines.append(f"{method:10} {seconds * 1e3:10.3f} {nbytes / 1e6:10.3f}{chosen}")
+            lines.append(f"{method:12} {seconds * 1e3:10.3f} {nbytes / 1e6:10.3f}{chosen}")
         return "\n".join(lines)
+
+    def _links(self) -> str:
+        us, mb = 1e6, 1e-6
+        costs = self.costs
+        return (
+            f"between hosts {costs['latency_s'] * us:.0f} us and {mb / costs['seconds_per_byte']:.0f} MB/s; inside one "
+            f"{costs['latency_inside_s'] * us:.0f} us and {mb / costs['seconds_per_byte_inside']:.0f} MB/s; "
+            f"a message {costs['per_message_s'] * us:.1f} us, "
+            f"adding up {mb / costs['reduce_seconds_per_byte']:.0f} MB/s"
+        )
 
 
 def explain(
@@ -67,8 +81,9 @@ def explain(
     Arguments and errors are those of `all_reduce`; `method` is an exact one.
     """
     backend = merak.backend.of_group(group)
-    ((chosen, union_rows, rank_rows, prices),) = backend.sparse_plans([x], method, timeout or NO_TIMEOUT)
-    return Plan(chosen, union_rows, tuple(rank_rows), {name: (seconds, size) for name, seconds, size in prices})
+    ((chosen, union_rows, rank_rows, prices, costs),) = backend.sparse_plans([x], method, timeout or NO_TIMEOUT)
+    by_method = {name: (seconds, size) for name, seconds, size in prices}
+    return Plan(chosen, union_rows, tuple(rank_rows), by_method, costs)
 
 
 class Statistics(TypedDict):

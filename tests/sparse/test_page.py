@@ -1,4 +1,4 @@
-"""The example of docs/sparse.md runs."""
+"""The examples of docs/sparse.md run, one after the other."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def example(context: Context, code: str) -> None:
     exec(code, names)
     assert torch.equal(names["total"].to_dense(), names["gradient"].to_dense())
     assert torch.equal(names["dense"], names["total"].to_dense())
+    assert names["codec"].steps == 3
     assert torch.equal(names["mean"].to_dense() * context.world_size, names["dense"])
 
 
-def test_the_example_runs(run: Callable[..., list[Any]]) -> None:
-    block = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert block is not None
-    assert "init_process_group" in block[1]  # which the pool of ranks has done
-    run(example, re.sub(r"dist.init_process_group.*\n", "", block[1]))
+def test_the_examples_run(run: Callable[..., list[Any]]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert "init_process_group" in blocks[0]  # which the pool of ranks has done
+    run(example, re.sub(r"dist.init_process_group.*\n", "", "\n".join(blocks)))
