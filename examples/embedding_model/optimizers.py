@@ -1,8 +1,8 @@
 """The optimizers: Adam for the dense parameters, and for the tables one that leaves rows without a gradient alone.
 
-SGD and Adagrad change nothing where the gradient is zero, so they do the same with sparse gradients and with dense ones;
-SparseAdam, which forgets old gradients only where there are new ones, takes sparse ones alone. Learning rates fall along
-a straight line to a tenth.
+SGD and Adagrad change nothing where the gradient is zero, so they do the same with sparse gradients and with dense
+ones; SparseAdam, which forgets old gradients only where there are new ones, takes sparse ones alone. Learning rates
+fall along a straight line to a tenth.
 """
 
 from __future__ import annotations
