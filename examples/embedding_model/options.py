@@ -17,8 +17,8 @@ class Options:
 
     reduce: str = option("exact", "how gradients are averaged", choices=tuple(REDUCTIONS))
     vocabulary: int = option(30_000, "rows of the tables at most: words seen twice, and <unk>")
-    width: int = option(256, "columns of the tables")
-    hidden: int = option(256, "numbers in the LSTM's state")
+    width: int = option(512, "columns of the tables")
+    hidden: int = option(128, "numbers in the LSTM's state")
     negatives: int = option(1024, "words that a target is compared with in a step")
     streams: int = option(32, "texts read side by side, over all ranks; a multiple of the number of ranks")
     block: int = option(64, "words that a step reads of each stream")
@@ -33,7 +33,7 @@ class Options:
     timeout: int = habit(300, "seconds after which a collective that is not finished raises an error")
     threads: int = habit(1, "torch threads in a rank")
     output: Path = habit(Path("runs/embedding_model"), "folder of losses.json and loss.png")
-    validation_words: int = habit(16_384, "words that are validated on")
+    validation_words: int = habit(8192, "words that are validated on, rounded up to whole blocks")
     evaluate_every: int = habit(100, "steps between validations; there is always one at the start and one at the end")
     log_every: int = habit(10, "steps between lines where the output is not a terminal")
 
