@@ -142,15 +142,19 @@ def report(job: Job, options: Options, run: dict[str, Any], session: Session, wo
     draw_losses(options.output / "loss.png", job.history, run["rows"], title)
     before, after = (math.exp(job.history.validation()[place][1]) for place in (0, -1))
     print(f"perplexity {before:,.1f} before, {after:,.1f} after {options.steps} steps")
-    for name, rows in more["rows_per_step"].items():
-        print(f"{name}: {rows['rank']:,.0f} rows a rank and step, {rows['union']:,.0f} in the union of {run['rows']:,}")
+    for name, count in more["rows_per_step"].items():
+        print(
+            f"{name}: {count['rank']:,.0f} of {run['rows']:,} rows a rank and step, {count['union']:,.0f} in the union"
+        )
     print(
         f"{session.seconds:.1f} s, {session.tokens_per_second:,.0f} words/s; backward waited "
         f"{more['waited_per_step'] * 1e3:.1f} ms a step for communication"
     )
+    rows = None if session.bytes_sent is None else sum(more["sparse_bytes_sent"].values())
+    print(f"sent {readable(session.bytes_sent)}, of it rows of sparse gradients {readable(rows)}")
     print(
-        f"sent {readable(session.bytes_sent)}; by formula: ring all-reduce of dense gradients "
-        f"{readable(session.ring_bytes)}, all-gather of the tables' rows {readable(more['all_gather_bytes'])}"
+        f"by formula: ring all-reduce of all gradients as dense ones {readable(session.ring_bytes)}, "
+        f"all-gather of the tables' rows {readable(more['all_gather_bytes'])}"
     )
     print(f"wrote {options.output / 'losses.json'} and {options.output / 'loss.png'}")
 

@@ -51,7 +51,7 @@ def figures(way: str, losses: dict[str, Any]) -> Record:
         "validation": losses["validation"],
         "loss": losses["validation"][-1]["loss"],
         "bytes_sent": session["bytes_sent"],
-        "sparse_bytes_sent": sum(losses["sparse_bytes_sent"].values()),
+        "sparse_bytes_sent": session["bytes_sent"] and sum(losses["sparse_bytes_sent"].values()),
         "seconds": session["seconds"],
         "waited_per_step": losses["waited_per_step"],
     }
