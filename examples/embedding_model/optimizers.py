@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .model import EmbeddingModel
     from .options import Options
 
-TABLE_RATES = {"adagrad": 0.1, "sgd": 50.0, "sparse-adam": 2e-3}
+TABLE_RATES = {"adagrad": 0.1, "sgd": 50.0, "sparse-adam": 1e-2}
 """The tables' learning rates at the start, by optimizer."""
 
 

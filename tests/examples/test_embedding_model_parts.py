@@ -12,7 +12,7 @@ from common.world import World
 from embedding_model.library import modules, python_texts
 from embedding_model.model import EmbeddingModel, sampled_softmax
 from embedding_model.negatives import LogUniform, Negatives
-from embedding_model.optimizers import Optimizers
+from embedding_model.optimizers import TABLE_RATES, Optimizers
 from embedding_model.options import Options
 from embedding_model.rows import RowCount
 from embedding_model.streams import Streams, Window, join_shuffled
@@ -170,6 +170,7 @@ def test_gradients_have_the_rows_of_the_batch() -> None:
     ]
 
 
+@torch.no_grad()
 def test_the_state_carries_on() -> None:
     torch.manual_seed(5)
     model = EmbeddingModel(vocabulary=50, width=6, hidden=5, sparse=True)
@@ -198,6 +199,22 @@ def test_sparse_and_dense_gradients_teach_the_same(optimizer: str) -> None:
         torch.testing.assert_close(of_sparse, of_dense)
 
 
+@pytest.mark.parametrize("optimizer", TABLE_RATES)
+def test_every_optimizer_learns_a_batch_by_heart(optimizer: str) -> None:
+    torch.sparse.check_sparse_tensor_invariants.disable()
+    torch.manual_seed(9)
+    model = EmbeddingModel(vocabulary=50, width=16, hidden=16, sparse=True)
+    optimizers, words = Optimizers(model, Options(table_optimizer=optimizer, learning_rate=0.02, steps=60)), window()
+    losses = []
+    for _ in range(60):
+        optimizers.zero_grad()
+        loss, _ = model(words, ALL, None)
+        loss.backward()
+        optimizers.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
 def test_rows_are_counted_from_the_words() -> None:
     count = RowCount(width=2, streams=4, world=World(0, 2, ""))
     inputs = torch.tensor([[1, 1], [2, 1], [1, 3], [3, 3]])
@@ -206,6 +223,7 @@ def test_rows_are_counted_from_the_words() -> None:
     assert count.all_gather_bytes() == 4 * (2 * 4 + 8) + 6 * (3 * 4 + 8)  # to one other rank
 
 
+@torch.no_grad()
 def test_a_fresh_model_finds_all_words_about_as_likely() -> None:
     torch.manual_seed(8)
     model = EmbeddingModel(vocabulary=300, width=16, hidden=16, sparse=True)
