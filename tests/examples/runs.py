@@ -49,7 +49,7 @@ LANGUAGE_MODEL = Example(
 EMBEDDING_MODEL = Example(
     "train_embedding_model.py",
     "--steps 12 --width 8 --hidden 8 --vocabulary 2000 --negatives 64 --streams 8 --block 8 --validation-words 128 "
-    "--evaluate-every 6",
+    "--evaluate-every 6 --table-optimizer sgd --table-learning-rate 30",  # Adagrad would not notice a sum for a mean
 )
 
 
