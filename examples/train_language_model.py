@@ -10,39 +10,31 @@ lists the options, docs/training.md explains them.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
+from common.corpus import load_corpus, python_reference
+from common.history import History
+from common.options import defining, parse
+from common.program import check_extras, exit_status
+from common.progress import open_display, readable
+from common.report import Session, Stopwatch, draw_losses, write_losses
+from common.world import World, join
 from language_model.checkpoint import Checkpoints
-from language_model.corpus import load_corpus
-from language_model.data import DataOrder, slice_of_rank
+from language_model.data import DataOrder
 from language_model.engine import DataParallelEngine
-from language_model.history import History
 from language_model.loop import Job
 from language_model.model import build_model, count_parameters
-from language_model.options import Options, UsageError, parse
-from language_model.progress import open_display, readable
-from language_model.report import Session, Stopwatch, draw_losses, write_losses
+from language_model.options import Options
 from language_model.tokens import read_tokenizer, sequences, train_tokenizer
-from language_model.world import World, join
-
-from merak import _extras
-
-
-def check_extras() -> None:
-    """Fails now, and not after minutes of training, where an optional package is missing."""
-    for module, extra in (("transformers", "hf"), ("tokenizers", "hf"), ("rich", "viz"), ("matplotlib", "viz")):
-        _extras.require(module, extra=extra)
 
 
 def load_data(options: Options, world: World) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Rows of tokens to train on and to validate with, both int64 [rows, block], and the size of the vocabulary."""
-    corpus = load_corpus(options.holdout)
+    corpus = load_corpus(python_reference(), options.holdout)
     json = train_tokenizer(corpus.train, options.vocabulary) if world.leads else ""
     tokenizer = read_tokenizer(world.share_text(json))
     train = sequences(tokenizer, corpus.train, options.block)
@@ -53,7 +45,7 @@ def load_data(options: Options, world: World) -> tuple[torch.Tensor, torch.Tenso
 def describe_run(options: Options, parameters: int, *data: torch.Tensor) -> dict[str, Any]:
     """What defines the run: its options and its data, whose text differs between versions of Python."""
     digest = hashlib.sha256(b"".join(rows.numpy().tobytes() for rows in data)).hexdigest()
-    return options.defining() | {"parameters": parameters, "data": digest}
+    return defining(options) | {"parameters": parameters, "data": digest}
 
 
 def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> None:
@@ -78,7 +70,7 @@ def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> 
 
 def train(options: Options, world: World) -> None:
     """The whole job on this rank."""
-    slice_of_rank(options.global_batch, world.rank, world.size)  # refuses an uneven division before any work
+    world.share(options.global_batch, "--global-batch")  # refuses an uneven division before any work
     rows, validation, vocabulary = load_data(options, world)
     model = build_model(options, vocabulary)
     parameters = count_parameters(model)
@@ -93,7 +85,7 @@ def train(options: Options, world: World) -> None:
     )
     first = start(job)
     watch = Stopwatch(world)
-    display = open_display(options, first, world)
+    display = open_display(options.steps, first, options.log_every, world)
     try:
         last = job.run(first, display)
     finally:
@@ -112,31 +104,17 @@ def start(job: Job) -> int:
     return 0
 
 
-def complain(text: str) -> None:
-    """Prints why this rank leaves. All ranks mostly leave for one reason, so rank 0 is given the time to name it once:
-
-    torchrun ends the others as soon as it has left. Where this rank is the only one to leave, it speaks for itself.
-    """
-    if os.environ.get("RANK", "0") != "0":
-        time.sleep(5)
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line, the process's own unless `arguments` are given; the exit status."""
-    try:
-        options = parse(str(__doc__).partition("\n")[0], arguments)
-        check_extras()
+
+    def work() -> None:
+        options = parse(str(__doc__).partition("\n")[0], Options, arguments)
+        check_extras(transformers="hf", tokenizers="hf", rich="viz", matplotlib="viz")
         torch.set_num_threads(options.threads)
         with join(options.backend, timedelta(seconds=options.timeout)) as world:
             train(options, world)
-    except (UsageError, ImportError) as error:
-        complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        complain("interrupted; the same command with --resume goes on from the last checkpoint")
-        return 130
-    return 0
+
+    return exit_status(work, "interrupted; the same command with --resume goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

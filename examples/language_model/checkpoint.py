@@ -16,12 +16,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from common.options import UsageError
+from common.world import World
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load as read_state
 from torch.distributed.checkpoint.state_dict_saver import save as write_state
-
-from .options import UsageError
-from .world import World
 
 State = dict[str, Any]  # nested, with tensors as leaves
 

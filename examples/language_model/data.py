@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-
-from .options import UsageError
+from common.seeds import mix
 
 IGNORED = -100  # the target that PyTorch's cross entropy and Hugging Face's models leave out
 Batch = dict[str, torch.Tensor]  # "input_ids" and "labels": int64 [sequences, tokens], what a causal model takes
@@ -53,35 +52,6 @@ class DataOrder:
     def _draw(self, rows: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(mix(self._seed, int(self._epoch)))
         return torch.randperm(rows, generator=generator)
-
-
-def mix(*numbers: int) -> int:
-    """One seed of 63 bits from several small numbers, such that neighbouring numbers give unrelated seeds.
-
-    Each number is added, and the sum scrambled by the finalizer of SplitMix64 (Steele, Lea and Flood 2014).
-    """
-    mask = (1 << 64) - 1
-    state = 0
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & mask
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
-        state ^= state >> 31
-    return state >> 1
-
-
-def slice_of_rank(global_batch: int, rank: int, size: int) -> slice:
-    """The places of the global batch that rank `rank` of `size` computes.
-
-    Raises:
-        UsageError: the ranks cannot share the batch evenly, so their mean would not be the batch's mean.
-    """
-    if global_batch % size:
-        below = global_batch - global_batch % size
-        fits = f"{below} or {below + size}" if below else str(size)
-        raise UsageError(f"--global-batch {global_batch} does not divide evenly over {size} ranks; choose {fits}.")
-    share = global_batch // size
-    return slice(rank * share, (rank + 1) * share)
 
 
 def training_batch(rows: torch.Tensor, chosen: torch.Tensor) -> Batch:

@@ -10,6 +10,8 @@ import math
 from typing import Any
 
 import torch
+from common.seeds import mix
+from common.world import World
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -20,9 +22,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from .data import IGNORED, Batch, mix
+from .data import IGNORED, Batch
 from .options import Options
-from .world import World
 
 
 def learning_rate(step: int, options: Options) -> float:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from common.history import History
+from common.progress import Display, Speed
+from common.world import World
 
 from .checkpoint import Checkpoints
-from .data import Batch, DataOrder, slice_of_rank, training_batch, validation_batches
-from .history import History
+from .data import Batch, DataOrder, training_batch, validation_batches
 from .options import Options
-from .progress import Display, Speed
-from .world import World
 
 
 class Engine(Protocol):
@@ -80,7 +80,7 @@ class Job:
         return {"engine": self.engine.state(), "order": self.order.state(), "history": self.history.state()}
 
     def _share(self) -> slice:
-        return slice_of_rank(self.options.global_batch, self.world.rank, self.world.size)
+        return self.world.share(self.options.global_batch, "--global-batch")
 
     def _train(self, step: int) -> float:
         chosen = self.order.take(self.options.global_batch)[self._share()]

@@ -1,31 +1,13 @@
-"""The options of the example, declared once: the dataclass below is also the command line.
-
-An option either *defines the run* (change it and the losses change: layers, steps, seed, ...) or only says how the run
-is carried out (where it writes, how often it reports). A checkpoint records the first kind, and resuming with another
-value of one of them is refused.
+"""The options of the example. A checkpoint records those that define the run, and resuming with another value of one of
+them is refused.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-
-class UsageError(ValueError):
-    """A mistake in how the example was called. Every rank raises it alike, so rank 0 alone prints it."""
-
-
-def option(default: Any, text: str, *, defines_run: bool = True) -> Any:
-    """One field of `Options`, with its help text and whether it defines the run."""
-    return field(default=default, metadata={"help": text, "defines_run": defines_run})
-
-
-def habit(default: Any, text: str) -> Any:
-    """A field of `Options` that changes no loss."""
-    return option(default, text, defines_run=False)
+from common.options import UsageError, check_least, habit, option
 
 
 @dataclass(frozen=True)
@@ -59,20 +41,13 @@ class Options:
     resume: bool = habit(False, "go on from the newest checkpoint in the output folder, if there is one")
 
     def __post_init__(self) -> None:
-        for name, least in _SMALLEST.items():
-            if getattr(self, name) < least:
-                raise UsageError(f"--{_flag(name)} is {getattr(self, name)}; it must be at least {least}.")
+        check_least(self, _SMALLEST)
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout is {self.dropout}; it must be at least 0 and below 1.")
         if self.learning_rate <= 0 or self.clip <= 0 or self.weight_decay < 0:
             raise UsageError("--learning-rate and --clip must be above 0, and --weight-decay at least 0.")
         if self.width % self.heads:
             raise UsageError(f"--width {self.width} is not a multiple of --heads {self.heads}.")
-
-    def defining(self) -> dict[str, Any]:
-        """The options that define the run, by name."""
-        values = asdict(self)
-        return {f.name: values[f.name] for f in fields(self) if f.metadata["defines_run"]}
 
 
 _SMALLEST = {
@@ -81,29 +56,3 @@ _SMALLEST = {
     "evaluate_every": 1, "seed": 0, "timeout": 1, "threads": 1, "checkpoint_every": 1, "keep": 1, "log_every": 1,
     "stop_at": 0,
 }  # fmt: skip
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def command_line(description: str) -> argparse.ArgumentParser:
-    """The parser of the command line, one argument a field of `Options`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for f in fields(Options):
-        if isinstance(f.default, bool):
-            parser.add_argument(f"--{_flag(f.name)}", action="store_true", help=f.metadata["help"])
-        else:
-            parser.add_argument(
-                f"--{_flag(f.name)}", type=type(f.default), default=f.default, help=f.metadata["help"], metavar="X"
-            )
-    return parser
-
-
-def parse(description: str, arguments: Sequence[str] | None = None) -> Options:
-    """Reads `arguments`, or the process's own when None.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    return Options(**vars(command_line(description).parse_args(arguments)))

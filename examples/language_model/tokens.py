@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from common.options import UsageError
 
 from merak import _extras
-
-from .options import UsageError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from common.corpus import drop_repeats, load_corpus, python_reference, split
+from common.history import History
+from common.options import UsageError, command_line, parse
+from common.progress import readable
+from common.seeds import mix
+from common.world import World
 from language_model.checkpoint import Checkpoints
-from language_model.corpus import drop_repeats, load_corpus, split
-from language_model.data import IGNORED, DataOrder, mix, slice_of_rank, validation_batches
+from language_model.data import IGNORED, DataOrder, validation_batches
 from language_model.engine import learning_rate, without_ties
-from language_model.history import History
-from language_model.options import Options, UsageError, command_line, parse
-from language_model.progress import readable
+from language_model.options import Options
 from language_model.tokens import END_OF_TEXT, read_tokenizer, sequences, train_tokenizer
-from language_model.world import World
 
 from tests.structure.sources import ROOT
 
@@ -33,14 +35,14 @@ def test_every_third_text_is_held_out() -> None:
 
 
 def test_no_held_out_paragraph_is_trained_on() -> None:
-    corpus = load_corpus(holdout=8)
+    corpus = load_corpus(python_reference(), holdout=8)
     train, held = ({p for text in texts for p in text.split("\n\n")} for texts in (corpus.train, corpus.validation))
     assert train.isdisjoint(held)
     assert sum(map(len, corpus.validation)) > 20_000
 
 
 def test_the_tokenizer_is_the_same_each_time_and_loses_nothing() -> None:
-    texts = load_corpus(holdout=8).train
+    texts = load_corpus(python_reference(), holdout=8).train
     json = train_tokenizer(texts, 300)
     assert json == train_tokenizer(texts, 300)
     tokenizer = read_tokenizer(json)
@@ -83,20 +85,20 @@ def test_seeds_differ() -> None:
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_slices_are_the_batch(size: int) -> None:
     places = torch.arange(8)
-    assert torch.equal(torch.cat([places[slice_of_rank(8, rank, size)] for rank in range(size)]), places)
+    assert torch.equal(torch.cat([places[World(rank, size, "").share(8, "--batch")] for rank in range(size)]), places)
 
 
 @pytest.mark.parametrize(("batch", "size", "fits"), [(8, 3, "6 or 9"), (2, 3, "3"), (4, 3, "3 or 6")])
 def test_an_uneven_slice_is_refused(batch: int, size: int, fits: str) -> None:
     with pytest.raises(UsageError, match=f"choose {fits}"):
-        slice_of_rank(batch, 0, size)
+        World(0, size, "").share(batch, "--batch")
 
 
 def test_validation_visits_every_row_once_and_ignores_the_padding() -> None:
     rows = torch.arange(5 * 3).view(5, 3)
     seen, targets = [], 0
     for rank in range(2):
-        for batch, count in validation_batches(rows, 4, slice_of_rank(4, rank, 2)):
+        for batch, count in validation_batches(rows, 4, World(rank, 2, "").share(4, "--batch")):
             assert batch["input_ids"].shape == batch["labels"].shape == (2, 3)
             seen += [labels for labels in batch["labels"].tolist() if labels != [IGNORED] * 3]
             targets += count if rank == 0 else 0
@@ -150,12 +152,12 @@ def test_history_knows_what_was_measured() -> None:
 )
 def test_senseless_options_are_refused(arguments: list[str], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        parse("", arguments)
+        parse("", Options, arguments)
 
 
 def test_the_page_names_every_option_with_its_default() -> None:
     rows = (ROOT / "docs" / "training.md").read_text().splitlines()
-    for action in command_line("")._actions:
+    for action in command_line("", Options)._actions:
         if action.dest != "help":
             flag, default = action.option_strings[0], "off" if action.default is False else action.default
             assert any(row.startswith(f"| `{flag}` | {default} |") for row in rows), f"{flag} | {default}"
@@ -174,7 +176,7 @@ def test_bytes_are_readable() -> None:
 
 
 def test_the_losses_are_drawn(tmp_path: Path) -> None:
-    from language_model.report import draw_losses
+    from common.report import draw_losses
 
     history = History(steps=2)
     history.add_validation(0, math.log(300))

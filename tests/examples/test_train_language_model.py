@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.examples.runs import BACKEND, DEADLINE, STEPS, TINY, command, content, losses, run
+from tests.examples.runs import BACKEND, DEADLINE, LANGUAGE_MODEL, STEPS, content, losses
 
 ALL_STEPS = list(range(1, STEPS + 1))
 
@@ -19,7 +19,7 @@ ALL_STEPS = list(range(1, STEPS + 1))
 def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a whole run on four ranks without dropout."""
     output = tmp_path_factory.mktemp("four")
-    done = run(4, output, "--dropout", "0")
+    done = LANGUAGE_MODEL.run(4, output, "--dropout", "0")
     assert done.returncode == 0, done.stderr
     return output
 
@@ -28,7 +28,7 @@ def in_process(*arguments: str) -> int:
     """The exit status of the example as a world of one within this process, which spares the imports."""
     from train_language_model import main
 
-    return main([*TINY, *arguments])
+    return main([*LANGUAGE_MODEL.tiny, *arguments])
 
 
 def test_four_ranks_train_what_one_process_trains(four_ranks: Path, tmp_path: Path) -> None:
@@ -62,7 +62,8 @@ def test_a_killed_rank_is_restarted_and_the_run_ends_as_if_nothing_had_happened(
 ) -> None:
     options = ("--dropout", "0", "--resume")
     fresh_store = os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # docs/training.md says why
-    job = subprocess.Popen(command(4, tmp_path, *options, torchrun=("--max-restarts", "1")), env=fresh_store)
+    command = LANGUAGE_MODEL.command(4, tmp_path, *options, torchrun=("--max-restarts", "1"))
+    job = subprocess.Popen(command, env=fresh_store)
     try:
         kill_a_rank_after(tmp_path / "checkpoints" / "step-000020", job.pid)
         assert job.wait(timeout=DEADLINE) == 0
@@ -118,7 +119,7 @@ def test_a_new_run_moves_the_checkpoints_of_the_last_aside(tmp_path: Path) -> No
 
 
 def test_ranks_that_cannot_share_the_batch_evenly_are_refused(tmp_path: Path) -> None:
-    done = run(3, tmp_path)
+    done = LANGUAGE_MODEL.run(3, tmp_path)
     assert done.returncode != 0
     assert "--global-batch 8 does not divide evenly over 3 ranks; choose 6 or 9." in done.stderr
 

@@ -1,7 +1,8 @@
-"""The text: CPython's own language reference, which every Python carries as `pydoc_data.topics`.
+"""The text: what Python brings along, cut into texts to train on and texts held out.
 
-The topics quote each other at length (`try` stands whole inside `compound`), so each paragraph is kept where it first
-appears and dropped afterwards. Otherwise the validation loss would measure sentences that the model was trained on.
+Python's texts quote each other at length (the topic `try` stands whole inside `compound`), so each paragraph is kept
+where it first appears and dropped afterwards. Otherwise the validation loss would measure sentences that the model was
+trained on.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Corpus:
     validation: list[str]
 
 
-def load_corpus(holdout: int) -> Corpus:
-    """Python's topics in the order of their names; every `holdout`-th is held out.
+def python_reference() -> Mapping[str, str]:
+    """CPython's language reference, which every Python carries as `pydoc_data.topics`: texts by topic.
 
     Raises:
         UsageError: this Python was packaged without `pydoc_data`.
@@ -31,22 +32,27 @@ def load_corpus(holdout: int) -> Corpus:
         topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ModuleNotFoundError as error:
         raise UsageError("This Python lacks the module pydoc_data; install its full standard library.") from error
-    return split(drop_repeats(topics), holdout)
+    return topics
 
 
-def drop_repeats(topics: Mapping[str, str]) -> list[str]:
-    """The topics by name, without the paragraphs (compared up to white space) that stand in an earlier one."""
+def load_corpus(texts: Mapping[str, str], holdout: int) -> Corpus:
+    """The texts in the order of their names, without repeats; every `holdout`-th is held out."""
+    return split(drop_repeats(texts), holdout)
+
+
+def drop_repeats(texts: Mapping[str, str]) -> list[str]:
+    """The texts by name, without the paragraphs (compared up to white space) that stand in an earlier one."""
     seen: set[str] = set()
-    texts = []
-    for name in sorted(topics):
+    kept = []
+    for name in sorted(texts):
         fresh = []
-        for paragraph in topics[name].split("\n\n"):
+        for paragraph in texts[name].split("\n\n"):
             key = " ".join(paragraph.split())
             if key and key not in seen:
                 seen.add(key)
                 fresh.append(paragraph)
-        texts.append("\n\n".join(fresh))
-    return [text for text in texts if text]
+        kept.append("\n\n".join(fresh))
+    return [text for text in kept if text]
 
 
 def split(texts: list[str], holdout: int) -> Corpus:

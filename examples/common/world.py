@@ -20,7 +20,7 @@ from .options import UsageError
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among the ranks. All methods but `say` are collective: every rank calls them."""
+    """This process's place among the ranks. The exchanges are collective: every rank calls them."""
 
     rank: int
     size: int
@@ -40,6 +40,19 @@ class World:
         """Prints a line, on rank 0 only."""
         if self.leads:
             print(text, flush=True)
+
+    def share(self, count: int, option: str) -> slice:
+        """The places of this rank among `count`, which `option` has set: equal consecutive shares, by rank.
+
+        Raises:
+            UsageError: the ranks cannot share evenly, so their mean would not be the batch's mean.
+        """
+        if count % self.size:
+            below = count - count % self.size
+            fits = f"{below} or {below + self.size}" if below else str(self.size)
+            raise UsageError(f"{option} {count} does not divide evenly over {self.size} ranks; choose {fits}.")
+        share = count // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sums over all ranks, element by element, added in double precision."""
@@ -64,6 +77,13 @@ class World:
         buffer = torch.frombuffer(data, dtype=torch.uint8) if self.leads else torch.empty(size, dtype=torch.uint8)
         dist.broadcast(buffer, src=0)
         return bytes(buffer.tolist()).decode()
+
+    def share_numbers(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Rank 0's `numbers`, int64 [any], on every rank; what the others pass is ignored."""
+        size = self.share_number(len(numbers))
+        shared = numbers if self.leads else torch.empty(size, dtype=torch.int64)
+        dist.broadcast(shared, src=0)
+        return shared
 
     def barrier(self) -> None:
         """Waits for all ranks."""

@@ -60,8 +60,10 @@ class Stopwatch:
         return time.perf_counter(), time.process_time(), math.nan if sent is None else float(sent)
 
 
-def write_losses(path: Path, run: dict[str, Any], world: World, session: Session, history: History) -> None:
-    """Writes the run, this session and every loss so far as JSON."""
+def write_losses(
+    path: Path, run: dict[str, Any], world: World, session: Session, history: History, **more: Any
+) -> None:
+    """Writes the run, this session, every loss so far and what else there is, as JSON."""
     content = {
         "run": run,
         "backend": world.backend,
@@ -69,6 +71,7 @@ def write_losses(path: Path, run: dict[str, Any], world: World, session: Session
         "session": asdict(session),
         "train": [{"step": step, "loss": loss} for step, loss in history.train()],
         "validation": [{"step": step, "loss": loss} for step, loss in history.validation()],
+        **more,
     }
     path.write_text(json.dumps(content, indent=1) + "\n")
 

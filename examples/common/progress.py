@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from merak import _extras
 
-from .options import Options
 from .world import World
 
 if TYPE_CHECKING:
@@ -94,11 +93,14 @@ class Bar:
         self._progress.stop()
 
 
-def open_display(options: Options, first: int, world: World) -> Display:
-    """The display that suits this rank and its standard output, for a run that starts after step `first`."""
+def open_display(steps: int, first: int, every: int, world: World) -> Display:
+    """The display that suits this rank and its standard output, for `steps` steps of which `first` are done.
+
+    Lines, where there is no terminal, are `every` steps apart.
+    """
     if not world.leads:
         return Silence()
-    return Bar(options.steps, first) if sys.stdout.isatty() else Lines(options.steps, options.log_every)
+    return Bar(steps, first) if sys.stdout.isatty() else Lines(steps, every)
 
 
 class Speed:

@@ -1,0 +1,61 @@
+"""How a step is computed: data parallel, by DistributedDataParallel with the hook that `--reduce` names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from .model import EmbeddingModel, State
+from .optimizers import Optimizers
+from .reductions import REDUCTIONS, TimedHook
+
+if TYPE_CHECKING:
+    from common.world import World
+
+    from .negatives import Negatives
+    from .options import Options
+    from .streams import Window
+
+
+class Engine:
+    """A model on every rank. Each rank passes its share of the window; losses are of the whole.
+
+    Attributes:
+        parameters: the numbers that are trained.
+        waited: the seconds that this rank's backward passes were longer for communication: from when the last
+            gradients were handed over to the end of the pass. That includes waiting for ranks that are late.
+    """
+
+    def __init__(self, options: Options, vocabulary: int, world: World) -> None:
+        reduction = REDUCTIONS[options.reduce]
+        torch.manual_seed(options.seed)
+        self._plain = EmbeddingModel(vocabulary, options.width, options.hidden, reduction.sparse)
+        self._model = DistributedDataParallel(self._plain, gradient_as_bucket_view=True)
+        self._hook = TimedHook(reduction.hook)
+        self._hook.register(self._model, reduction.state(options))
+        self._optimizers = Optimizers(self._plain, options)
+        self._world = world
+        self._state: State | None = None
+        self.parameters = sum(parameter.numel() for parameter in self._plain.parameters())
+        self.waited = 0.0
+
+    def train_step(self, window: Window, negatives: Negatives) -> float:
+        """Learns from the window that follows the one before; its mean loss over all ranks, before that."""
+        self._optimizers.zero_grad()
+        loss, state = self._model(window, negatives, self._state)
+        loss.backward()
+        self.waited += self._hook.waited()
+        self._optimizers.step()
+        self._state = (state[0].detach(), state[1].detach())
+        return self._world.mean(loss.item())
+
+    @torch.no_grad()
+    def validate(self, windows: list[Window]) -> float:
+        """The mean loss of consecutive windows by full softmax, over all ranks; nothing is learnt."""
+        total, state = 0.0, None
+        for window in windows:
+            loss, state = self._plain.full_loss(window, state)
+            total += loss.item()
+        return self._world.mean(total / len(windows))
