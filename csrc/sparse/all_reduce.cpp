@@ -52,6 +52,8 @@ SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
     else
       own_.energies.push_back(energies_of(task_.signature.dtype, rows, elements / row_elements, row_elements));
   }
+  if (task_.method == Method::kSketch && task_.sketch.feedback)
+    keep_heaviest(own_.present.front(), own_.energies.front(), kAnnouncedRowsACell * sketch_cells());
   if (carries_bitmaps(own_)) return;
   presence_ = write_presence(own_);
   own_.presence_bytes = presence_.size();
@@ -152,14 +154,15 @@ Act SparseAllReduce::reduce() {
   return act;
 }
 
+std::size_t SparseAllReduce::sketch_cells() const { return task_.sketch.bytes / task_.tables.front().shape.row_bytes; }
+
 // Of kSketch.
 Act SparseAllReduce::sketch_act() {
   const SparseTable& table = task_.tables.front();
   std::vector<std::vector<BFloat16>> energies;
   for (const Announcement& one : all_) energies.push_back(one.energies.front());
-  const std::size_t cells = task_.sketch.bytes / table.shape.row_bytes;
   const UnionRows& united = united_.front();
-  SketchLayout layout = lay_out_sketch(united, energies_of_union(united, energies), cells, task_.sketch);
+  SketchLayout layout = lay_out_sketch(united, energies_of_union(united, energies), sketch_cells(), task_.sketch);
   lossy_sketch_.emplace(
       LossySketch::Rows{table.own, united, std::move(summed_.front()), table.shape.row_bytes}, std::move(layout),
       LossySketch::Ways{task_.signature.dtype, task_.rank, task_.topology, task_.costs, task_.reducer});

@@ -64,6 +64,7 @@ class SparseAllReduce {
   Act exchange_presence();
   void unite_tables();
   Act reduce();
+  std::size_t sketch_cells() const;
   Act sketch_act();
   Act recover();
   void read_sketch();

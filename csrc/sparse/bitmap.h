@@ -25,6 +25,7 @@ class Bitmap {
   bool fits() const { return bits_ % kWordBits == 0 || words_.back() >> bits_ % kWordBits == 0; }
 
   void set(std::size_t bit) { words_[bit / kWordBits] |= std::uint64_t{1} << bit % kWordBits; }
+  void reset(std::size_t bit) { words_[bit / kWordBits] &= ~(std::uint64_t{1} << bit % kWordBits); }
   bool test(std::size_t bit) const { return words_[bit / kWordBits] >> bit % kWordBits & 1; }
 
   std::size_t count() const {

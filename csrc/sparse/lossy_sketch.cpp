@@ -13,13 +13,10 @@ namespace {
 SignedRows own_cells(const LossySketch::Rows& rows, const SketchLayout& layout) {
   std::vector<std::uint32_t> mine, cells;
   std::vector<std::int8_t> signs;
-  std::uint32_t row = 0;
-  for (std::uint32_t u = 0; u < rows.all.rows(); ++u) {
-    if (!rows.own.present.test(rows.all.ids[u])) continue;
-    if (layout.cell_of[u] != SketchLayout::kNoCell)
-      mine.push_back(row), cells.push_back(layout.cell_of[u]), signs.push_back(layout.sign_of[u]);
-    ++row;
-  }
+  const Positions position(rows.own.present);
+  for (std::uint32_t u : layout.placed())
+    if (const std::uint32_t id = rows.all.ids[u]; rows.own.present.test(id))
+      mine.push_back(position(id)), cells.push_back(layout.cell_of[u]), signs.push_back(layout.sign_of[u]);
   SignedRows lists = group_by_cell(cells, signs, layout.cells);
   for (std::uint32_t& from : lists.from) from = mine[from];
   return lists;
@@ -85,11 +82,9 @@ void LossySketch::put_estimates(std::byte* to, bool into_table) const {
 }
 
 std::vector<std::uint32_t> LossySketch::kept() const {
-  std::vector<std::uint32_t> ids;
-  for (std::uint32_t u = 0; u < rows_.all.rows(); ++u)
-    if (layout_.cell_of[u] == SketchLayout::kNoCell && rows_.own.present.test(rows_.all.ids[u]))
-      ids.push_back(rows_.all.ids[u]);
-  return ids;
+  Bitmap kept = rows_.own.present;
+  for (std::uint32_t id : estimated()) kept.reset(id);
+  return kept.members();
 }
 
 void LossySketch::put_kept(std::byte* to, bool into_table) const {

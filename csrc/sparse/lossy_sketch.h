@@ -22,7 +22,7 @@ class LossySketch {
  public:
   struct Rows {  // what one rank has of the table
     const OwnRows& own;
-    const UnionRows& all;
+    const UnionRows& all;           // that any rank announced; this one may have more
     std::vector<std::byte> summed;  // its rows, ascending, those that its input holds several times added up
     std::size_t row_bytes;
   };

@@ -1,8 +1,11 @@
 #include "sparse/row_energies.h"
 
-#include <cmath>
+#include <algorithm>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
+#include <string>
+#include <utility>
 
 namespace merak {
 namespace {
@@ -39,6 +42,23 @@ std::vector<BFloat16> energies_of(DType dtype, const void* values, std::size_t r
   if (dtype == DType::kFloat32) return energies_of_type(static_cast<const float*>(values), rows, row_elements);
   if (dtype == DType::kFloat64) return energies_of_type(static_cast<const double*>(values), rows, row_elements);
   throw std::invalid_argument(std::string("rows of ") + name(dtype) + " have no energy here");
+}
+
+void keep_heaviest(Bitmap& present, std::vector<BFloat16>& energies, std::size_t most) {
+  if (energies.size() <= most) return;
+  const std::vector<std::uint32_t> members = present.members();
+  std::vector<std::uint32_t> heaviest(members.size());
+  std::iota(heaviest.begin(), heaviest.end(), 0u);
+  const auto before = [&](std::uint32_t a, std::uint32_t b) {  // energies are not negative: their bits are in order
+    return energies[a].bits != energies[b].bits ? energies[a].bits > energies[b].bits : a < b;
+  };
+  std::nth_element(heaviest.begin(), heaviest.begin() + static_cast<std::ptrdiff_t>(most), heaviest.end(), before);
+  heaviest.resize(most);
+  std::sort(heaviest.begin(), heaviest.end());
+  present = Bitmap(present.bits());
+  std::vector<BFloat16> left;
+  for (std::uint32_t i : heaviest) present.set(members[i]), left.push_back(energies[i]);
+  energies = std::move(left);
 }
 
 std::vector<double> energies_of_union(const UnionRows& rows, const std::vector<std::vector<BFloat16>>& energies) {

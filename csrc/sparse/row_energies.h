@@ -18,6 +18,9 @@ namespace merak {
 // infinity. `dtype`: fp32 or fp64.
 std::vector<BFloat16> energies_of(DType dtype, const void* values, std::size_t rows, std::size_t row_elements);
 
+// Leaves of the rows `present`, whose energies are given, the `most` heaviest; of equally heavy ones the lower.
+void keep_heaviest(Bitmap& present, std::vector<BFloat16>& energies, std::size_t most);
+
 // `energies`: by rank, of the rows that it has, ascending. Returns for each row of the union the sum over ranks: the
 // same number on all ranks, since nothing but additions make it, in the order of ranks.
 std::vector<double> energies_of_union(const UnionRows& rows, const std::vector<std::vector<BFloat16>>& energies);

@@ -13,15 +13,19 @@
 // is where that is least. Estimates are unbiased.
 //
 // *With feedback* the c heaviest rows get a cell each, and the others none: every rank keeps its part of those, and
-// adds it to what it has to send the next time. That is the top-k unsketch of FetchSGD without its estimates: over all
-// ranks together, what is kept has at most 1 - c / U of the energy of what there was, since the c heaviest of U rows
-// have at least their share (less what rounding energies to 8 bits may change). A sketch whose estimates are noise
-// promises no such thing, and error feedback then diverges.
+// adds it to what it has to send the next time. That is the top-k unsketch of FetchSGD without its estimates. What
+// waits may be most of the table, so that a rank announces its 2c heaviest rows only; one that has more of a chosen row
+// than it announced sends that, too. Of the P rows that any of n ranks has, the 2c heaviest of a rank have at least 2c
+// / P of its energy; the chosen c, of 2cn at most, at least 1 / 2n of what is announced. So, over all ranks together,
+// what is kept has at most 1 - c / nP of the energy of what there was (1 - c / P where the ranks announce the same
+// rows), less what rounding energies to 8 bits may change. A sketch whose estimates are noise promises no such thing,
+// and error feedback then diverges.
 //
 // Source: M. Charikar, K. Chen, M. Farach-Colton, "Finding frequent items in data streams", 2002; cells of their own
 // for heavy items: C.-Y. Hsu et al., "Learning-based frequency estimation algorithms", 2019; S. Stich et al.,
 // "Sparsified SGD with memory", 2018.
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -36,6 +40,8 @@ struct SketchBudget {       // the same on all ranks
 
   bool operator==(const SketchBudget&) const = default;
 };
+
+inline constexpr std::size_t kAnnouncedRowsACell = 2;  // with feedback, by each rank
 
 struct SketchLayout {
   static constexpr std::uint32_t kNoCell = UINT32_MAX;

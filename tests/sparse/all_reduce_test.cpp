@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <thread>
 
 #include "sparse/harness.h"
@@ -227,6 +228,36 @@ TEST(SparseAllReduce, ALossySketchLosesNothingThatIsNotKept) {
       ASSERT_EQ(all, expected[i]) << "element " << i;
     }
     for (const auto& theirs : sent) EXPECT_EQ(theirs, sent[0]);
+  }
+}
+
+double energy(const std::vector<float>& values) {
+  double sum = 0;
+  for (float value : values) sum += static_cast<double>(value) * static_cast<double>(value);
+  return sum;
+}
+
+TEST(SparseAllReduce, WithFeedbackALossySketchIsAContraction) {
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    const Case one = random_case(seed, false);
+    const UnionRows rows = exchanged(one).rows;
+    const std::size_t cells = 1 + seed % 5;
+    std::vector<double> had(static_cast<std::size_t>(one.size)), kept = had;
+    on_all(one.size, [&](int rank, Engine& engine, Group& group) {
+      Part part(one, rank, SketchBudget{cells * one.columns * sizeof(float), seed, true});
+      const auto operation = part.start(engine, group);
+      ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
+      expect_no_error(*operation);
+      Case alone{.size = 1, .table_rows = one.table_rows, .columns = one.columns, .of_rank = {}};
+      alone.of_rank.push_back(one.of_rank[static_cast<std::size_t>(rank)]);
+      had[static_cast<std::size_t>(rank)] = energy(expected_sums(alone, exchanged(alone).rows, 1));
+      kept[static_cast<std::size_t>(rank)] = energy(part.kept);
+    });
+    const double before = std::accumulate(had.begin(), had.end(), 0.0);
+    const double after = std::accumulate(kept.begin(), kept.end(), 0.0);
+    const double share = static_cast<double>(cells) / one.size / static_cast<double>(std::max(rows.rows(), cells));
+    EXPECT_LE(after, (1 - share * (1 - 0x1p-7)) * before);
   }
 }
 

@@ -172,6 +172,32 @@ TEST(SketchLayout, RowsThatAreNoNumbersAreTheHeaviest) {
   }
 }
 
+TEST(SketchLayout, TheHeaviestRowsAreAnnounced) {
+  std::mt19937 random(4);
+  for (int draw = 0; draw < 100; ++draw) {
+    Bitmap present(150);
+    std::vector<std::pair<float, int>> heaviest;  // with minus the row: of equally heavy ones the lower comes first
+    std::vector<BFloat16> energies;
+    for (int row = 0; row < 150; ++row) {
+      if (random() % 3 != 0) continue;
+      present.set(static_cast<std::size_t>(row));
+      energies.push_back(BFloat16(static_cast<float>(random() % 20)));
+      heaviest.emplace_back(static_cast<float>(energies.back()), -row);
+    }
+    const std::size_t most = random() % 60;
+    std::sort(heaviest.rbegin(), heaviest.rend());
+    heaviest.resize(std::min(most, heaviest.size()));
+    std::map<int, float> expected, left;
+    for (const auto& [energy, row] : heaviest) expected[-row] = energy;
+    keep_heaviest(present, energies, most);
+    const std::vector<std::uint32_t> members = present.members();
+    ASSERT_EQ(members.size(), energies.size());
+    for (std::size_t i = 0; i < members.size(); ++i)
+      left[static_cast<int>(members[i])] = static_cast<float>(energies[i]);
+    EXPECT_EQ(left, expected);
+  }
+}
+
 TEST(SketchLayout, EnergiesAreSumsOfSquares) {
   const std::vector<double> values = {3, 4, 0, 0, 1e200, 1, 1e-160, 0};
   const auto energies = energies_of(DType::kFloat64, values.data(), 4, 2);
