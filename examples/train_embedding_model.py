@@ -84,9 +84,16 @@ class Job:
         self._train = Streams(data.train, options.streams, options.block)
         self._validation = self._validation_windows(data)
         self._sampler = LogUniform(data.vocabulary, options.negatives)
-        self.engine = Engine(options, data.vocabulary, world)
+        self.engine = Engine(options, data.vocabulary, world, self._count_rows(8).budgets(options.compression))
         self.history = History(options.steps)
         self.rows = RowCount(options.width, options.streams, world)
+
+    def _count_rows(self, steps: int) -> RowCount:
+        """Of the first steps."""
+        rows = RowCount(self._options.width, self._options.streams, self._world)
+        for step in range(1, steps + 1):
+            rows.add(self._train.window(step - 1), self._sampler.draw(mix(self._options.seed, step)))
+        return rows
 
     def run(self, display: Display) -> None:
         """Trains to the end."""

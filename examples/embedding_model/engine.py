@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """A model on every rank. Each rank passes its share of the window; losses are of the whole.
+    """A model on every rank. Each rank passes its share of the window; losses are of the whole. `budgets`: the bytes
+    that the tables' gradients may take where that has to be said.
 
     Attributes:
         parameters: the numbers that are trained.
@@ -28,13 +29,13 @@ class Engine:
             gradients were handed over to the end of the pass. That includes waiting for ranks that are late.
     """
 
-    def __init__(self, options: Options, vocabulary: int, world: World) -> None:
+    def __init__(self, options: Options, vocabulary: int, world: World, budgets: tuple[int, int]) -> None:
         reduction = REDUCTIONS[options.reduce]
         torch.manual_seed(options.seed)
         self._plain = EmbeddingModel(vocabulary, options.width, options.hidden, reduction.sparse)
         self._model = DistributedDataParallel(self._plain, gradient_as_bucket_view=True)
         self._hook = TimedHook(reduction.hook)
-        self._hook.register(self._model, reduction.state(options))
+        self._hook.register(self._model, reduction.state(dict(zip(self._plain.tables(), budgets, strict=True))))
         self._optimizers = Optimizers(self._plain, options)
         self._world = world
         self._state: State | None = None

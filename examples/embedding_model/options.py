@@ -16,6 +16,7 @@ class Options:
     """Every option, with its default. Sizes count words, streams or steps, as the help says."""
 
     reduce: str = option("exact", "how gradients are averaged", choices=tuple(REDUCTIONS))
+    compression: float = option(4.0, "of sketch: how many times fewer bytes than exact it sends")
     vocabulary: int = option(30_000, "rows of the tables at most: words seen twice, and <unk>")
     width: int = option(512, "columns of the tables")
     hidden: int = option(128, "numbers in the LSTM's state")
@@ -39,6 +40,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_least(self, _SMALLEST)
+        if self.compression <= 0:
+            raise UsageError("--compression must be above 0.")
         if self.learning_rate <= 0 or self.clip <= 0 or self.table_learning_rate < 0:
             raise UsageError("--learning-rate and --clip must be above 0, and --table-learning-rate at least 0.")
         if not REDUCTIONS[self.reduce].sparse and self.table_optimizer == "sparse-adam":

@@ -8,7 +8,7 @@ most rows, and so is the optimizer's work. The others have sparse gradients.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.distributed import GradBucket
@@ -17,26 +17,28 @@ from torch.nn.parallel import DistributedDataParallel
 
 import merak.sparse
 
-if TYPE_CHECKING:
-    from .options import Options
-
 Hook = Callable[[Any, GradBucket], torch.futures.Future[torch.Tensor]]
+Budgets = dict[torch.nn.Parameter, int]
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """A way: the group's backend, whether the tables' gradients are sparse, DDP's hook, and what makes its state."""
+    """A way: the group's backend, whether the tables' gradients are sparse, DDP's hook, and what makes its state, from
+    the bytes that a table's gradient may take."""
 
     backend: str
     sparse: bool
     hook: Hook
-    state: "Callable[[Options], Any]"
+    state: Callable[[Budgets], Any]
 
 
 REDUCTIONS = {
-    "gloo": Reduction("gloo", True, allreduce_hook, lambda options: None),
-    "dense": Reduction("merak", False, merak.sparse.exact_hook, lambda options: merak.sparse.HookState()),
-    "exact": Reduction("merak", True, merak.sparse.exact_hook, lambda options: merak.sparse.HookState()),
+    "gloo": Reduction("gloo", True, allreduce_hook, lambda _: None),
+    "dense": Reduction("merak", False, merak.sparse.exact_hook, lambda _: merak.sparse.HookState()),
+    "exact": Reduction("merak", True, merak.sparse.exact_hook, lambda _: merak.sparse.HookState()),
+    "sketch": Reduction(
+        "merak", True, merak.sparse.sketch_hook, lambda budgets: merak.sparse.SketchState(budget_bytes=budgets)
+    ),
 }
 
 

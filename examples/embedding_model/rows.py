@@ -43,6 +43,18 @@ class RowCount:
         targets = window.targets.split(self._share)
         self._tables["classes"].add([torch.cat([share.flatten(), negatives.classes]) for share in targets])
 
+    def budgets(self, compression: float) -> tuple[int, int]:
+        """By table, the bytes of a sketch of which every rank sends a `compression`-th of the rows that the exact
+        reduction sends, at the steps counted: of k rows a rank and u in the union, k + (n - 2) / n u."""
+        ranks, embedding, classes = self._others + 1, self._tables["embedding"], self._tables["classes"]
+
+        def budget(table: Rows) -> int:
+            exact = (table.own / ranks + max(ranks - 2, 0) / ranks * table.union) / self._steps
+            rows = exact / compression / (2 * self._others / ranks if self._others else 1)
+            return max(1, round(rows)) * 4 * table.columns
+
+        return budget(embedding), budget(classes)
+
     def all_gather_bytes(self) -> int:
         """What all ranks send where every rank sends its rows, float32, and their 8-byte numbers to all others."""
         return sum(self._others * table.own * (4 * table.columns + 8) for table in self._tables.values())

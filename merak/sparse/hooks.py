@@ -7,6 +7,7 @@ ddp.register_comm_hook(merak.sparse.SketchState(budget_bytes=500_000), merak.spa
 # Without `from __future__ import annotations`: DDP looks at the annotations of hooks, and wants types.
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
@@ -110,41 +111,56 @@ class SketchState(HookState):
     """What `sketch_hook` keeps. `state_dict()` and `load_state_dict()` save it, on every rank its own.
 
     Attributes:
-        budget_bytes, seed, feedback: of the codec of each sparse gradient, see `SketchCodec`.
+        budget_bytes, seed, feedback: of the codec of each sparse gradient, see `SketchCodec`. The budget may be one for
+            each parameter that has sparse gradients.
         codecs: by bucket.
         steps: how many steps there were.
     """
 
-    budget_bytes: int
+    budget_bytes: int | Mapping[torch.nn.Parameter, int]
     seed: int = 0
     feedback: bool = True
     codecs: dict[int, SketchCodec] = dataclasses.field(default_factory=dict)
     steps: int = 0
+    _saved: dict[int, dict[str, torch.Tensor]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    def codec(self, index: int) -> SketchCodec:
-        """That of a bucket, made when it is first asked for."""
+    def codec(self, bucket: GradBucket) -> SketchCodec:
+        """That of a bucket with a sparse gradient, made when it is first asked for."""
+        index = bucket.index()
         if index not in self.codecs:
-            self.codecs[index] = SketchCodec(self.budget_bytes, self.seed, self.feedback)
+            self.codecs[index] = SketchCodec(self._budget(bucket), self.seed, self.feedback)
+            if saved := self._saved.pop(index, None):
+                self.codecs[index].load_state_dict(saved)
         return self.codecs[index]
+
+    def _budget(self, bucket: GradBucket) -> int:
+        if isinstance(self.budget_bytes, int):
+            return self.budget_bytes
+        (parameter,) = bucket.parameters()  # DDP puts a sparse gradient into a bucket of its own
+        for known, budget in self.budget_bytes.items():
+            if known is parameter:
+                return budget
+        raise ValueError(
+            f"sketch_hook: budget_bytes has no budget for the parameter of shape {tuple(parameter.shape)}, whose "
+            "gradient is sparse. Give it one, or one number for all."
+        )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors alone, to be saved without pickle."""
         state = {"steps": torch.tensor(self.steps)}
-        for index, codec in self.codecs.items():
-            state |= {f"codec.{index}.{name}": value for name, value in codec.state_dict().items()}
+        of_codecs = self._saved | {index: codec.state_dict() for index, codec in self.codecs.items()}
+        for index, of_codec in of_codecs.items():
+            state |= {f"codec.{index}.{name}": value for name, value in of_codec.items()}
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Takes over what `state_dict` gave. The model must be the same; its first two steps are exact again."""
         self.steps = 0
-        self.codecs = {}
-        of_codec: dict[int, dict[str, torch.Tensor]] = {}
+        self.codecs, self._saved = {}, {}
         for key, value in state.items():
             if key.startswith("codec."):
                 _, index, name = key.split(".", 2)
-                of_codec.setdefault(int(index), {})[name] = value
-        for one, saved in of_codec.items():
-            self.codec(one).load_state_dict(saved)
+                self._saved.setdefault(int(index), {})[name] = value
 
 
 def sketch_hook(state: SketchState, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -157,7 +173,7 @@ def sketch_hook(state: SketchState, bucket: GradBucket) -> torch.futures.Future[
         return exact_hook(state, bucket)
     wide = buffer.float() if buffer.dtype in (torch.float16, torch.bfloat16) else buffer
     backend = merak.backend.of_group(state.group)
-    work = state.codec(bucket.index()).start(backend, wide, dist.ReduceOp(dist.ReduceOp.AVG), NO_TIMEOUT)
+    work = state.codec(bucket).start(backend, wide, dist.ReduceOp(dist.ReduceOp.AVG), NO_TIMEOUT)
     return work.get_future().then(lambda future: _first(future).to(buffer.dtype))
 
 
