@@ -44,6 +44,25 @@ class Merak:
         return self.sum.to_dense()
 
 
+class Sketch:
+    """merak's lossy method, with as many cells as this share of the union's rows; each call a first one, without what
+    feedback would have kept."""
+
+    def __init__(self, share: float, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+        self.gradient, self.group = gradient, groups["merak"]
+        rows = merak.sparse.explain(gradient, group=self.group).union_rows
+        self.budget = max(1, int(share * rows)) * gradient.size(1) * gradient.element_size()
+
+    def reset(self) -> None:
+        self.codec = merak.sparse.SketchCodec(self.budget)
+
+    def call(self) -> None:
+        self.sum = merak.sparse.all_reduce(self.gradient, group=self.group, method="sketch", codec=self.codec)
+
+    def result(self) -> torch.Tensor:
+        return self.sum.to_dense()
+
+
 class Sparse:
     """torch.distributed.all_reduce of the sparse gradient over a backend."""
 
@@ -141,12 +160,19 @@ class PublishedS2:
         return result
 
 
-LOSSY = ("top-k all-gather", "S2 as published")
+SKETCHES = {"sketch, a half": 0.5, "sketch, a quarter": 0.25, "sketch, an eighth": 0.125}
+"""merak's lossy ways: cells in terms of the union's rows."""
+
+LOSSY = ("top-k all-gather", "S2 as published", *SKETCHES)
 """Ways whose results are not the sum: their error is reported."""
 
 
 def _merak(method: str) -> Callable[..., Way]:
     return lambda *arguments: Merak(method, *arguments)
+
+
+def _sketch(share: float) -> Callable[..., Way]:
+    return lambda *arguments: Sketch(share, *arguments)
 
 
 WAYS: dict[str, Callable[[torch.Tensor, dict[str, dist.ProcessGroup]], Way]] = {
@@ -158,6 +184,7 @@ WAYS: dict[str, Callable[[torch.Tensor, dict[str, dist.ProcessGroup]], Way]] = {
     "sketch-exact": _merak("sketch-exact"),
     "gloo sparse": lambda *arguments: Sparse("gloo", *arguments),
     "gloo dense": lambda *arguments: Dense("gloo", *arguments),
+    **{name: _sketch(share) for name, share in SKETCHES.items()},
     "top-k all-gather": TopKGather,
     "S2 as published": PublishedS2,
 }
