@@ -3,11 +3,6 @@
 namespace merak {
 namespace {
 
-// -O2 alone vectorises only loops whose length it knows.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")
-#endif
-
 constexpr std::size_t kStripBytes = 4096;  // of partial sums
 
 template <class T>

@@ -12,6 +12,7 @@
 #include "collectives/kernels.h"
 #include "transport/for_each.h"
 #include "transport/row_sums.h"
+#include "transport/vectorise.h"
 
 namespace merak {
 
@@ -28,6 +29,8 @@ template <>
 struct WideOf<BFloat16> {
   using type = float;
 };
+
+MERAK_VECTORISE
 
 template <class T, std::size_t kStrip>
 struct SumRows {
@@ -85,6 +88,8 @@ struct SumRows {
 
   MERAK_HD T finished(Wide sum) const { return T(divisor == 1 ? sum : kernels::divided(sum, divisor)); }
 };
+
+MERAK_VECTORISE_END
 
 // Calls visit(Type<T>()) for the element types that sparse operations have; throws std::invalid_argument for others.
 template <class Visit>

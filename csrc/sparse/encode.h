@@ -1,0 +1,62 @@
+#pragma once
+// The sketch with one hash function and signs: every row is added to one cell, or subtracted from it.
+//
+// The rows are grouped by cell beforehand, so that each cell is added up in one go and written once: no atomics, and
+// the same bits from run to run. Memory traffic: every row read once, every cell written once.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "sparse/sum_rows.h"
+
+namespace merak {
+
+// Cell c is the sum, in this order, of rows from[first[c]], ..., from[first[c + 1] - 1], each times its sign.
+struct SignedRows {
+  std::vector<std::uint32_t> first;
+  std::vector<std::uint32_t> from;
+  std::vector<std::int8_t> signs;  // of each in `from`: 1 or -1
+
+  std::size_t cells() const { return first.size() - 1; }
+};
+
+// Row i is added to cell cell_of[i], which is below `cells`, with sign_of[i]; rows of a cell in ascending order.
+SignedRows group_by_cell(std::span<const std::uint32_t> cell_of, std::span<const std::int8_t> sign_of,
+                         std::uint32_t cells);
+
+template <class T, std::size_t kStrip>
+struct EncodeRows {
+  using Wide = typename WideOf<T>::type;
+
+  Wide* cells;
+  const T* rows;
+  const std::uint32_t *first, *from;
+  const std::int8_t* signs;
+  std::size_t lanes;  // elements of a row, and of a cell
+
+  MERAK_HD std::size_t strips() const { return (lanes + kStrip - 1) / kStrip; }
+
+  MERAK_HD void operator()(std::size_t i) const {
+    const std::size_t cell = i / strips(), begin = i % strips() * kStrip;
+    const std::size_t count = lanes - begin < kStrip ? lanes - begin : kStrip;
+    Wide sums[kStrip];
+    for (std::size_t j = 0; j < count; ++j) sums[j] = 0;
+    for (std::uint32_t next = first[cell]; next < first[cell + 1]; ++next) {
+      const T* row = rows + from[next] * lanes + begin;
+      const auto sign = static_cast<Wide>(signs[next]);
+      for (std::size_t j = 0; j < count; ++j) sums[j] += sign * Wide(row[j]);
+    }
+    Wide* to = cells + cell * lanes + begin;
+    for (std::size_t j = 0; j < count; ++j) to[j] = sums[j];
+  }
+};
+
+// Fills `cells`, lists.cells() of `lanes` elements each; what was in them is lost.
+void encode_rows(float* cells, const float* rows, const SignedRows& lists, std::size_t lanes);
+void encode_rows(double* cells, const double* rows, const SignedRows& lists, std::size_t lanes);
+void encode_rows(float* cells, const Half* rows, const SignedRows& lists, std::size_t lanes);
+void encode_rows(float* cells, const BFloat16* rows, const SignedRows& lists, std::size_t lanes);
+
+}  // namespace merak
