@@ -216,10 +216,9 @@ void measure_exact_sketch(const Table& table, Size size, std::mt19937& random) {
   // Each row is read for each of its three cells; cells that get something are written.
   table.measure("three-hash encode", (3 * size.rows + sums.rows()) * kRowBytes,
                 [&] { integers.sum_rows(bytes_of(sketch), bytes_of(values), sums, 1); });
-  // TODO: count
-  table.measure("peel", (std::size_t{2} * 3 * size.rows + plan.cells()) * kRowBytes, [&] {
-    peel(plan, sketch.data(), kLanes, rows.data());
-  });
+  // Each cell is read; each row is written, and read in its other two cells.
+  table.measure("peel", (plan.cells() + 3 * size.rows) * kRowBytes,
+                [&] { peel(plan, sketch.data(), kLanes, rows.data()); });
 }
 
 // A float is 4 bytes, its integer 4.

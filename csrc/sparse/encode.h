@@ -26,32 +26,46 @@ struct SignedRows {
 SignedRows group_by_cell(std::span<const std::uint32_t> cell_of, std::span<const std::int8_t> sign_of,
                          std::uint32_t cells);
 
+MERAK_VECTORISE
+
 template <class T, std::size_t kStrip>
 struct EncodeRows {
   using Wide = typename WideOf<T>::type;
 
   Wide* cells;
-  const T* rows;
-  const std::uint32_t *first, *from;
+  const T* from;
+  const std::uint32_t *first, *sources;  // of SignedRows: first, from
   const std::int8_t* signs;
-  std::size_t lanes;  // elements of a row, and of a cell
+  std::size_t elements;  // of a row, and of a cell
 
-  MERAK_HD std::size_t strips() const { return (lanes + kStrip - 1) / kStrip; }
+  MERAK_HD std::size_t strips() const { return (elements + kStrip - 1) / kStrip; }
 
-  MERAK_HD void operator()(std::size_t i) const {
-    const std::size_t cell = i / strips(), begin = i % strips() * kStrip;
-    const std::size_t count = lanes - begin < kStrip ? lanes - begin : kStrip;
+  MERAK_HD void operator()(std::size_t i) const { strip(i / strips(), i % strips() * kStrip); }
+
+  // The strip of a cell that begins at an element of it.
+  MERAK_HD void strip(std::size_t cell, std::size_t begin) const {
+    if (elements - begin >= kStrip)
+      sum(cell, begin, std::integral_constant<std::size_t, kStrip>());
+    else
+      sum(cell, begin, elements - begin);
+  }
+
+ private:
+  // `Count`: a constant of the type where it can be, so that the partial sums lie in registers.
+  template <class Count>
+  MERAK_HD void sum(std::size_t cell, std::size_t begin, Count count) const {
     Wide sums[kStrip];
     for (std::size_t j = 0; j < count; ++j) sums[j] = 0;
     for (std::uint32_t next = first[cell]; next < first[cell + 1]; ++next) {
-      const T* row = rows + from[next] * lanes + begin;
+      const T* row = from + sources[next] * elements + begin;
       const auto sign = static_cast<Wide>(signs[next]);
       for (std::size_t j = 0; j < count; ++j) sums[j] += sign * Wide(row[j]);
     }
-    Wide* to = cells + cell * lanes + begin;
-    for (std::size_t j = 0; j < count; ++j) to[j] = sums[j];
+    for (std::size_t j = 0; j < count; ++j) cells[cell * elements + begin + j] = sums[j];
   }
 };
+
+MERAK_VECTORISE_END
 
 // Fills `cells`, lists.cells() of `lanes` elements each; what was in them is lost.
 void encode_rows(float* cells, const float* rows, const SignedRows& lists, std::size_t lanes);

@@ -1,9 +1,13 @@
 #include "sparse/own_rows.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+
+#include "transport/vectorise.h"
 
 namespace merak {
 namespace {
@@ -19,17 +23,30 @@ Bitmap presence_of(std::span<const std::int64_t> ids, std::size_t table_rows) {
   return present;
 }
 
-bool any_bit(const std::byte* row, std::size_t bytes) {
+MERAK_VECTORISE
+
+constexpr std::size_t kLineBytes = 64, kBlockBytes = 512;
+
+// `Size`: a constant of the type, or a number.
+template <class Size>
+bool any_of(const std::byte* at, Size bytes) {
   std::uint64_t seen = 0;
   std::size_t i = 0;
-  for (; i + 64 <= bytes && seen == 0; i += 64) {
-    std::uint64_t words[8];
-    std::memcpy(words, row + i, 64);
-    for (std::uint64_t word : words) seen |= word;
-  }
-  for (; i < bytes && seen == 0; ++i) seen |= static_cast<std::uint64_t>(row[i]);
+  for (std::uint64_t word; i + sizeof(word) <= bytes; i += sizeof(word)) std::memcpy(&word, at + i, sizeof(word)), seen |= word;
+  for (; i < bytes; ++i) seen |= static_cast<std::uint64_t>(at[i]);
   return seen != 0;
 }
+
+// Rows with values mostly show it in their first cache line; those without are read in blocks.
+bool any_bit(const std::byte* row, std::size_t bytes) {
+  std::size_t i = 0;
+  if (const std::size_t first = std::min<std::size_t>(bytes, kLineBytes); any_of(row, first)) return true;
+  for (; i + kBlockBytes <= bytes; i += kBlockBytes)
+    if (any_of(row + i, std::integral_constant<std::size_t, kBlockBytes>())) return true;
+  return any_of(row + i, bytes - i);
+}
+
+MERAK_VECTORISE_END
 
 }  // namespace
 

@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <numeric>
+#include <span>
+#include <type_traits>
+
+#include "sparse/whole_rows.h"
 
 namespace merak {
 namespace {
@@ -50,17 +54,99 @@ bool find_turns(PeelingPlan& plan) {
   return plan.turns.size() == plan.cells_of.size();
 }
 
+// By cell, the rows that were added to it.
+struct RowsOfCells {
+  explicit RowsOfCells(const PeelingPlan& plan) : first(plan.cells() + 2), rows(kSketchParts * plan.cells_of.size()) {
+    for (const auto& cells : plan.cells_of)
+      for (std::uint32_t cell : cells) ++first[cell + 2];
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    for (std::uint32_t row = 0; row < plan.cells_of.size(); ++row)
+      for (std::uint32_t cell : plan.cells_of[row]) rows[first[cell + 1]++] = row;
+  }
+
+  std::span<const std::uint32_t> operator[](std::uint32_t cell) const {
+    return {rows.data() + first[cell], rows.data() + first[cell + 1]};
+  }
+
+  std::vector<std::uint32_t> first, rows;
+};
+
+MERAK_VECTORISE
+
 template <class Integer>
-bool peel_integers(const PeelingPlan& plan, Integer* sketch, std::size_t lanes, Integer* rows) {
-  for (const PeelingPlan::Turn& turn : plan.turns) {
-    Integer* row = rows + turn.row * lanes;
-    std::memcpy(row, sketch + turn.cell * lanes, lanes * sizeof(Integer));
-    for (std::uint32_t cell : plan.cells_of[turn.row]) {
-      Integer* from = sketch + cell * lanes;
-      for (std::size_t lane = 0; lane < lanes; ++lane) from[lane] -= row[lane];
+struct Peeler {
+  static constexpr std::size_t kStrip = kCpuStrip<Integer>;
+
+  const RowsOfCells& in;
+  const Integer* sketch;
+  Integer* rows;
+  std::size_t lanes;
+
+  // Recovers row `turn.row`: what is left of its cell without the others there, which had their turns before.
+  void recover(PeelingPlan::Turn turn, PeelingPlan::Turn next) const {
+    for_each_strip([&](std::size_t begin, auto count) {
+      fetch(next, begin);
+      Integer left[kStrip];
+      take(left, turn, begin, count);
+      for (std::size_t j = 0; j < count; ++j) rows[turn.row * lanes + begin + j] = left[j];
+    });
+  }
+
+  // Whether a cell holds its rows and nothing else.
+  bool is_accounted_for(std::uint32_t cell) const {
+    Integer any = 0;
+    for_each_strip([&](std::size_t begin, auto count) {
+      Integer left[kStrip];
+      take(left, {kNoRow, cell}, begin, count);
+      for (std::size_t j = 0; j < count; ++j) any |= left[j];
+    });
+    return any == 0;
+  }
+
+ private:
+  static constexpr std::uint32_t kNoRow = UINT32_MAX;
+
+  template <class Visit>
+  void for_each_strip(Visit visit) const {
+    std::size_t begin = 0;
+    for (; begin + kStrip <= lanes; begin += kStrip) visit(begin, std::integral_constant<std::size_t, kStrip>());
+    if (begin < lanes) visit(begin, lanes - begin);
+  }
+
+  // What is in the turn's cell besides the rows other than its own.
+  template <class Count>
+  void take(Integer* left, PeelingPlan::Turn turn, std::size_t begin, Count count) const {
+    for (std::size_t j = 0; j < count; ++j) left[j] = sketch[turn.cell * lanes + begin + j];
+    for (std::uint32_t other : in[turn.cell]) {
+      if (other == turn.row) continue;
+      const Integer* values = rows + other * lanes + begin;
+      for (std::size_t j = 0; j < count; ++j) left[j] -= values[j];
     }
   }
-  return std::all_of(sketch, sketch + plan.cells() * lanes, [](Integer left) { return left == 0; });
+
+  void fetch(PeelingPlan::Turn turn, std::size_t begin) const {
+    constexpr std::size_t kLine = 64 / sizeof(Integer);
+    for (std::size_t j = begin; j < begin + kStrip; j += kLine) __builtin_prefetch(sketch + turn.cell * lanes + j);
+    for (std::uint32_t other : in[turn.cell])
+      for (std::size_t j = begin; j < begin + kStrip; j += kLine) __builtin_prefetch(rows + other * lanes + j);
+  }
+};
+
+MERAK_VECTORISE_END
+
+template <class Integer>
+bool peel_integers(const PeelingPlan& plan, const Integer* sketch, std::size_t lanes, Integer* rows) {
+  const RowsOfCells in(plan);
+  const Peeler<Integer> peeler{in, sketch, rows, lanes};
+  std::vector<bool> is_used(plan.cells());  // up: nothing is left in it
+  for (std::size_t i = 0; i < plan.turns.size(); ++i) {
+    peeler.recover(plan.turns[i], plan.turns[std::min(i + 1, plan.turns.size() - 1)]);
+    is_used[plan.turns[i].cell] = true;
+  }
+  bool whole = true;
+  for (std::uint32_t cell = 0; cell < plan.cells(); ++cell)
+    if (!is_used[cell]) whole &= peeler.is_accounted_for(cell);
+  return whole;
 }
 
 }  // namespace
@@ -87,11 +173,11 @@ RowSums sketch_sums(const PeelingPlan& plan, const std::vector<std::uint32_t>& m
   return sums;
 }
 
-bool peel(const PeelingPlan& plan, std::uint32_t* sketch, std::size_t lanes, std::uint32_t* rows) {
+bool peel(const PeelingPlan& plan, const std::uint32_t* sketch, std::size_t lanes, std::uint32_t* rows) {
   return peel_integers(plan, sketch, lanes, rows);
 }
 
-bool peel(const PeelingPlan& plan, std::uint64_t* sketch, std::size_t lanes, std::uint64_t* rows) {
+bool peel(const PeelingPlan& plan, const std::uint64_t* sketch, std::size_t lanes, std::uint64_t* rows) {
   return peel_integers(plan, sketch, lanes, rows);
 }
 

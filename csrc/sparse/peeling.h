@@ -51,7 +51,7 @@ RowSums sketch_sums(const PeelingPlan& plan, const std::vector<std::uint32_t>& m
 
 // Recovers the rows of the plan into `rows`, one behind the other, `lanes` integers each; destroys the sketch. Returns
 // the certificate: that nothing is left in it.
-bool peel(const PeelingPlan& plan, std::uint32_t* sketch, std::size_t lanes, std::uint32_t* rows);
-bool peel(const PeelingPlan& plan, std::uint64_t* sketch, std::size_t lanes, std::uint64_t* rows);
+bool peel(const PeelingPlan& plan, const std::uint32_t* sketch, std::size_t lanes, std::uint32_t* rows);
+bool peel(const PeelingPlan& plan, const std::uint64_t* sketch, std::size_t lanes, std::uint64_t* rows);
 
 }  // namespace merak

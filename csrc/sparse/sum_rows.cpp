@@ -1,16 +1,16 @@
 #include "sparse/sum_rows.h"
 
+#include "sparse/whole_rows.h"
+
 namespace merak {
 namespace {
 
-constexpr std::size_t kStripBytes = 4096;  // of partial sums
-
 template <class T>
 void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, int divisor) {
-  using Body = SumRows<T, kStripBytes / sizeof(typename WideOf<T>::type)>;
+  using Body = SumRows<T, kCpuStrip<typename WideOf<T>::type>>;
   const Body body{reinterpret_cast<T*>(at), reinterpret_cast<const T*>(from), sums.at.data(), sums.first.data(),
                   sums.from.data(),         sums.row_bytes / sizeof(T),       divisor};
-  for_each(OnCpu{}, sums.rows() * body.strips(), body);
+  for_each(OnCpu{}, sums.rows(), WholeRows<Body>{body, sums.from.size()});
 }
 
 }  // namespace
