@@ -200,8 +200,8 @@ void measure_encode(const Table& table, Size size, std::mt19937& random) {
       cell_of.push_back(random() % cells), sign_of.push_back(random() % 2 == 0 ? 1 : -1);
     const SignedRows lists = group_by_cell(cell_of, sign_of, cells);
     Values<float> sketch(cells * kLanes);
-    table.measure("one-hash encode, " + std::to_string(rows_a_cell) + " rows a cell",
-                  (size.rows + cells) * kRowBytes, [&] { encode_rows(sketch.data(), values.data(), lists, kLanes); });
+    table.measure("one-hash encode, " + std::to_string(rows_a_cell) + " rows a cell", (size.rows + cells) * kRowBytes,
+                  [&] { encode_rows(sketch.data(), values.data(), lists, kLanes); });
   }
 }
 
@@ -228,9 +228,8 @@ void measure_fixed_point(const Table& table, Size size, std::mt19937& random) {
   const ExponentRange range = exponents_of(DType::kFloat32, values.data(), values.size());
   table.measure("range of exponents", 4 * values.size(),
                 [&] { exponents_of(DType::kFloat32, values.data(), values.size()); });
-  table.measure("to fixed point", 8 * values.size(), [&] {
-    to_fixed_point(DType::kFloat32, values.data(), values.size(), range, 32, integers.data());
-  });
+  table.measure("to fixed point", 8 * values.size(),
+                [&] { to_fixed_point(DType::kFloat32, values.data(), values.size(), range, 32, integers.data()); });
   table.measure("from fixed point", 8 * values.size(), [&] {
     from_fixed_point(DType::kFloat32, integers.data(), values.size(), range, 32, 1, values.data());
   });
@@ -238,12 +237,13 @@ void measure_fixed_point(const Table& table, Size size, std::mt19937& random) {
 
 void measure_all(const Options& options) {
   if (!options.json)
-    std::printf("| kernel | rows | traffic, MB | ms | GB/s | memcpy, GB/s | ratio |\n|---|---|---:|---:|---:|---:|---:|\n");
+    std::printf(
+        "| kernel | rows | traffic, MB | ms | GB/s | memcpy, GB/s | ratio |\n|---|---|---:|---:|---:|---:|---:|\n");
   for (const Size& size : kSizes) {
     std::mt19937 random(1);
     const Table table(size, options);
-    for (auto measure : {measure_rows, measure_copies, measure_sums, measure_encode, measure_exact_sketch,
-                         measure_fixed_point})
+    for (auto measure :
+         {measure_rows, measure_copies, measure_sums, measure_encode, measure_exact_sketch, measure_fixed_point})
       measure(table, size, random);
   }
 }

@@ -32,7 +32,8 @@ template <class Size>
 bool any_of(const std::byte* at, Size bytes) {
   std::uint64_t seen = 0;
   std::size_t i = 0;
-  for (std::uint64_t word; i + sizeof(word) <= bytes; i += sizeof(word)) std::memcpy(&word, at + i, sizeof(word)), seen |= word;
+  for (std::uint64_t word; i + sizeof(word) <= bytes; i += sizeof(word))
+    std::memcpy(&word, at + i, sizeof(word)), seen |= word;
   for (; i < bytes; ++i) seen |= static_cast<std::uint64_t>(at[i]);
   return seen != 0;
 }

@@ -29,7 +29,8 @@ struct WholeRows {
     const std::size_t next = body.first[row + 1], own = next - body.first[row];
     const std::size_t end = next + own < count ? next + own : count;  // the next row mostly has as many
     for (std::size_t begin = 0; begin < body.elements; begin += kCpuStrip<typename Body::Wide>) {
-      for (std::size_t source = next; source < end; ++source) fetch(body.from + body.sources[source] * body.elements + begin);
+      for (std::size_t source = next; source < end; ++source)
+        fetch(body.from + body.sources[source] * body.elements + begin);
       body.strip(row, begin);
     }
   }
