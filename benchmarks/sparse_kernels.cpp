@@ -160,12 +160,16 @@ void measure_rows(const Table& table, Size size, std::mt19937& random) {
 void measure_copies(const Table& table, Size size, std::mt19937& random) {
   Values<float> values = random_values(size.table_rows * kLanes, random);
   Values<float> packed = random_values(size.rows * kLanes, random);
-  RowSums pack(kRowBytes), unpack(kRowBytes);
+  RowSums pack(kRowBytes), onto_zeros(kRowBytes), unpack(kRowBytes);
   for (std::uint32_t i = 0; std::uint32_t id : random_ids(size, random)) {
-    pack.copy_row(i, id), unpack.copy_row(id, i), ++i;
+    pack.copy_row(i, id), unpack.copy_row(id, i);
+    onto_zeros.add(RowSums::kZeros), onto_zeros.copy_row(i, id), ++i;
   }
   const std::size_t traffic = 2 * pack.bytes();
   table.measure("pack", traffic, [&] { floats().sum_rows(bytes_of(packed), bytes_of(values), pack, 1); });
+  // As programs do it, so that negative zeros become positive ones.
+  table.measure("pack onto zeros", traffic,
+                [&] { floats().sum_rows(bytes_of(packed), bytes_of(values), onto_zeros, 1); });
   table.measure("unpack", traffic, [&] { floats().sum_rows(bytes_of(values), bytes_of(packed), unpack, 1); });
 }
 

@@ -11,7 +11,7 @@ template <class T>
 void encode(typename WideOf<T>::type* cells, const T* rows, const SignedRows& lists, std::size_t lanes) {
   using Body = EncodeRows<T, kCpuStrip<typename WideOf<T>::type>>;
   const Body body{cells, rows, lists.first.data(), lists.from.data(), lists.signs.data(), lanes};
-  for_each(OnCpu{}, lists.cells(), WholeRows<Body>{body, lists.from.size()});
+  for_each_whole_row(body, lists.cells(), lists.from.size());
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
 #pragma once
-// The sketch with one hash function and signs: every row is added to one cell, or subtracted from it.
+// The sketch of one hash function with signs: every row is added to one cell, or subtracted from it.
 //
 // The rows are grouped by cell beforehand, so that each cell is added up in one go and written once: no atomics, and
 // the same bits from run to run. Memory traffic: every row read once, every cell written once.
+//
+// Source: M. Charikar et al., "Finding frequent items in data streams", 2002.
 
 #include <cstddef>
 #include <cstdint>
@@ -13,7 +15,8 @@
 
 namespace merak {
 
-// Cell c is the sum, in this order, of rows from[first[c]], ..., from[first[c + 1] - 1], each times its sign.
+// Cell c is the sum of rows from[first[c]], ..., from[first[c + 1] - 1], each times its sign, added to zeros in that
+// order.
 struct SignedRows {
   std::vector<std::uint32_t> first;
   std::vector<std::uint32_t> from;
@@ -22,7 +25,8 @@ struct SignedRows {
   std::size_t cells() const { return first.size() - 1; }
 };
 
-// Row i is added to cell cell_of[i], which is below `cells`, with sign_of[i]; rows of a cell in ascending order.
+// Row i goes to cell cell_of[i], which must be below `cells`, with the sign sign_of[i]. Rows of a cell in ascending
+// order.
 SignedRows group_by_cell(std::span<const std::uint32_t> cell_of, std::span<const std::int8_t> sign_of,
                          std::uint32_t cells);
 
@@ -30,6 +34,7 @@ MERAK_VECTORISE
 
 template <class T, std::size_t kStrip>
 struct EncodeRows {
+  using Element = T;
   using Wide = typename WideOf<T>::type;
 
   Wide* cells;
@@ -67,7 +72,8 @@ struct EncodeRows {
 
 MERAK_VECTORISE_END
 
-// Fills `cells`, lists.cells() of `lanes` elements each; what was in them is lost.
+// Fills `cells`, lists.cells() of them, from `rows`, both of `lanes` elements each; what was in them is lost. 16-bit
+// elements are added up, and given, as fp32.
 void encode_rows(float* cells, const float* rows, const SignedRows& lists, std::size_t lanes);
 void encode_rows(double* cells, const double* rows, const SignedRows& lists, std::size_t lanes);
 void encode_rows(float* cells, const Half* rows, const SignedRows& lists, std::size_t lanes);

@@ -54,22 +54,30 @@ struct Parts {
   Signed representable;  // 0 or 1
 };
 
+// Of the values in one piece of them.
 template <class T>
-void include_values(ExponentRange& range, const T* values, std::size_t count) {
-  using Wide = std::conditional_t<is_double<T>, double, float>;
-  using Signed = typename Parts<Wide>::Signed;
-  Signed low = INT_MAX, high = INT_MIN, all = 1;
-  for (std::size_t i = 0; i < count; ++i) {
-    const Parts<Wide> parts(static_cast<Wide>(values[i]));
-    const Signed lowest = parts.unit + Parts<Wide>::log2(parts.significand & -parts.significand);
-    const Signed above = parts.unit + Parts<Wide>::log2(parts.significand) + 1;
-    const Signed counts = -(Signed{parts.significand != 0} & parts.representable);  // all bits, or none: no branch
-    low = std::min(low, (lowest & counts) | (INT_MAX & ~counts));
-    high = std::max(high, (above & counts) | (INT_MIN & ~counts));
-    all &= parts.representable;
+struct RangeOfPiece {
+  static constexpr std::size_t kPiece = 4096;
+
+  const T* values;
+  std::size_t count;
+
+  ExponentRange operator()(std::size_t piece) const {
+    using Wide = std::conditional_t<is_double<T>, double, float>;
+    using Signed = typename Parts<Wide>::Signed;
+    Signed low = INT_MAX, high = INT_MIN, all = 1;
+    for (std::size_t i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) {
+      const Parts<Wide> parts(static_cast<Wide>(values[i]));
+      const Signed lowest = parts.unit + Parts<Wide>::log2(parts.significand & -parts.significand);
+      const Signed above = parts.unit + Parts<Wide>::log2(parts.significand) + 1;
+      const Signed counts = -(Signed{parts.significand != 0} & parts.representable);  // all bits, or none: no branch
+      low = std::min(low, (lowest & counts) | (INT_MAX & ~counts));
+      high = std::max(high, (above & counts) | (INT_MIN & ~counts));
+      all &= parts.representable;
+    }
+    return {static_cast<int>(low), static_cast<int>(high), all != 0};
   }
-  range.include({static_cast<int>(low), static_cast<int>(high), all != 0});
-}
+};
 
 template <class T, class Integer>
 void to_integers(const T* values, std::size_t count, int low, Integer* integers) {
@@ -112,7 +120,10 @@ ExponentRange exponents_of(DType dtype, const void* values, std::size_t count) {
   ExponentRange range;
   if (is_integer(dtype)) return range;
   with_summable_type(dtype, [&]<class T>(kernels::Type<T>) {
-    if constexpr (!std::is_integral_v<T>) include_values(range, static_cast<const T*>(values), count);
+    if constexpr (!std::is_integral_v<T>)
+      with_longest_vectors(RangeOfPiece<T>{static_cast<const T*>(values), count}, [&](const auto& range_of) {
+        for (std::size_t piece = 0; piece * RangeOfPiece<T>::kPiece < count; ++piece) range.include(range_of(piece));
+      });
   });
   return range;
 }

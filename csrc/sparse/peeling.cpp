@@ -73,62 +73,77 @@ struct RowsOfCells {
 
 MERAK_VECTORISE
 
+// Works on the rows strip by strip, as WholeRows does.
 template <class Integer>
 struct Peeler {
   static constexpr std::size_t kStrip = kCpuStrip<Integer>;
+  static constexpr std::uint32_t kNoRow = UINT32_MAX;
 
   const RowsOfCells& in;
   const Integer* sketch;
   Integer* rows;
   std::size_t lanes;
 
-  // Recovers row `turn.row`: what is left of its cell without the others there, which had their turns before.
-  void recover(PeelingPlan::Turn turn, PeelingPlan::Turn next) const {
-    for_each_strip([&](std::size_t begin, auto count) {
-      fetch(next, begin);
-      Integer left[kStrip];
+  // Calls visit(begin, count, left) for each strip, with what is in the turn's cell besides the rows other than its
+  // own.
+  template <class Visit>
+  void for_each_strip(PeelingPlan::Turn turn, Visit visit) const {
+    Integer left[kStrip];
+    const auto do_strip = [&](std::size_t begin, auto count) {
       take(left, turn, begin, count);
-      for (std::size_t j = 0; j < count; ++j) rows[turn.row * lanes + begin + j] = left[j];
-    });
+      visit(begin, count, left);
+    };
+    std::size_t begin = 0;
+    for (; begin + kStrip <= lanes; begin += kStrip) do_strip(begin, std::integral_constant<std::size_t, kStrip>());
+    if (begin < lanes) do_strip(begin, lanes - begin);
   }
 
-  // Whether a cell holds its rows and nothing else.
-  bool is_accounted_for(std::uint32_t cell) const {
-    Integer any = 0;
-    for_each_strip([&](std::size_t begin, auto count) {
-      Integer left[kStrip];
-      take(left, {kNoRow, cell}, begin, count);
-      for (std::size_t j = 0; j < count; ++j) any |= left[j];
-    });
-    return any == 0;
+  void fetch(PeelingPlan::Turn turn, std::size_t begin) const {
+    fetch_strip<Integer, kStrip>(sketch + turn.cell * lanes + begin);
+    for (std::uint32_t row : in[turn.cell]) fetch_strip<Integer, kStrip>(rows + row * lanes + begin);
   }
 
  private:
-  static constexpr std::uint32_t kNoRow = UINT32_MAX;
-
-  template <class Visit>
-  void for_each_strip(Visit visit) const {
-    std::size_t begin = 0;
-    for (; begin + kStrip <= lanes; begin += kStrip) visit(begin, std::integral_constant<std::size_t, kStrip>());
-    if (begin < lanes) visit(begin, lanes - begin);
-  }
-
-  // What is in the turn's cell besides the rows other than its own.
   template <class Count>
   void take(Integer* left, PeelingPlan::Turn turn, std::size_t begin, Count count) const {
-    for (std::size_t j = 0; j < count; ++j) left[j] = sketch[turn.cell * lanes + begin + j];
+    const Integer* cell = sketch + turn.cell * lanes + begin;
+    for (std::size_t j = 0; j < count; ++j) left[j] = cell[j];
     for (std::uint32_t other : in[turn.cell]) {
       if (other == turn.row) continue;
       const Integer* values = rows + other * lanes + begin;
       for (std::size_t j = 0; j < count; ++j) left[j] -= values[j];
     }
   }
+};
 
-  void fetch(PeelingPlan::Turn turn, std::size_t begin) const {
-    constexpr std::size_t kLine = 64 / sizeof(Integer);
-    for (std::size_t j = begin; j < begin + kStrip; j += kLine) __builtin_prefetch(sketch + turn.cell * lanes + j);
-    for (std::uint32_t other : in[turn.cell])
-      for (std::size_t j = begin; j < begin + kStrip; j += kLine) __builtin_prefetch(rows + other * lanes + j);
+// The row of a turn: the others in its cell had their turns before.
+template <class Integer>
+struct RecoverRow {
+  Peeler<Integer> peeler;
+  std::span<const PeelingPlan::Turn> turns;
+
+  void operator()(std::size_t i) const {
+    const PeelingPlan::Turn turn = turns[i], next = turns[i + 1 < turns.size() ? i + 1 : i];
+    peeler.for_each_strip(turn, [&](std::size_t begin, auto count, const Integer* left) {
+      peeler.fetch(next, begin);
+      Integer* row = peeler.rows + turn.row * peeler.lanes + begin;
+      for (std::size_t j = 0; j < count; ++j) row[j] = left[j];
+    });
+  }
+};
+
+// Whether a cell holds the rows that were added to it, and nothing else.
+template <class Integer>
+struct IsAccountedFor {
+  Peeler<Integer> peeler;
+
+  bool operator()(std::size_t cell) const {
+    Integer any = 0;
+    peeler.for_each_strip({Peeler<Integer>::kNoRow, static_cast<std::uint32_t>(cell)},
+                          [&](std::size_t, auto count, const Integer* left) {
+                            for (std::size_t j = 0; j < count; ++j) any |= left[j];
+                          });
+    return any == 0;
   }
 };
 
@@ -138,15 +153,16 @@ template <class Integer>
 bool peel_integers(const PeelingPlan& plan, const Integer* sketch, std::size_t lanes, Integer* rows) {
   const RowsOfCells in(plan);
   const Peeler<Integer> peeler{in, sketch, rows, lanes};
-  std::vector<bool> is_used(plan.cells());  // up: nothing is left in it
-  for (std::size_t i = 0; i < plan.turns.size(); ++i) {
-    peeler.recover(plan.turns[i], plan.turns[std::min(i + 1, plan.turns.size() - 1)]);
-    is_used[plan.turns[i].cell] = true;
-  }
-  bool whole = true;
-  for (std::uint32_t cell = 0; cell < plan.cells(); ++cell)
-    if (!is_used[cell]) whole &= peeler.is_accounted_for(cell);
-  return whole;
+  with_longest_vectors(RecoverRow<Integer>{peeler, plan.turns}, [&](const auto& recover) {
+    for (std::size_t i = 0; i < plan.turns.size(); ++i) recover(i);
+  });
+  std::vector<bool> is_used_up(plan.cells());  // by the turn that it gave its row
+  for (const PeelingPlan::Turn& turn : plan.turns) is_used_up[turn.cell] = true;
+  return with_longest_vectors(IsAccountedFor<Integer>{peeler}, [&](const auto& is_accounted_for) {
+    bool all = true;
+    for (std::size_t cell = 0; cell < plan.cells(); ++cell) all &= is_used_up[cell] || is_accounted_for(cell);
+    return all;
+  });
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, int div
   using Body = SumRows<T, kCpuStrip<typename WideOf<T>::type>>;
   const Body body{reinterpret_cast<T*>(at), reinterpret_cast<const T*>(from), sums.at.data(), sums.first.data(),
                   sums.from.data(),         sums.row_bytes / sizeof(T),       divisor};
-  for_each(OnCpu{}, sums.rows(), WholeRows<Body>{body, sums.from.size()});
+  for_each_whole_row(body, sums.rows(), sums.from.size());
 }
 
 }  // namespace

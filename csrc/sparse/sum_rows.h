@@ -35,6 +35,7 @@ MERAK_VECTORISE
 
 template <class T, std::size_t kStrip>
 struct SumRows {
+  using Element = T;
   using Wide = typename WideOf<T>::type;
 
   T* at;
