@@ -49,10 +49,15 @@ TYPED_TEST(Encode, IsTheSumOfSignedRowsBitByBit) {
     std::vector<TypeParam> values;
     for (std::size_t i = 0; i < rows * lanes; ++i) values.push_back(TypeParam(draw(random)));
     const Placed placed = random_places(rows, cells, random);
-    std::vector<Wide> found(cells * lanes, Wide(77));
-    encode_rows(found.data(), values.data(), group_by_cell(placed.cell_of, placed.sign_of, cells), lanes);
+    const SignedRows lists = group_by_cell(placed.cell_of, placed.sign_of, cells);
+    std::vector<Wide> found(cells * lanes, Wide(77)), strips = found;
+    encode_rows(found.data(), values.data(), lists, lanes);
+    const EncodeRows<TypeParam, 4> body{strips.data(),     values.data(),      lists.first.data(),
+                                        lists.from.data(), lists.signs.data(), lanes};
+    for_each(OnCpu{}, cells * body.strips(), body);  // as a GPU runs it
     const auto expected = expected_cells<TypeParam, Wide>(values, placed, cells, lanes);
     ASSERT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(Wide)), 0) << "seed " << seed;
+    ASSERT_EQ(std::memcmp(strips.data(), expected.data(), found.size() * sizeof(Wide)), 0) << "seed " << seed;
   }
 }
 

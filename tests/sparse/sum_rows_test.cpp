@@ -72,6 +72,22 @@ void expect_obvious_sums(DType dtype, unsigned seed) {
   ASSERT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(T)), 0) << "seed " << seed;
 }
 
+// As a GPU runs the body: four elements an index.
+TEST(SumRows, AddsUpStripsThatStandAlone) {
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    std::mt19937 random(seed);
+    const std::size_t lanes = 1 + random() % 20;
+    const RowSums sums = random_sums(10, 10, lanes * sizeof(float), random);
+    std::vector<float> from(10 * lanes), found(10 * lanes), expected(10 * lanes);
+    for (float& value : from) value = random_value<float>(random);
+    sum_obviously(expected, from, sums, lanes, 3);
+    const SumRows<float, 4> body{
+        found.data(), from.data(), sums.at.data(), sums.first.data(), sums.from.data(), lanes, 3};
+    for_each(OnCpu{}, sums.rows() * body.strips(), body);
+    ASSERT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)), 0) << "seed " << seed;
+  }
+}
+
 TEST(SumRows, AddsUpRowsOfAnyWidthBitByBit) {
   for (unsigned seed = 0; seed < 300; ++seed) {
     expect_obvious_sums<float>(DType::kFloat32, seed);
