@@ -2,13 +2,14 @@
 //
 //   cmake -B build/core -G Ninja && cmake --build build/core --target sparse_kernels && build/core/sparse_kernels
 //
-// --json prints a record a line instead of the table; --repetitions N (default 31).
+// --json prints a record a line instead of the table; --only NAME runs the kernels whose names contain it;
+// --repetitions N (default 31).
 //
-// A kernel's *traffic* are the bytes that it must read plus the bytes that it must write, counted in the comments
-// below: what any algorithm for the task has to move between caches and memory when nothing stays in a cache. The lists
-// of rows, 4 to 12 bytes a row, are not counted. memcpy of m bytes moves 2 m; each kernel is paired with a memcpy of
-// the same traffic. The two take turns, the order alternating, and *ratio* is the median of memcpy's time divided by
-// the kernel's in the same turn: 1 is as many bytes a second as memcpy. All memory was touched before.
+// A kernel's *traffic* are the bytes that it must read plus those that it must write, when nothing stays in a cache:
+// counted in the comments below. Lists of rows, 4 to 12 bytes a row, are left out. memcpy of m bytes moves 2 m; each
+// kernel is paired with a memcpy of the same traffic. The two take turns, the order alternating, and *ratio* is the
+// median of memcpy's time divided by the kernel's in the same turn: 1 is as many bytes a second as memcpy. Time is the
+// thread's, so that being interrupted costs nothing. All memory was touched before.
 
 #include <algorithm>
 #include <cstdio>
