@@ -2,13 +2,16 @@
 
 #include <numeric>
 
+#include "sparse/whole_rows.h"
+
 namespace merak {
 namespace {
 
 template <class T>
 void encode(typename WideOf<T>::type* cells, const T* rows, const SignedRows& lists, std::size_t lanes) {
-  const EncodeRows<T, 1024> body{cells, rows, lists.first.data(), lists.from.data(), lists.signs.data(), lanes};
-  for_each(OnCpu{}, lists.cells() * body.strips(), body);
+  using Body = EncodeRows<T, kCpuStrip<typename WideOf<T>::type>>;
+  const Body body{cells, rows, lists.first.data(), lists.from.data(), lists.signs.data(), lanes};
+  for_each_whole_row(body, lists.cells(), lists.from.size());
 }
 
 }  // namespace

@@ -3,53 +3,110 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "sparse/sum_rows.h"
+#include "transport/vectorise.h"
 
 namespace merak {
 namespace {
 
 template <class T>
-double as_double(T value) {
-  if constexpr (kernels::is_half<T>)
-    return static_cast<double>(static_cast<float>(value));
-  else
-    return static_cast<double>(value);
-}
+inline constexpr bool is_double = std::is_same_v<T, double>;
 
-void include_value(ExponentRange& range, double value) {
-  range.representable &= std::isfinite(value) && !(value == 0 && std::signbit(value));
-  if (value == 0 || !std::isfinite(value)) return;
-  constexpr int kMantissa = 53;
-  int exponent = 0;
-  const auto mantissa = static_cast<std::int64_t>(std::ldexp(std::frexp(value, &exponent), kMantissa));
-  const int zeros = std::countr_zero(static_cast<std::uint64_t>(std::abs(mantissa)));
-  range.low = std::min(range.low, exponent - kMantissa + zeros);
-  range.high = std::max(range.high, exponent);
-}
+// 2^exponent as two factors, since it can be out of range itself. Multiplying by the first is exact here.
+template <class Wide>
+struct PowerOfTwo {
+  explicit PowerOfTwo(int exponent)
+      : half(std::ldexp(Wide(1), exponent / 2)), rest(std::ldexp(Wide(1), exponent - exponent / 2)) {}
+
+  Wide half, rest;
+};
+
+MERAK_VECTORISE
+
+// How a value of type float or double is stored: as an integer `significand` times 2^`unit`.
+template <class Wide>
+struct Parts {
+  using Bits = std::conditional_t<is_double<Wide>, std::uint64_t, std::uint32_t>;
+  using Signed = std::make_signed_t<Bits>;
+  static constexpr int kFraction = std::numeric_limits<Wide>::digits - 1;
+  static constexpr Signed kBias = std::numeric_limits<Wide>::max_exponent - 1;
+  static constexpr Bits kHidden = Bits{1} << kFraction, kSign = Bits{1} << (8 * sizeof(Bits) - 1);
+  static constexpr Bits kInfinity = kSign - kHidden;
+
+  explicit Parts(Wide value) {
+    const Bits bits = bits_as<Bits>(value), magnitude = bits & ~kSign;
+    const Bits exponent = magnitude >> kFraction, fraction = magnitude & (kHidden - 1);
+    const Bits denormal = exponent == 0;
+    significand = static_cast<Signed>(fraction + ((1 - denormal) << kFraction));
+    unit = static_cast<Signed>(exponent + denormal) - kBias - kFraction;
+    representable = Signed{static_cast<Signed>(magnitude) < static_cast<Signed>(kInfinity)} & Signed{bits != kSign};
+  }
+
+  // Of a positive integer that the type holds, floor(log2): the conversion finds it, in vectors too.
+  static Signed log2(Signed integer) {
+    return static_cast<Signed>(bits_as<Bits>(static_cast<Wide>(integer)) >> kFraction) - kBias;
+  }
+
+  Signed significand, unit;
+  Signed representable;  // 0 or 1
+};
+
+// Of the values in one piece of them.
+template <class T>
+struct RangeOfPiece {
+  static constexpr std::size_t kPiece = 4096;
+
+  const T* values;
+  std::size_t count;
+
+  ExponentRange operator()(std::size_t piece) const {
+    using Wide = std::conditional_t<is_double<T>, double, float>;
+    using Signed = typename Parts<Wide>::Signed;
+    Signed low = INT_MAX, high = INT_MIN, all = 1;
+    for (std::size_t i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) {
+      const Parts<Wide> parts(static_cast<Wide>(values[i]));
+      const Signed lowest = parts.unit + Parts<Wide>::log2(parts.significand & -parts.significand);
+      const Signed above = parts.unit + Parts<Wide>::log2(parts.significand) + 1;
+      const Signed counts = -(Signed{parts.significand != 0} & parts.representable);  // all bits, or none: no branch
+      low = std::min(low, (lowest & counts) | (INT_MAX & ~counts));
+      high = std::max(high, (above & counts) | (INT_MIN & ~counts));
+      all &= parts.representable;
+    }
+    return {static_cast<int>(low), static_cast<int>(high), all != 0};
+  }
+};
 
 template <class T, class Integer>
 void to_integers(const T* values, std::size_t count, int low, Integer* integers) {
-  for (std::size_t i = 0; i < count; ++i)
-    if constexpr (std::is_integral_v<T>)
-      integers[i] = static_cast<Integer>(values[i]);
-    else
-      integers[i] = static_cast<Integer>(std::ldexp(as_double(values[i]), -low));
+  if constexpr (std::is_integral_v<T>) {
+    for (std::size_t i = 0; i < count; ++i) integers[i] = static_cast<Integer>(values[i]);
+  } else {
+    using Wide = std::conditional_t<is_double<T>, double, float>;
+    const PowerOfTwo<double> scale(-low);
+    for (std::size_t i = 0; i < count; ++i)
+      integers[i] = static_cast<Integer>(static_cast<double>(static_cast<Wide>(values[i])) * scale.half * scale.rest);
+  }
 }
 
 template <class T, class Integer>
 void to_values(const Integer* integers, std::size_t count, int low, int divisor, T* values) {
-  for (std::size_t i = 0; i < count; ++i) {
-    if constexpr (std::is_integral_v<T>) {
-      values[i] = static_cast<T>(integers[i]);
-    } else {
-      using Wide = typename WideOf<T>::type;
-      const Wide sum = std::ldexp(static_cast<Wide>(integers[i]), low);
-      values[i] = T(divisor == 1 ? sum : kernels::divided(sum, divisor));
-    }
+  if constexpr (std::is_integral_v<T>) {
+    for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<T>(integers[i]);
+  } else {
+    using Wide = typename WideOf<T>::type;
+    const PowerOfTwo<Wide> scale(low);
+    const auto value = [&](std::size_t i) { return static_cast<Wide>(integers[i]) * scale.half * scale.rest; };
+    if (divisor == 1)
+      for (std::size_t i = 0; i < count; ++i) values[i] = T(value(i));
+    else
+      for (std::size_t i = 0; i < count; ++i) values[i] = T(kernels::divided(value(i), divisor));
   }
 }
+
+MERAK_VECTORISE_END
 
 bool is_integer(DType dtype) { return dtype == DType::kInt32 || dtype == DType::kInt64; }
 
@@ -63,7 +120,10 @@ ExponentRange exponents_of(DType dtype, const void* values, std::size_t count) {
   ExponentRange range;
   if (is_integer(dtype)) return range;
   with_summable_type(dtype, [&]<class T>(kernels::Type<T>) {
-    for (std::size_t i = 0; i < count; ++i) include_value(range, as_double(static_cast<const T*>(values)[i]));
+    if constexpr (!std::is_integral_v<T>)
+      with_longest_vectors(RangeOfPiece<T>{static_cast<const T*>(values), count}, [&](const auto& range_of) {
+        for (std::size_t piece = 0; piece * RangeOfPiece<T>::kPiece < count; ++piece) range.include(range_of(piece));
+      });
   });
   return range;
 }

@@ -1,9 +1,13 @@
 #include "sparse/own_rows.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+
+#include "transport/vectorise.h"
 
 namespace merak {
 namespace {
@@ -19,17 +23,44 @@ Bitmap presence_of(std::span<const std::int64_t> ids, std::size_t table_rows) {
   return present;
 }
 
-bool any_bit(const std::byte* row, std::size_t bytes) {
+MERAK_VECTORISE
+
+constexpr std::size_t kLineBytes = 64, kBlockBytes = 512;
+constexpr std::size_t kRowsAhead = 4;
+
+MERAK_VECTORISE
+
+// `Size`: a constant of the type, or a number.
+template <class Size>
+bool any_bit(const std::byte* at, Size bytes) {
   std::uint64_t seen = 0;
   std::size_t i = 0;
-  for (; i + 64 <= bytes && seen == 0; i += 64) {
-    std::uint64_t words[8];
-    std::memcpy(words, row + i, 64);
-    for (std::uint64_t word : words) seen |= word;
+  for (std::uint64_t word = 0; i + sizeof(word) <= bytes; i += sizeof(word)) {
+    std::memcpy(&word, at + i, sizeof(word));
+    seen |= word;
   }
-  for (; i < bytes && seen == 0; ++i) seen |= static_cast<std::uint64_t>(row[i]);
+  for (; i < bytes; ++i) seen |= static_cast<std::uint64_t>(at[i]);
   return seen != 0;
 }
+
+// Whether a row has any bit set. Rows that have mostly show it in their first cache line; the others are read in
+// blocks.
+struct AnyBit {
+  const std::byte* table;
+  std::size_t row_bytes;
+
+  bool operator()(std::size_t row) const {
+    const std::byte* at = table + row * row_bytes;
+    __builtin_prefetch(at + kRowsAhead * row_bytes);
+    if (any_bit(at, std::min(row_bytes, kLineBytes))) return true;
+    std::size_t i = 0;
+    for (; i + kBlockBytes <= row_bytes; i += kBlockBytes)
+      if (any_bit(at + i, std::integral_constant<std::size_t, kBlockBytes>())) return true;
+    return any_bit(at + i, row_bytes - i);
+  }
+};
+
+MERAK_VECTORISE_END
 
 }  // namespace
 
@@ -47,12 +78,14 @@ OwnRows own_rows(std::span<const std::int64_t> ids, std::size_t table_rows) {
 
 OwnRows own_rows_of_dense(const std::byte* table, std::size_t table_rows, std::size_t row_bytes) {
   OwnRows own{Bitmap(table_rows), {0}, {}};
-  for (std::size_t row = 0; row < table_rows; ++row) {
-    if (!any_bit(table + row * row_bytes, row_bytes)) continue;
-    own.present.set(row);
-    own.input.push_back(static_cast<std::uint32_t>(row));
-    own.first.push_back(static_cast<std::uint32_t>(own.input.size()));
-  }
+  with_longest_vectors(AnyBit{table, row_bytes}, [&](const auto& any) {
+    for (std::size_t row = 0; row < table_rows; ++row) {
+      if (!any(row)) continue;
+      own.present.set(row);
+      own.input.push_back(static_cast<std::uint32_t>(row));
+      own.first.push_back(static_cast<std::uint32_t>(own.input.size()));
+    }
+  });
   return own;
 }
 

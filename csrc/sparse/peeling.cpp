@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <numeric>
+#include <span>
+#include <type_traits>
+
+#include "sparse/whole_rows.h"
 
 namespace merak {
 namespace {
@@ -50,17 +54,115 @@ bool find_turns(PeelingPlan& plan) {
   return plan.turns.size() == plan.cells_of.size();
 }
 
+// By cell, the rows that were added to it.
+struct RowsOfCells {
+  explicit RowsOfCells(const PeelingPlan& plan) : first(plan.cells() + 2), rows(kSketchParts * plan.cells_of.size()) {
+    for (const auto& cells : plan.cells_of)
+      for (std::uint32_t cell : cells) ++first[cell + 2];
+    std::partial_sum(first.begin(), first.end(), first.begin());
+    for (std::uint32_t row = 0; row < plan.cells_of.size(); ++row)
+      for (std::uint32_t cell : plan.cells_of[row]) rows[first[cell + 1]++] = row;
+  }
+
+  std::span<const std::uint32_t> operator[](std::uint32_t cell) const {
+    return {rows.data() + first[cell], rows.data() + first[cell + 1]};
+  }
+
+  std::vector<std::uint32_t> first, rows;
+};
+
+MERAK_VECTORISE
+
+// Works on the rows strip by strip, as WholeRows does.
 template <class Integer>
-bool peel_integers(const PeelingPlan& plan, Integer* sketch, std::size_t lanes, Integer* rows) {
-  for (const PeelingPlan::Turn& turn : plan.turns) {
-    Integer* row = rows + turn.row * lanes;
-    std::memcpy(row, sketch + turn.cell * lanes, lanes * sizeof(Integer));
-    for (std::uint32_t cell : plan.cells_of[turn.row]) {
-      Integer* from = sketch + cell * lanes;
-      for (std::size_t lane = 0; lane < lanes; ++lane) from[lane] -= row[lane];
+struct Peeler {
+  static constexpr std::size_t kStrip = kCpuStrip<Integer>;
+  static constexpr std::uint32_t kNoRow = UINT32_MAX;
+
+  const RowsOfCells& in;
+  const Integer* sketch;
+  Integer* rows;
+  std::size_t lanes;
+
+  // Calls visit(begin, count, left) for each strip, with what is in the turn's cell besides the rows other than its
+  // own.
+  template <class Visit>
+  void for_each_strip(PeelingPlan::Turn turn, Visit visit) const {
+    Integer left[kStrip];
+    const auto do_strip = [&](std::size_t begin, auto count) {
+      take(left, turn, begin, count);
+      visit(begin, count, left);
+    };
+    std::size_t begin = 0;
+    for (; begin + kStrip <= lanes; begin += kStrip) do_strip(begin, std::integral_constant<std::size_t, kStrip>());
+    if (begin < lanes) do_strip(begin, lanes - begin);
+  }
+
+  void fetch(PeelingPlan::Turn turn, std::size_t begin) const {
+    fetch_strip<Integer, kStrip>(sketch + turn.cell * lanes + begin);
+    for (std::uint32_t row : in[turn.cell]) fetch_strip<Integer, kStrip>(rows + row * lanes + begin);
+  }
+
+ private:
+  template <class Count>
+  void take(Integer* left, PeelingPlan::Turn turn, std::size_t begin, Count count) const {
+    const Integer* cell = sketch + turn.cell * lanes + begin;
+    for (std::size_t j = 0; j < count; ++j) left[j] = cell[j];
+    for (std::uint32_t other : in[turn.cell]) {
+      if (other == turn.row) continue;
+      const Integer* values = rows + other * lanes + begin;
+      for (std::size_t j = 0; j < count; ++j) left[j] -= values[j];
     }
   }
-  return std::all_of(sketch, sketch + plan.cells() * lanes, [](Integer left) { return left == 0; });
+};
+
+// The row of a turn: the others in its cell had their turns before.
+template <class Integer>
+struct RecoverRow {
+  Peeler<Integer> peeler;
+  std::span<const PeelingPlan::Turn> turns;
+
+  void operator()(std::size_t i) const {
+    const PeelingPlan::Turn turn = turns[i], next = turns[i + 1 < turns.size() ? i + 1 : i];
+    peeler.for_each_strip(turn, [&](std::size_t begin, auto count, const Integer* left) {
+      peeler.fetch(next, begin);
+      Integer* row = peeler.rows + turn.row * peeler.lanes + begin;
+      for (std::size_t j = 0; j < count; ++j) row[j] = left[j];
+    });
+  }
+};
+
+// Whether a cell holds the rows that were added to it, and nothing else.
+template <class Integer>
+struct IsAccountedFor {
+  Peeler<Integer> peeler;
+
+  bool operator()(std::size_t cell) const {
+    Integer any = 0;
+    peeler.for_each_strip({Peeler<Integer>::kNoRow, static_cast<std::uint32_t>(cell)},
+                          [&](std::size_t, auto count, const Integer* left) {
+                            for (std::size_t j = 0; j < count; ++j) any |= left[j];
+                          });
+    return any == 0;
+  }
+};
+
+MERAK_VECTORISE_END
+
+template <class Integer>
+bool peel_integers(const PeelingPlan& plan, const Integer* sketch, std::size_t lanes, Integer* rows) {
+  const RowsOfCells in(plan);
+  const Peeler<Integer> peeler{in, sketch, rows, lanes};
+  with_longest_vectors(RecoverRow<Integer>{peeler, plan.turns}, [&](const auto& recover) {
+    for (std::size_t i = 0; i < plan.turns.size(); ++i) recover(i);
+  });
+  std::vector<bool> is_used_up(plan.cells());  // by the turn that it gave its row
+  for (const PeelingPlan::Turn& turn : plan.turns) is_used_up[turn.cell] = true;
+  return with_longest_vectors(IsAccountedFor<Integer>{peeler}, [&](const auto& is_accounted_for) {
+    bool all = true;
+    for (std::size_t cell = 0; cell < plan.cells(); ++cell) all &= is_used_up[cell] || is_accounted_for(cell);
+    return all;
+  });
 }
 
 }  // namespace
@@ -87,11 +189,11 @@ RowSums sketch_sums(const PeelingPlan& plan, const std::vector<std::uint32_t>& m
   return sums;
 }
 
-bool peel(const PeelingPlan& plan, std::uint32_t* sketch, std::size_t lanes, std::uint32_t* rows) {
+bool peel(const PeelingPlan& plan, const std::uint32_t* sketch, std::size_t lanes, std::uint32_t* rows) {
   return peel_integers(plan, sketch, lanes, rows);
 }
 
-bool peel(const PeelingPlan& plan, std::uint64_t* sketch, std::size_t lanes, std::uint64_t* rows) {
+bool peel(const PeelingPlan& plan, const std::uint64_t* sketch, std::size_t lanes, std::uint64_t* rows) {
   return peel_integers(plan, sketch, lanes, rows);
 }
 

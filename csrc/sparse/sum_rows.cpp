@@ -1,21 +1,16 @@
 #include "sparse/sum_rows.h"
 
+#include "sparse/whole_rows.h"
+
 namespace merak {
 namespace {
 
-// -O2 alone vectorises only loops whose length it knows.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")
-#endif
-
-constexpr std::size_t kStripBytes = 4096;  // of partial sums
-
 template <class T>
 void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, int divisor) {
-  using Body = SumRows<T, kStripBytes / sizeof(typename WideOf<T>::type)>;
+  using Body = SumRows<T, kCpuStrip<typename WideOf<T>::type>>;
   const Body body{reinterpret_cast<T*>(at), reinterpret_cast<const T*>(from), sums.at.data(), sums.first.data(),
                   sums.from.data(),         sums.row_bytes / sizeof(T),       divisor};
-  for_each(OnCpu{}, sums.rows() * body.strips(), body);
+  for_each_whole_row(body, sums.rows(), sums.from.size());
 }
 
 }  // namespace

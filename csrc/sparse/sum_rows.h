@@ -2,7 +2,8 @@
 // The arithmetic of sums of rows (transport/row_sums.h): one body, run over CPU threads and over a GPU's grid.
 //
 // A *strip* is so many neighbouring elements of a row. The body adds up one strip of one row at a time, so that the
-// partial sums stay in registers (GPU: a few elements a thread) or in the first-level cache (CPU: kilobytes).
+// partial sums stay in registers: a thread of a GPU has a strip to itself, a CPU takes those of a row in turn
+// (whole_rows.h).
 
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "collectives/kernels.h"
 #include "transport/for_each.h"
 #include "transport/row_sums.h"
+#include "transport/vectorise.h"
 
 namespace merak {
 
@@ -29,8 +31,11 @@ struct WideOf<BFloat16> {
   using type = float;
 };
 
+MERAK_VECTORISE
+
 template <class T, std::size_t kStrip>
 struct SumRows {
+  using Element = T;
   using Wide = typename WideOf<T>::type;
 
   T* at;
@@ -41,40 +46,39 @@ struct SumRows {
 
   MERAK_HD std::size_t strips() const { return (elements + kStrip - 1) / kStrip; }
 
-  MERAK_HD void operator()(std::size_t i) const {
-    const std::size_t row = i / strips(), begin = i % strips() * kStrip;
-    const std::size_t count = elements - begin < kStrip ? elements - begin : kStrip;
-    const std::uint32_t source = first[row], end = first[row + 1];
-    T* to = at + rows[row] * elements + begin;
-    if (end == source + 1 && divisor == 1) return copy(to, sources[source], begin, count);
-    Wide sums[kStrip];
-    start(sums, source == end ? RowSums::kZeros : sources[source], begin, count);
-    for (std::uint32_t next = source + 1; next < end; ++next) add(sums, sources[next], begin, count);
-    for (std::size_t j = 0; j < count; ++j) to[j] = finished(sums[j]);
+  MERAK_HD void operator()(std::size_t i) const { strip(i / strips(), i % strips() * kStrip); }
+
+  // The strip of a row that begins at an element of it.
+  MERAK_HD void strip(std::size_t row, std::size_t begin) const {
+    if (elements - begin >= kStrip)
+      sum(row, begin, std::integral_constant<std::size_t, kStrip>());
+    else
+      sum(row, begin, elements - begin);
+  }
+
+  // Copies a row that is one source; else false.
+  MERAK_HD bool whole(std::size_t row) const {
+    if (is_copy(row)) copy(row, 0, elements);
+    return is_copy(row);
   }
 
  private:
-  MERAK_HD const T* source_at(std::uint32_t source, std::size_t begin) const {
-    return from + source * elements + begin;
+  // `Count`: a constant of the type where it can be, so that the partial sums lie in registers.
+  template <class Count>
+  MERAK_HD void sum(std::size_t row, std::size_t begin, Count count) const {
+    if (is_copy(row)) return copy(row, begin, count);
+    std::uint32_t next = first[row];
+    const std::uint32_t end = first[row + 1];
+    Wide sums[kStrip];
+    const bool zeros = next == end || sources[next] == RowSums::kZeros;
+    const T* start = zeros ? nullptr : source_at(sources[next], begin);
+    for (std::size_t j = 0; j < count; ++j) sums[j] = zeros ? Wide(0) : Wide(start[j]);
+    for (++next; next < end; ++next) add(sums, sources[next], begin, count);
+    finish(target(row, begin), sums, count);
   }
 
-  MERAK_HD void copy(T* to, std::uint32_t source, std::size_t begin, std::size_t count) const {
-    if (source == RowSums::kZeros)
-      memset(to, 0, count * sizeof(T));
-    else
-      memcpy(to, source_at(source, begin), count * sizeof(T));
-  }
-
-  MERAK_HD void start(Wide* sums, std::uint32_t source, std::size_t begin, std::size_t count) const {
-    if (source == RowSums::kZeros) {
-      for (std::size_t j = 0; j < count; ++j) sums[j] = Wide(0);
-      return;
-    }
-    const T* values = source_at(source, begin);
-    for (std::size_t j = 0; j < count; ++j) sums[j] = Wide(values[j]);
-  }
-
-  MERAK_HD void add(Wide* sums, std::uint32_t source, std::size_t begin, std::size_t count) const {
+  template <class Count>
+  MERAK_HD void add(Wide* sums, std::uint32_t source, std::size_t begin, Count count) const {
     if (source == RowSums::kZeros) {
       for (std::size_t j = 0; j < count; ++j) sums[j] = kernels::Sum::of(sums[j], Wide(0));
       return;
@@ -83,8 +87,31 @@ struct SumRows {
     for (std::size_t j = 0; j < count; ++j) sums[j] = kernels::Sum::of(sums[j], Wide(values[j]));
   }
 
-  MERAK_HD T finished(Wide sum) const { return T(divisor == 1 ? sum : kernels::divided(sum, divisor)); }
+  template <class Count>
+  MERAK_HD void finish(T* to, const Wide* sums, Count count) const {
+    if (divisor == 1)  // outside the loop: gcc would divide integers by it
+      for (std::size_t j = 0; j < count; ++j) to[j] = T(sums[j]);
+    else
+      for (std::size_t j = 0; j < count; ++j) to[j] = T(kernels::divided(sums[j], divisor));
+  }
+
+  MERAK_HD bool is_copy(std::size_t row) const { return first[row + 1] == first[row] + 1 && divisor == 1; }
+
+  MERAK_HD void copy(std::size_t row, std::size_t begin, std::size_t count) const {
+    const std::uint32_t source = sources[first[row]];
+    if (source == RowSums::kZeros)
+      memset(target(row, begin), 0, count * sizeof(T));
+    else
+      memcpy(target(row, begin), source_at(source, begin), count * sizeof(T));
+  }
+
+  MERAK_HD T* target(std::size_t row, std::size_t begin) const { return at + rows[row] * elements + begin; }
+  MERAK_HD const T* source_at(std::uint32_t source, std::size_t begin) const {
+    return from + source * elements + begin;
+  }
 };
+
+MERAK_VECTORISE_END
 
 // Calls visit(Type<T>()) for the element types that sparse operations have; throws std::invalid_argument for others.
 template <class Visit>

@@ -27,6 +27,43 @@ TEST(FixedPoint, RangesAreThoseOfTheBits) {
   EXPECT_FALSE(range_of({-INFINITY}).representable);
 }
 
+// The range of one value by the library's own taking apart.
+template <class T>
+ExponentRange obvious_range(T value) {
+  const auto wide = static_cast<double>(value);
+  if (wide == 0 || !std::isfinite(wide)) return {INT_MAX, INT_MIN, wide == 0 && !std::signbit(wide)};
+  ExponentRange range;
+  std::frexp(wide, &range.high);
+  range.low = range.high;
+  while (std::ldexp(wide, -range.low) != std::trunc(std::ldexp(wide, -range.low))) --range.low;
+  return range;
+}
+
+template <class T, class Bits>
+void expect_obvious_ranges(DType dtype) {
+  std::mt19937_64 random(5);
+  for (int times = 0; times < 20000; ++times) {
+    std::vector<T> values(1 + random() % 9);
+    ExponentRange expected;
+    for (T& value : values) {
+      Bits bits = static_cast<Bits>(random());
+      if (random() % 2 == 0) bits = bits >> (4 * sizeof(Bits)) << (4 * sizeof(Bits));  // few bits of fraction
+      if (random() % 4 == 0) bits = bits >> 4 * sizeof(Bits);                          // denormal, or zero
+      value = bits_as<T>(bits);
+      expected.include(obvious_range(value));
+    }
+    const ExponentRange found = exponents_of(dtype, values.data(), values.size());
+    ASSERT_EQ(found.representable, expected.representable) << times;
+    if (!found.representable) continue;
+    ASSERT_EQ(found, expected) << times;
+  }
+}
+
+TEST(FixedPoint, RangesAreThoseOfFrexp) {
+  expect_obvious_ranges<float, std::uint32_t>(DType::kFloat32);
+  expect_obvious_ranges<double, std::uint64_t>(DType::kFloat64);
+}
+
 TEST(FixedPoint, BitsLeaveRoomForTheSum) {
   const ExponentRange wide{0, 29, true};
   EXPECT_EQ(bits_for(DType::kFloat32, wide, 4), 32);

@@ -45,6 +45,10 @@ TEST(Peeling, RecoversSumsThatWrapAround) {
       expect_recovered<std::uint32_t>(count, 3, seed);
       expect_recovered<std::uint64_t>(count, 2, seed);
     }
+  for (std::size_t lanes : {31, 32, 33, 100}) {
+    expect_recovered<std::uint32_t>(50, lanes, 1);
+    expect_recovered<std::uint64_t>(50, lanes, 1);
+  }
 }
 
 TEST(Peeling, NeedsOnePointThreeCellsARow) {
