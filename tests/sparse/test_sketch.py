@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import merak.sparse
-from tests.backend.harness import Context, RankPool
+from tests.backend.harness import Context, RankError, RankPool
 
 ROWS, COLUMNS = 40, 5
 ROW_BYTES = COLUMNS * 4
@@ -207,3 +207,39 @@ def half_training(_: Context) -> Any:
 
 def test_the_hook_takes_16_bit_gradients(pool: RankPool) -> None:
     assert pool.run(half_training, world_size=2)[0] == ("torch.bfloat16", [[0, 0], [2, 2], [0, 0], [0, 0]])
+
+
+class TwoTables(torch.nn.Module):
+    """Two tables with sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large = torch.nn.Embedding(30, 4, sparse=True)
+        self.small = torch.nn.Embedding(20, 2, sparse=True)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.large(ids).sum() + self.small(ids).sum()
+
+
+def rows_sent(_: Context, missing: bool) -> Any:
+    model = TwoTables()
+    ddp = DistributedDataParallel(model)
+    budgets = {model.large.weight: 3 * 4 * 4, model.small.weight: 5 * 2 * 4}
+    if missing:
+        del budgets[model.small.weight]
+    ddp.register_comm_hook(merak.sparse.SketchState(budget_bytes=budgets), merak.sparse.sketch_hook)
+    for _ in range(3):
+        model.zero_grad()
+        ddp(torch.arange(12)).backward()
+    assert model.large.weight.grad is not None
+    assert model.small.weight.grad is not None
+    return [table.weight.grad.coalesce().indices().size(1) for table in (model.large, model.small)]
+
+
+def test_each_table_may_have_a_budget(pool: RankPool) -> None:
+    assert pool.run(rows_sent, False, world_size=2) == [[3, 5], [3, 5]]
+
+
+def test_a_table_without_a_budget_is_refused(pool: RankPool) -> None:
+    with pytest.raises(RankError, match="no budget for the parameter of shape"):
+        pool.run(rows_sent, True, world_size=2)
