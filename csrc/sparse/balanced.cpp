@@ -135,7 +135,8 @@ class Planner {
   // Sums that lie one behind the other go to their rows of the output.
   std::uint32_t put(const Rows& rows, Place from, std::uint32_t after) {
     RowSums sums(row_bytes_);
-    for (std::uint32_t j = 0; j < rows.size(); ++j) sums.copy_row(mine_.output_row(rows[j]), j);
+    for (std::uint32_t j = 0; j < rows.size(); ++j)
+      if (const std::uint32_t row = mine_.output_row(rows[j]); row != Contributions::kNoRow) sums.copy_row(row, j);
     return program_.sum_rows({kOutput, 0}, from, std::move(sums), {after}, false);
   }
 

@@ -23,9 +23,15 @@ struct Contributions {
   // every rank contributes do not.)
   bool from_zeros = true;
   bool into_table = false;
+  const std::vector<std::uint32_t>* output_rows = nullptr;  // by row of the union, where it is neither
 
-  // Where the output has row u of the union.
-  std::uint32_t output_row(std::uint32_t u) const { return into_table ? rows.ids[u] : u; }
+  static constexpr std::uint32_t kNoRow = UINT32_MAX;
+
+  // Where the output has row u of the union; kNoRow: nowhere.
+  std::uint32_t output_row(std::uint32_t u) const {
+    if (output_rows != nullptr) return (*output_rows)[u];
+    return into_table ? rows.ids[u] : u;
+  }
 
   std::uint32_t ranks() const { return static_cast<std::uint32_t>(rows.size); }
   std::uint32_t self() const { return static_cast<std::uint32_t>(rank); }

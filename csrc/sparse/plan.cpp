@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "collectives/choose.h"
+#include "sparse/as_everyones.h"
 #include "sparse/balanced.h"
 #include "sparse/gather.h"
 #include "sparse/packed.h"
@@ -118,9 +119,7 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
   const Pricer pricer(rows, plan.deal, shape, topology, costs);
   for (Method method : kExactMethods) plan.priced.push_back(pricer.price(method));
   const auto price = [&](const Priced& one) {
-    const bool rounds = one.method == Method::kDense || one.method == Method::kPacked;
-    const bool never = one.method == Method::kSketchExact || (rounds && shape.element_bytes == 2);
-    return never ? std::numeric_limits<double>::max() : one.seconds;
+    return one.method == Method::kSketchExact ? std::numeric_limits<double>::max() : one.seconds;
   };
   const auto cheapest = std::min_element(plan.priced.begin(), plan.priced.end(),
                                          [&](const Priced& a, const Priced& b) { return price(a) < price(b); });
@@ -128,8 +127,25 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
   return plan;
 }
 
+namespace {
+
+// Of rows of 16-bit elements, all or those of the union.
+Program sum_widely(const Contributions& mine, Method method) {
+  std::vector<std::uint32_t> ids = mine.rows.ids;
+  if (method == Method::kDense) {
+    ids.resize(mine.own.present.bits());
+    std::iota(ids.begin(), ids.end(), 0u);
+  }
+  const AsEveryones all(mine, std::move(ids));
+  return balanced_all_reduce(all.contributions(), deal(all.contributions().rows), kChunkBytes);
+}
+
+}  // namespace
+
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
                    const Topology& topology, const Costs& costs) {
+  const bool dense = plan.method == Method::kDense || plan.method == Method::kPacked;
+  if (dense && shape.element_bytes == 2) return sum_widely(contributions, plan.method);
   switch (plan.method) {
     case Method::kDense:
       return dense_all_reduce(contributions, {topology, costs, shape.element_bytes});

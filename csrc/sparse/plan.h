@@ -47,8 +47,7 @@ struct Shape {  // of one table
   std::size_t table_rows, row_bytes, element_bytes;
 };
 
-// `asked`: kAuto for the cheapest; of 16-bit types, the cheapest that keeps partial sums in fp32, which dense rings do
-// not. Never kSketchExact, of which kPacked sends less.
+// `asked`: kAuto for the cheapest, but never kSketchExact, of which kPacked sends less.
 TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
                      const Costs& costs);
 

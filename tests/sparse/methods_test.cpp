@@ -1,5 +1,8 @@
 // Every exact method, on random contributions, against the sum in the order of ranks.
 
+#include <numeric>
+
+#include "sparse/as_everyones.h"
 #include "sparse/gather.h"
 #include "sparse/harness.h"
 #include "sparse/packed.h"
@@ -32,6 +35,23 @@ TEST(Packed, IsTheSumOfIntegers) {
   expect_correct(true, [](const Contributions& mine, unsigned) {
     return packed_all_reduce(mine, {uniform_topology(mine.rows.size), Costs{}, sizeof(float)});
   });
+}
+
+// Of 16-bit types; here of fp32, where the order of the sums shows.
+TEST(AsEveryones, IsTheSumInTheOrderOfRanks) {
+  for (const bool whole : {false, true})
+    expect_correct(false, [whole](const Contributions& mine, unsigned seed) {
+      std::vector<std::uint32_t> ids = mine.rows.ids;
+      if (whole) {
+        ids.resize(mine.own.present.bits());
+        std::iota(ids.begin(), ids.end(), 0u);
+      }
+      const AsEveryones all(mine, ids);
+      const Deal dealt = deal(all.contributions().rows);
+      const std::uint64_t ring = 2 * (mine.ranks() - 1) * ids.size();  // rows, of all ranks
+      EXPECT_EQ(std::accumulate(dealt.out.begin(), dealt.out.end(), std::uint64_t{0}), ring);
+      return balanced_all_reduce(all.contributions(), dealt, 1 + seed % 7 * mine.row_bytes);
+    });
 }
 
 TEST(Dense, IsTheSumOfIntegers) {
