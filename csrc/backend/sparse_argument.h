@@ -24,6 +24,8 @@ class SparseArgument {
   // What this rank has. With an index out of range: nothing, and problem() says so.
   SparseTable table();
   const std::string& problem() const { return problem_; }
+  // What the table's values lie in.
+  const at::Tensor& memory() const { return memory_; }
 
   // The result, laid out as the argument is, and its rows' memory; called when the union's rows are known. A COO result
   // is coalesced.
@@ -39,6 +41,7 @@ class SparseArgument {
   bool is_coo() const { return tensor_.layout() == at::kSparse; }
   SparseTable coo_table();
   SparseTable dense_table();
+  Bitmap present_rows(const at::Tensor& rows) const;
   std::vector<std::int64_t> linear_ids(const at::Tensor& indices) const;
   at::Tensor indices_of(const std::vector<std::uint32_t>& ids) const;
   at::Tensor values_for(std::size_t rows) const;

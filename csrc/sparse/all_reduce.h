@@ -3,6 +3,9 @@
 // contributes (of large tables in an act of its own); then all of them make the same plan, and carry it out. With
 // kSketchExact there is one act more: the ranks have added up a sketch of all rows (exact_sketch.h), from which each
 // recovers the sums by itself; should that fail, which shows on all ranks alike, the last act is that of kBalanced.
+//
+// Of rows on a device (on_device) the acts make the plan alone: what they exchange lies in the host's memory. Then each
+// rank carries out its device_share() itself (transport/nccl_programs.h).
 
 #include <cstddef>
 #include <functional>
@@ -13,6 +16,7 @@
 #include "sparse/exact_sketch.h"
 #include "sparse/own_rows.h"
 #include "sparse/plan.h"
+#include "transport/nccl_rounds.h"
 #include "transport/operation.h"
 
 namespace merak {
@@ -29,6 +33,7 @@ struct SparseTask {
   std::vector<SparseTable> tables = {};
   Method method = Method::kAuto;
   bool only_plans = false;    // nothing is reduced; the same on all ranks
+  bool on_device = false;     // where values and results are; not with kSketchExact
   bool spoil_sketch = false;  // for tests: nothing can be recovered from it; the same on all ranks
   bool from_zeros = true;
   Signature signature;  // its kind, dtype and reduction
@@ -41,6 +46,12 @@ struct SparseTask {
   std::function<void*(std::size_t table, const std::vector<std::uint32_t>& ids)> allocate;
 };
 
+// What a rank does once the acts are done, when the rows are on a device.
+struct DeviceShare {
+  Act act;  // of its input and output a piece is a table's, and no step goes beyond one
+  Rounds rounds;
+};
+
 // Used by one thread at a time: the one that starts the operation, then a callback thread. Must live as long as the
 // operation.
 class SparseAllReduce {
@@ -51,6 +62,9 @@ class SparseAllReduce {
   int further_acts() const;
   Act next();  // throws MismatchError when the ranks disagree
 
+  // Once the operation is done, of a task on a device: makes room for the results.
+  DeviceShare device_share();
+
   const std::vector<TablePlan>& plans() const { return plans_; }  // by table, once they are made
 
  private:
@@ -60,6 +74,10 @@ class SparseAllReduce {
   Act reduce();
   Act recover();
   Act exact_act();
+  Act nothing() const;
+  std::vector<Program> programs_of(int rank, const std::vector<const OwnRows*>& own) const;
+  Program as_one(const std::vector<Program>& parts) const;
+  std::size_t result_bytes(std::size_t table) const;
 
   SparseTask task_;
   Announcement own_;

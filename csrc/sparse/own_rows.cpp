@@ -1,9 +1,12 @@
 #include "sparse/own_rows.h"
 
-#include <cstring>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
+
+#include "sparse/mark_rows.h"
+#include "transport/for_each.h"
 
 namespace merak {
 namespace {
@@ -17,18 +20,6 @@ Bitmap presence_of(std::span<const std::int64_t> ids, std::size_t table_rows) {
     present.set(static_cast<std::size_t>(ids[i]));
   }
   return present;
-}
-
-bool any_bit(const std::byte* row, std::size_t bytes) {
-  std::uint64_t seen = 0;
-  std::size_t i = 0;
-  for (; i + 64 <= bytes && seen == 0; i += 64) {
-    std::uint64_t words[8];
-    std::memcpy(words, row + i, 64);
-    for (std::uint64_t word : words) seen |= word;
-  }
-  for (; i < bytes && seen == 0; ++i) seen |= static_cast<std::uint64_t>(row[i]);
-  return seen != 0;
 }
 
 }  // namespace
@@ -45,14 +36,27 @@ OwnRows own_rows(std::span<const std::int64_t> ids, std::size_t table_rows) {
   return own;
 }
 
-OwnRows own_rows_of_dense(const std::byte* table, std::size_t table_rows, std::size_t row_bytes) {
-  OwnRows own{Bitmap(table_rows), {0}, {}};
-  for (std::size_t row = 0; row < table_rows; ++row) {
-    if (!any_bit(table + row * row_bytes, row_bytes)) continue;
-    own.present.set(row);
-    own.input.push_back(static_cast<std::uint32_t>(row));
-    own.first.push_back(static_cast<std::uint32_t>(own.input.size()));
-  }
+OwnRows rows_once(std::size_t table_rows, std::uint32_t rows) {
+  OwnRows own{Bitmap(table_rows), std::vector<std::uint32_t>(rows + 1), std::vector<std::uint32_t>(rows)};
+  std::iota(own.first.begin(), own.first.end(), 0u);
+  std::iota(own.input.begin(), own.input.end(), 0u);
+  return own;
+}
+
+Bitmap present_rows(const std::byte* table, std::size_t table_rows, std::size_t row_bytes, std::size_t element_bytes) {
+  Bitmap present(table_rows);
+  with_word(element_bytes, [&]<class Word>(Word) {
+    const std::size_t words = row_bytes / sizeof(Word);
+    for_each(OnCpu{}, table_rows, MarkRows<Word>{reinterpret_cast<const Word*>(table), present.data(), words, words});
+  });
+  return present;
+}
+
+OwnRows own_rows_of_dense(Bitmap present) {
+  OwnRows own{std::move(present), {}, {}};
+  own.input = own.present.members();
+  own.first.resize(own.input.size() + 1);
+  std::iota(own.first.begin(), own.first.end(), 0u);
   return own;
 }
 

@@ -13,8 +13,7 @@
 namespace merak {
 namespace {
 
-constexpr std::size_t kChunkBytes = 128 * 1024;  // long enough to be worth a message, short enough to overlap
-constexpr std::size_t kPartBytes = 256 * 1024;   // of all ranks
+constexpr std::size_t kChunkBytes = Grain().chunk_bytes;
 
 struct Traffic {
   std::uint64_t bytes = 0;  // that the busiest rank sends or receives
@@ -128,16 +127,16 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
 }
 
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
-                   const Topology& topology, const Costs& costs) {
+                   const Topology& topology, const Costs& costs, const Grain& grain) {
   switch (plan.method) {
     case Method::kDense:
       return dense_all_reduce(contributions, {topology, costs, shape.element_bytes});
     case Method::kGather:
-      return gather_all_reduce(contributions, kPartBytes);
+      return gather_all_reduce(contributions, grain.part_bytes);
     case Method::kPacked:
       return packed_all_reduce(contributions, {topology, costs, shape.element_bytes});
     case Method::kBalanced:
-      return balanced_all_reduce(contributions, plan.deal, kChunkBytes);
+      return balanced_all_reduce(contributions, plan.deal, grain.chunk_bytes);
     case Method::kSketchExact:
     case Method::kAuto:
       break;

@@ -39,6 +39,7 @@ class OnDevice {
   OnDevice(const OnDevice&) = delete;
 
   std::byte* data() const { return static_cast<std::byte*>(data_); }
+  Buffer buffer() const { return {data_, bytes_}; }
   Message read() const {
     Message message(bytes_);
     require(cudaMemcpy(message.data(), data_, bytes_, cudaMemcpyDeviceToHost));
@@ -174,7 +175,7 @@ void run_rank(const NcclUniqueId& id, int rank, int size, std::vector<Case>& cas
     const OnDevice input(memory.input), output(memory.output), scratch(scratch_bytes(program));
     const Rounds rounds = nccl_rounds(one.programs, 64 * 1024)[rank];
     const CudaOperation operation = start_over_nccl(
-        {communicator, program, rounds, {input.data(), output.data(), scratch.data()}, work, 60s}, user, stream);
+        {communicator, program, rounds, {input.buffer(), output.buffer(), scratch.data()}, work, 60s}, user, stream);
     operation.make_wait(user);
     require(cudaStreamSynchronize(user));
     EXPECT_TRUE(operation.done());
