@@ -74,17 +74,14 @@ c10d::ErrorType Backend::getError() {
 void Backend::abort() {
   if (membership_->forked()) return;  // all that follows is the parent's
   membership_->abort("ProcessGroup.abort() was called on rank " + std::to_string(getRank()));
+  if (CudaPrograms* programs = existing_cuda_programs()) programs->abort();
   std::lock_guard lock(cuda_mutex_);
-  if (cuda_programs_) cuda_programs_->abort();
   if (cuda_) cuda_->abort();
 }
 
 void Backend::shutdown() {
   if (membership_->forked()) return;  // all that follows is the parent's
-  {
-    std::lock_guard lock(cuda_mutex_);
-    if (cuda_programs_) cuda_programs_->shutdown(kShutdownLinger);
-  }
+  if (CudaPrograms* programs = existing_cuda_programs()) programs->shutdown(kShutdownLinger);
   membership_->close(kShutdownLinger);
   store_->release();
   std::lock_guard lock(cuda_mutex_);
@@ -121,13 +118,15 @@ c10d::Backend* Backend::cuda_backend() {
   return cuda_.get();
 }
 
+CudaPrograms* Backend::existing_cuda_programs() {
+  std::lock_guard lock(cuda_mutex_);
+  return cuda_programs_.get();
+}
+
 c10d::Backend* Backend::on_cuda(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.is_cuda()) return nullptr;
   c10d::Backend* backend = with_torch_errors([this] { return cuda_backend(); });
-  {
-    std::lock_guard lock(cuda_mutex_);
-    if (cuda_programs_) cuda_programs_->hold_back_current_stream();
-  }
+  if (CudaPrograms* programs = existing_cuda_programs()) programs->hold_back_current_stream();
   std::lock_guard lock(coalescing_mutex_);
   if (coalescing_ && !std::exchange(cuda_coalescing_, true)) backend->startCoalescing();
   return backend;
@@ -138,8 +137,8 @@ c10d::Backend* Backend::on_cuda(const at::Tensor& tensor) {
 // another's of the second's. Sends and receives are left out, which a rank may wait for that has to come to a
 // collective first.
 Backend::WorkPtr Backend::noted(WorkPtr on_cuda) {
-  std::lock_guard lock(cuda_mutex_);
-  if (on_cuda && cuda_programs_) cuda_programs_->come_after(on_cuda->getFuture());
+  CudaPrograms* programs = existing_cuda_programs();
+  if (on_cuda && programs) programs->come_after(on_cuda->getFuture());
   return on_cuda;
 }
 

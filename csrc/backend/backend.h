@@ -126,6 +126,7 @@ class Backend final : public c10d::Backend {
   c10d::Backend* on_cuda(const at::Tensor& tensor);
   c10d::Backend* cuda_backend();
   CudaPrograms& cuda_programs();
+  CudaPrograms* existing_cuda_programs();  // null: none were needed
   WorkPtr noted(WorkPtr on_cuda);
 
   void announce_refusal(OperationKind kind, std::chrono::milliseconds timeout) const;

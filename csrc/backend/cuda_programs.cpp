@@ -47,16 +47,20 @@ class Programs final : public CudaPrograms {
       const c10::cuda::CUDAGuard device(call.device);
       if (!communicator()) meet(call);
       return start_here(share, call);
-    } catch (const std::exception& error) {
-      fail(communicator(), call.about.text + " could not be started on rank " +
-                               std::to_string(membership_->identity().rank) + ": " + error.what());
+    } catch (...) {
+      abort();  // the other ranks must not wait for what this one does not send
       throw;
     }
   }
 
+  std::optional<at::Device> device() const override {
+    std::lock_guard lock(mutex_);
+    return device_;
+  }
+
   void come_after(const c10::intrusive_ptr<c10::ivalue::Future>& future) override {
     std::lock_guard lock(mutex_);
-    if (!future || !stream_) return;
+    if (!future || !future->completed() || !stream_) return;
     const c10::cuda::CUDAStreamGuard on_stream(*stream_);
     future->wait();  // the stream does
   }
@@ -145,12 +149,6 @@ class Programs final : public CudaPrograms {
       }
     };
     DeviceWatch::process().add({done, call.deadline, end, std::make_exception_ptr(TimeoutError(late))});
-  }
-
-  // The other ranks must not wait for what this one does not send.
-  void fail(const Communicator& ours, const std::string& reason) {
-    if (ours) ours->abort();
-    membership_->abort(reason);
   }
 
   const std::shared_ptr<Membership> membership_;

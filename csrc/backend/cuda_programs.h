@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 #include <vector>
 
@@ -28,9 +29,12 @@ class CudaPrograms {
   static std::unique_ptr<CudaPrograms> make(std::shared_ptr<Membership> membership);
   virtual ~CudaPrograms() = default;
 
+  // Which all calls must use: that of the first; empty before.
+  virtual std::optional<at::Device> device() const = 0;
+
   struct Call {
     Work::About about;
-    at::Device device;                // the same in all calls
+    at::Device device;
     std::vector<at::Tensor> inputs;   // for the profiler
     std::vector<at::Tensor> outputs;  // of the Work
     std::vector<at::Tensor> memory;   // what the program reads and writes, but its scratch
@@ -38,7 +42,7 @@ class CudaPrograms {
     Topology topology;
   };
   // Puts the program behind what is on the current stream, on a stream of its own, and returns; the first time when all
-  // ranks have come. Its wait() makes the current stream wait. The group fails with what is thrown.
+  // ranks have come. Its wait() makes the current stream wait. After it has thrown, the group can start no more.
   virtual c10::intrusive_ptr<c10d::Work> start(const DeviceShare& share, Call call) = 0;
 
   // What is started here from now on comes after what that future of CUDA stands for. Null is nothing.

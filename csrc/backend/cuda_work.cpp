@@ -7,6 +7,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
 
+#include <thread>
 #include <utility>
 
 #include "backend/interruptible_wait.h"

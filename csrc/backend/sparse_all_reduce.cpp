@@ -115,10 +115,15 @@ void Backend::check_sparse(const TensorChecks& check, const SparseCall& asked) {
   check.require(asked.op.op_ == c10d::ReduceOp::SUM || asked.op.op_ == c10d::ReduceOp::AVG,
                 "sparse tensors can be reduced with SUM or AVG only. Call .to_dense() first for others.");
   check.one_dtype("the tensors", asked.tensors);
+  const at::Device device = asked.tensors[0].device();
   for (const at::Tensor& tensor : asked.tensors)
-    check.require(tensor.device() == asked.tensors[0].device(),
-                  "the tensors are on " + asked.tensors[0].device().str() + " and " + tensor.device().str() +
-                      "; make one call for each device.");
+    check.require(tensor.device() == device, "the tensors are on " + device.str() + " and " + tensor.device().str() +
+                                                 "; make one call for each device.");
+  check.require(!device.is_cuda() || CudaPrograms::built(), CudaPrograms::kMissing);
+  const auto used = device.is_cuda() ? with_torch_errors([&] { return cuda_programs().device(); }) : std::nullopt;
+  check.require(!used || *used == device, "the tensors are on " + device.str() +
+                                              ", but this group has reduced some on " + (used ? used->str() : "") +
+                                              ": a group uses one GPU a rank.");
   std::lock_guard lock(coalescing_mutex_);
   check.require(!coalescing_, "sparse tensors cannot be coalesced.");
 }
@@ -142,6 +147,7 @@ Backend::WorkPtr Backend::start_on_cuda(Call call, SparseOperation& operation) {
     return cuda_programs().start(share, std::move(program));
   } catch (const std::exception& error) {
     // The other ranks must not wait for what this one does not send.
+    if (membership_->failure()) throw;
     membership_->abort(std::string("sparse_all_reduce of CUDA tensors ended on rank ") + std::to_string(getRank()) +
                        ": " + error.what());
     throw;

@@ -30,7 +30,6 @@ SparseArgument::SparseArgument(const TensorChecks& check, const at::Tensor& tens
                 std::string("a tensor of layout ") + c10::toString(tensor.layout()) +
                     " is not taken here: pass a sparse COO or a dense tensor (.to_sparse_coo(), .to_dense()).");
   check.require(tensor.device().is_cpu() || tensor.device().is_cuda(), "a tensor on CPU or CUDA is needed here.");
-  check.require(tensor.device().is_cpu() || CudaPrograms::built(), CudaPrograms::kMissing);
   const auto sizes = tensor.sizes();
   const std::int64_t sparse_dim = is_coo() ? tensor.sparse_dim() : std::min<std::int64_t>(tensor.dim(), 1);
   const bool blocks = !is_coo() && tensor.dim() < 2;

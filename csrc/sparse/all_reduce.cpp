@@ -175,27 +175,25 @@ Act SparseAllReduce::nothing() const {
 // A method that is one program for each table; kBalanced for kSketchExact where there is no sketch.
 Act SparseAllReduce::exact_act() {
   Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = task_.reducer};
-  std::vector<const OwnRows*> own;
   for (std::size_t i = 0; i < united_.size(); ++i) {
     if (plans_[i].method == Method::kSketchExact) plans_[i].method = Method::kBalanced;
-    own.push_back(&task_.tables[i].own);
     act.input.append(task_.tables[i].values);
     act.output.append(task_.allocate(i, united_[i].ids), result_bytes(i));
   }
-  const std::vector<Program> parts = programs_of(task_.rank, own);
+  const std::vector<Program> parts = programs_of(task_.rank);
   for (std::size_t i = 0; i < parts.size(); ++i)
     count_table(plans_[i], task_.tables[i].shape, task_.rank, bytes_sent(parts[i]));
   act.program = std::make_shared<PreparedProgram>(as_one(parts));
   return act;
 }
 
-// By table. `own`: what that rank has of each.
-std::vector<Program> SparseAllReduce::programs_of(int rank, const std::vector<const OwnRows*>& own) const {
+// By table; of another rank, its messages alone.
+std::vector<Program> SparseAllReduce::programs_of(int rank) const {
   std::vector<Program> programs;
   for (std::size_t i = 0; i < united_.size(); ++i) {
     const SparseTable& table = task_.tables[i];
-    const Contributions contributions{united_[i],       *own[i],         rank, table.shape.row_bytes,
-                                      task_.from_zeros, table.into_table};
+    const Contributions contributions{
+        united_[i], table.own, rank, table.shape.row_bytes, task_.from_zeros, table.into_table, rank != task_.rank};
     programs.push_back(program_of(plans_[i], contributions, table.shape, task_.topology, task_.costs,
                                   task_.on_device ? kDeviceGrain : Grain()));
   }
@@ -218,20 +216,13 @@ std::size_t SparseAllReduce::result_bytes(std::size_t table) const {
   return (one.into_table ? one.shape.table_rows : united_[table].rows()) * one.shape.row_bytes;
 }
 
-// Rounds follow from the messages of all ranks. Those of another rank are known without what its sums are: how often it
-// holds a row, and whether it makes a whole table, changes neither its messages nor what they come after.
+// Rounds follow from the messages of all ranks, and those from what was announced: how often a rank holds a row, and
+// whether it makes a whole table, changes neither its messages nor what they come after.
 DeviceShare SparseAllReduce::device_share() {
   DeviceShare share{exact_act(), {}};
   std::vector<Program> programs;
-  for (int rank = 0; rank < task_.topology.size(); ++rank) {
-    std::vector<OwnRows> theirs;
-    std::vector<const OwnRows*> own;
-    for (const UnionRows& rows : united_)
-      theirs.push_back(
-          rows_once(task_.tables[theirs.size()].shape.table_rows, rows.counts[static_cast<std::size_t>(rank)]));
-    for (const OwnRows& one : theirs) own.push_back(&one);
-    programs.push_back(rank == task_.rank ? share.act.program->program() : as_one(programs_of(rank, own)));
-  }
+  for (int rank = 0; rank < task_.topology.size(); ++rank)
+    programs.push_back(rank == task_.rank ? share.act.program->program() : as_one(programs_of(rank)));
   share.rounds = std::move(nccl_rounds(programs)[static_cast<std::size_t>(task_.rank)]);
   return share;
 }

@@ -75,7 +75,7 @@ class SparseAllReduce {
   Act recover();
   Act exact_act();
   Act nothing() const;
-  std::vector<Program> programs_of(int rank, const std::vector<const OwnRows*>& own) const;
+  std::vector<Program> programs_of(int rank) const;
   Program as_one(const std::vector<Program>& parts) const;
   std::size_t result_bytes(std::size_t table) const;
 

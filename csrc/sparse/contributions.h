@@ -23,6 +23,9 @@ struct Contributions {
   // every rank contributes do not.)
   bool from_zeros = true;
   bool into_table = false;
+  // Of another rank, for those who want to know its messages and what they come after: what it adds up is left out, and
+  // what it has of a row is not looked at.
+  bool only_messages = false;
 
   // Where the output has row u of the union.
   std::uint32_t output_row(std::uint32_t u) const { return into_table ? rows.ids[u] : u; }
@@ -37,10 +40,18 @@ struct Contributions {
 
   // By row of the union, where this rank contributes it: which of its own rows it is.
   std::vector<std::uint32_t> positions() const {
-    std::vector<std::uint32_t> positions(rows.rows());
-    for (std::uint32_t u = 0, next = 0; u < rows.rows(); ++u)
+    std::vector<std::uint32_t> positions(only_messages ? 0 : rows.rows());
+    for (std::uint32_t u = 0, next = 0; u < positions.size(); ++u)
       if (contributes(self(), u)) positions[u] = next++;
     return positions;
+  }
+
+  // Sums that fill(sums) makes.
+  template <class Fill>
+  RowSums sums(Fill fill) const {
+    RowSums sums(row_bytes);
+    if (!only_messages) fill(sums);
+    return sums;
   }
 
   void begin_sum(RowSums& sums, std::uint32_t u) const {

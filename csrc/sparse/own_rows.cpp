@@ -36,13 +36,6 @@ OwnRows own_rows(std::span<const std::int64_t> ids, std::size_t table_rows) {
   return own;
 }
 
-OwnRows rows_once(std::size_t table_rows, std::uint32_t rows) {
-  OwnRows own{Bitmap(table_rows), std::vector<std::uint32_t>(rows + 1), std::vector<std::uint32_t>(rows)};
-  std::iota(own.first.begin(), own.first.end(), 0u);
-  std::iota(own.input.begin(), own.input.end(), 0u);
-  return own;
-}
-
 Bitmap present_rows(const std::byte* table, std::size_t table_rows, std::size_t row_bytes, std::size_t element_bytes) {
   Bitmap present(table_rows);
   with_word(element_bytes, [&]<class Word>(Word) {

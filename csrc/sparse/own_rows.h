@@ -26,9 +26,6 @@ struct OwnRows {
 // `table_rows`.
 OwnRows own_rows(std::span<const std::int64_t> ids, std::size_t table_rows);
 
-// A table of which so many rows are present, whichever, each once: stands for another rank's.
-OwnRows rows_once(std::size_t table_rows, std::uint32_t rows);
-
 // Of a dense table: the rows with any bit set. (A row of negative zeros counts; one that sums to zero, too.)
 Bitmap present_rows(const std::byte* table, std::size_t table_rows, std::size_t row_bytes, std::size_t element_bytes);
 // Of a dense table of which these rows are contributed.

@@ -67,7 +67,7 @@ TEST(SparseOnDevice, LargeTablesAndMessages) {
   Case one{.size = 3, .table_rows = 200'000, .columns = 700, .of_rank = {}};
   for (int rank = 0; rank < one.size; ++rank) {
     Contribution mine;
-    for (int row = 0; row < 4000; ++row) mine.ids.push_back((row * 29 + rank * (row % 3)) % 200'000);
+    for (int row = 0; row < 2000; ++row) mine.ids.push_back((row * 29 + rank * (row % 3)) % 200'000);
     for (std::size_t i = 0; i < mine.ids.size() * one.columns; ++i)
       mine.values.push_back(static_cast<float>((i + static_cast<std::size_t>(rank)) % 17));
     one.of_rank.push_back(std::move(mine));
