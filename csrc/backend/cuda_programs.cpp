@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <cstring>
@@ -25,6 +26,9 @@ namespace merak {
 namespace {
 
 constexpr auto kBetweenLooks = std::chrono::milliseconds(1);
+
+// What a CUDA graph is made of runs when the graph does: it has no place among the operations of now.
+bool capturing() { return c10::cuda::currentStreamCaptureStatusMayInitCtx() != c10::cuda::CaptureStatus::None; }
 
 at::TensorOptions bytes_on(at::Device device) { return at::TensorOptions().dtype(at::kByte).device(device); }
 
@@ -60,14 +64,15 @@ class Programs final : public CudaPrograms {
 
   void come_after(const c10::intrusive_ptr<c10::ivalue::Future>& future) override {
     std::lock_guard lock(mutex_);
-    if (!future || !future->completed() || !stream_) return;
+    if (!future || !future->completed() || !stream_ || capturing()) return;
     const c10::cuda::CUDAStreamGuard on_stream(*stream_);
     future->wait();  // the stream does
   }
 
   void hold_back_current_stream() override {
     std::lock_guard lock(mutex_);
-    if (last_) last_->operation().make_wait(c10::cuda::getCurrentCUDAStream(device_->index()).stream());
+    if (last_ && !last_->ended())
+      last_->operation().make_wait(c10::cuda::getCurrentCUDAStream(device_->index()).stream());
   }
 
   void abort() override {
@@ -83,8 +88,9 @@ class Programs final : public CudaPrograms {
     }
     if (membership_->failure()) abort();
     while (last && !last->ended() && Clock::now() < until) std::this_thread::sleep_for(kBetweenLooks);
+    Communicator ours;  // ends without the mutex, for which others need not wait
     std::lock_guard lock(mutex_);
-    communicator_.reset();
+    ours.swap(communicator_);
   }
 
  private:
