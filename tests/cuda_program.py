@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TRANSPORT = ("event_graph", "prepared_program", "program", "signature", "thread", "validate")
+TRANSPORT = (
+    "compact_program",
+    "event_graph",
+    "prepared_program",
+    "program",
+    "signature",
+    "simulate",
+    "thread",
+    "validate",
+)
 
 
 def nvcc() -> Path:
