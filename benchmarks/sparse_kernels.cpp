@@ -145,7 +145,7 @@ void measure_rows(const Table& table, Size size, std::mt19937& random) {
   for (std::uint32_t id : ids) std::fill_n(values.begin() + id * kLanes, kLanes, 1.0f);
   // Of a row with values, one cache line is read; of one without, all.
   table.measure("row scan", (size.table_rows - size.rows) * kRowBytes + size.rows * 64,
-                [&] { own_rows_of_dense(bytes_of(values), size.table_rows, kRowBytes); });
+                [&] { present_rows(bytes_of(values), size.table_rows, kRowBytes, sizeof(float)); });
   std::vector<Bitmap> present;
   for (int rank = 0; rank < 4; ++rank) {
     present.emplace_back(size.table_rows);

@@ -1,4 +1,4 @@
-"""Builds tests/collectives/cuda_test.cu, the GPU's part of the unit tests, with nvcc and GoogleTest."""
+"""Builds the GPU's part of the unit tests, tests/*/cuda_test.cu, with nvcc and GoogleTest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TRANSPORT = ("event_graph", "prepared_program", "program", "signature", "thread", "validate")
+TRANSPORT = (
+    "compact_program",
+    "event_graph",
+    "prepared_program",
+    "program",
+    "signature",
+    "simulate",
+    "thread",
+    "validate",
+)
 
 
 def nvcc() -> Path:
@@ -22,12 +31,13 @@ def nvcc() -> Path:
 
 
 def sources() -> list[Path]:
-    """What the program consists of: the test, the collectives, and of the transport what runs programs on devices."""
-    transport, collectives = ROOT / "csrc" / "transport", ROOT / "csrc" / "collectives"
-    found = [ROOT / "tests" / "collectives" / "cuda_test.cu"]
+    """What the program consists of: the tests, their rooms, and of the transport what runs programs on devices."""
+    transport = ROOT / "csrc" / "transport"
+    found = sorted((ROOT / "tests").glob("*/cuda_test.cu"))
     found += [transport / f"{name}.cpp" for name in TRANSPORT]
     found += [path for suffix in ("cpp", "cu") for path in sorted(transport.glob(f"nccl_*.{suffix}"))]
-    found += [path for suffix in ("cpp", "cu") for path in sorted(collectives.glob(f"*.{suffix}"))]
+    for room in ("collectives", "sparse"):
+        found += [path for suffix in ("cpp", "cu") for path in sorted((ROOT / "csrc" / room).glob(f"*.{suffix}"))]
     return found
 
 

@@ -74,12 +74,14 @@ c10d::ErrorType Backend::getError() {
 void Backend::abort() {
   if (membership_->forked()) return;  // all that follows is the parent's
   membership_->abort("ProcessGroup.abort() was called on rank " + std::to_string(getRank()));
+  if (CudaPrograms* programs = existing_cuda_programs()) programs->abort();
   std::lock_guard lock(cuda_mutex_);
   if (cuda_) cuda_->abort();
 }
 
 void Backend::shutdown() {
   if (membership_->forked()) return;  // all that follows is the parent's
+  if (CudaPrograms* programs = existing_cuda_programs()) programs->shutdown(kShutdownLinger);
   membership_->close(kShutdownLinger);
   store_->release();
   std::lock_guard lock(cuda_mutex_);
@@ -116,12 +118,28 @@ c10d::Backend* Backend::cuda_backend() {
   return cuda_.get();
 }
 
+CudaPrograms* Backend::existing_cuda_programs() {
+  std::lock_guard lock(cuda_mutex_);
+  return cuda_programs_.get();
+}
+
 c10d::Backend* Backend::on_cuda(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.is_cuda()) return nullptr;
   c10d::Backend* backend = with_torch_errors([this] { return cuda_backend(); });
+  if (CudaPrograms* programs = existing_cuda_programs()) programs->hold_back_current_stream();
   std::lock_guard lock(coalescing_mutex_);
   if (coalescing_ && !std::exchange(cuda_coalescing_, true)) backend->startCoalescing();
   return backend;
+}
+
+// Of two communicators on the same GPUs, the inner backend's and that of merak's own programs, each operation comes
+// after those of the other that were started before: else one rank's GPU might be full of the first's kernels, and
+// another's of the second's. Sends and receives are left out, which a rank may wait for that has to come to a
+// collective first.
+Backend::WorkPtr Backend::noted(WorkPtr on_cuda) {
+  CudaPrograms* programs = existing_cuda_programs();
+  if (on_cuda && programs) programs->come_after(on_cuda->getFuture());
+  return on_cuda;
 }
 
 // Coalescing ----------------------------------------------------------------------------------------------------------
@@ -140,7 +158,7 @@ Backend::WorkPtr Backend::endCoalescing() {
   std::lock_guard lock(coalescing_mutex_);
   TORCH_CHECK(coalescing_, "merak: endCoalescing() was called without startCoalescing().");
   coalescing_ = false;
-  WorkPtr on_cuda = std::exchange(cuda_coalescing_, false) ? cuda_->endCoalescing() : nullptr;
+  WorkPtr on_cuda = std::exchange(cuda_coalescing_, false) ? noted(cuda_->endCoalescing()) : nullptr;
   std::vector<WorkPtr> works = std::exchange(coalesced_, {});
   if (works.empty() && on_cuda) return on_cuda;
   if (on_cuda) works.push_back(std::move(on_cuda));

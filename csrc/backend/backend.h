@@ -2,10 +2,10 @@
 // The backend "merak": what torch.distributed calls.
 //
 // CPU tensors travel over the process's engine, CUDA tensors over an inner backend (NCCL), made when the first one
-// comes. A call becomes a Signature (what ranks must agree on), a shape (from which the program follows) and two
-// Buffers; lists of tensors are pieces of one Buffer and are never copied together. backend.cpp has the group's life,
-// calls_that_*.cpp and sparse_all_reduce.cpp the calls, starting.cpp what they
-// have in common.
+// comes, or by merak's own programs (cuda_programs.h). A call becomes a Signature (what ranks must agree on), a shape
+// (from which the program follows) and two Buffers; lists of tensors are pieces of one Buffer and are never copied
+// together. backend.cpp has the group's life, calls_that_*.cpp and sparse_all_reduce.cpp the calls, starting.cpp what
+// they have in common.
 
 #include <atomic>
 #include <functional>
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backend/call.h"
+#include "backend/cuda_programs.h"
 #include "backend/meeting.h"
 #include "backend/membership.h"
 #include "backend/plans.h"
@@ -130,6 +131,9 @@ class Backend final : public c10d::Backend {
   // The backend for CUDA tensors when `tensor` is one; else null. It has been told of a coalescing that is going on.
   c10d::Backend* on_cuda(const at::Tensor& tensor);
   c10d::Backend* cuda_backend();
+  CudaPrograms& cuda_programs();
+  CudaPrograms* existing_cuda_programs();  // null: none were needed
+  WorkPtr noted(WorkPtr on_cuda);
 
   void announce_refusal(OperationKind kind, std::chrono::milliseconds timeout) const;
   Call call(const char* operation, OperationKind kind, c10d::OpType type, std::chrono::milliseconds timeout) const;
@@ -138,6 +142,7 @@ class Backend final : public c10d::Backend {
   // Starts what `call` says and remembers it if a coalescing is going on. `peer`: of a point-to-point call.
   WorkPtr start(Call call);
   WorkPtr start_point_to_point(Call call, int peer, int tag);
+  Work::About about(const Call& call) const;
   c10::intrusive_ptr<Work> make_work(const Call& call);  // its outputs are the call's
   c10::intrusive_ptr<Work> make_work(const Call& call, Work::Outputs outputs, bool several_lists = false);
   WorkPtr remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation);
@@ -149,6 +154,8 @@ class Backend final : public c10d::Backend {
   WorkPtr all_reduce(Call call, const Tensors& tensors, const c10d::ReduceOp& op);
   WorkPtr all_reduce_sparse_tensors(Tensors& tensors, const c10d::AllreduceOptions& options);
   std::pair<WorkPtr, std::shared_ptr<SparseOperation>> start_sparse(const SparseCall& asked);
+  void check_sparse(const TensorChecks& check, const SparseCall& asked);
+  WorkPtr start_on_cuda(Call call, SparseOperation& operation);
   WorkPtr all_gather(Call call, const Tensors& inputs, const Tensors& outputs, TensorLists result);
   WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);
 
@@ -167,6 +174,7 @@ class Backend final : public c10d::Backend {
 
   std::mutex cuda_mutex_;
   c10::intrusive_ptr<c10d::Backend> cuda_;
+  ProcessPtr<CudaPrograms> cuda_programs_;
 
   std::mutex coalescing_mutex_;
   bool coalescing_ = false, cuda_coalescing_ = false;

@@ -74,7 +74,7 @@ at::ScalarType common_dtype(const std::vector<at::Tensor>& tensors) {
 Backend::WorkPtr Backend::broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) {
   Call call = this->call("broadcast", OperationKind::kBroadcast, c10d::OpType::BROADCAST, options.timeout);
   call.check.count("the list of tensors", tensors.size(), 1);
-  if (auto* cuda = on_cuda(tensors[0])) return cuda->broadcast(tensors, options);
+  if (auto* cuda = on_cuda(tensors[0])) return noted(cuda->broadcast(tensors, options));
   call.check.writable("the tensor", tensors[0]);
   call.write(tensors[0]);
   call.set_size(tensors[0].scalar_type(), bytes_of(tensors[0]));
@@ -103,7 +103,7 @@ Backend::WorkPtr Backend::all_gather(Call call, const Tensors& inputs, const Ten
 Backend::WorkPtr Backend::allgather(TensorLists& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) {
   Call call = this->call("all_gather", OperationKind::kAllGather, c10d::OpType::ALLGATHER, options.timeout);
   call.check.count("the list of inputs", inputs.size(), 1);
-  if (auto* cuda = on_cuda(inputs[0])) return cuda->allgather(outputs, inputs, options);
+  if (auto* cuda = on_cuda(inputs[0])) return noted(cuda->allgather(outputs, inputs, options));
   call.check.count("the list of output lists", outputs.size(), 1);
   call.check.count("the list of outputs", outputs[0].size(), getSize());
   for (const at::Tensor& output : outputs[0])
@@ -113,7 +113,7 @@ Backend::WorkPtr Backend::allgather(TensorLists& outputs, Tensors& inputs, const
 
 Backend::WorkPtr Backend::_allgather_base(at::Tensor& output, at::Tensor& input,
                                           const c10d::AllgatherOptions& options) {
-  if (auto* cuda = on_cuda(input)) return cuda->_allgather_base(output, input, options);
+  if (auto* cuda = on_cuda(input)) return noted(cuda->_allgather_base(output, input, options));
   Tensors outputs = {output}, inputs = {input};
   return allgather_into_tensor_coalesced(outputs, inputs, options);
 }
@@ -122,7 +122,7 @@ Backend::WorkPtr Backend::allgather_into_tensor_coalesced(Tensors& outputs, Tens
                                                           const c10d::AllgatherOptions& options) {
   Call call = this->call("all_gather", OperationKind::kAllGather, c10d::OpType::_ALLGATHER_BASE, options.timeout);
   call.check.require(!inputs.empty(), "the list of inputs is empty.");
-  if (auto* cuda = on_cuda(inputs[0])) return cuda->allgather_into_tensor_coalesced(outputs, inputs, options);
+  if (auto* cuda = on_cuda(inputs[0])) return noted(cuda->allgather_into_tensor_coalesced(outputs, inputs, options));
   call.check.count("the list of outputs", outputs.size(), inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i)
     call.check.matches("the output tensor", outputs[i], inputs[i].numel() * getSize(), inputs[i].scalar_type());
@@ -139,7 +139,7 @@ Backend::WorkPtr Backend::allgather_coalesced(TensorLists& outputs, Tensors& inp
                                               const c10d::AllgatherOptions& options) {
   Call call = this->call("all_gather", OperationKind::kAllGather, c10d::OpType::ALLGATHER_COALESCED, options.timeout);
   call.check.require(!inputs.empty(), "the list of inputs is empty.");
-  if (auto* cuda = on_cuda(inputs[0])) return cuda->allgather_coalesced(outputs, inputs, options);
+  if (auto* cuda = on_cuda(inputs[0])) return noted(cuda->allgather_coalesced(outputs, inputs, options));
   call.check.count("the list of output lists", outputs.size(), getSize());
   for (const Tensors& list : outputs) {
     call.check.count("an output list", list.size(), inputs.size());
@@ -154,7 +154,7 @@ Backend::WorkPtr Backend::allgather_coalesced(TensorLists& outputs, Tensors& inp
 Backend::WorkPtr Backend::gather(TensorLists& outputs, Tensors& inputs, const c10d::GatherOptions& options) {
   Call call = this->call("gather", OperationKind::kGather, c10d::OpType::GATHER, options.timeout);
   call.check.count("the list of inputs", inputs.size(), 1);
-  if (auto* cuda = on_cuda(inputs[0])) return cuda->gather(outputs, inputs, options);
+  if (auto* cuda = on_cuda(inputs[0])) return noted(cuda->gather(outputs, inputs, options));
   call.check.readable("the input", inputs);
   call.set_size(inputs[0].scalar_type(), bytes_of(inputs[0]));
   call.set_root(options.rootRank);
@@ -180,7 +180,7 @@ Backend::WorkPtr Backend::gather(TensorLists& outputs, Tensors& inputs, const c1
 Backend::WorkPtr Backend::scatter(Tensors& outputs, TensorLists& inputs, const c10d::ScatterOptions& options) {
   Call call = this->call("scatter", OperationKind::kScatter, c10d::OpType::SCATTER, options.timeout);
   call.check.count("the list of outputs", outputs.size(), 1);
-  if (auto* cuda = on_cuda(outputs[0])) return cuda->scatter(outputs, inputs, options);
+  if (auto* cuda = on_cuda(outputs[0])) return noted(cuda->scatter(outputs, inputs, options));
   call.check.writable("the output", outputs);
   call.write(outputs[0]);
   call.set_size(outputs[0].scalar_type(), bytes_of(outputs[0]));
@@ -209,7 +209,8 @@ Backend::WorkPtr Backend::scatter(Tensors& outputs, TensorLists& inputs, const c
 Backend::WorkPtr Backend::alltoall_base(at::Tensor& output, at::Tensor& input, std::vector<std::int64_t>& output_splits,
                                         std::vector<std::int64_t>& input_splits, const c10d::AllToAllOptions& options) {
   Call call = this->call("all_to_all", OperationKind::kAllToAll, c10d::OpType::ALLTOALL_BASE, options.timeout);
-  if (auto* cuda = on_cuda(input)) return cuda->alltoall_base(output, input, output_splits, input_splits, options);
+  if (auto* cuda = on_cuda(input))
+    return noted(cuda->alltoall_base(output, input, output_splits, input_splits, options));
   call.check.readable("the input", input);
   call.check.writable("the output", output);
   call.check.require(output.scalar_type() == input.scalar_type(), "the input and the output must have one dtype.");
@@ -233,7 +234,7 @@ Backend::WorkPtr Backend::alltoall_base(at::Tensor& output, at::Tensor& input, s
 Backend::WorkPtr Backend::alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& options) {
   Call call = this->call("all_to_all", OperationKind::kAllToAll, c10d::OpType::ALLTOALL, options.timeout);
   call.check.count("the list of inputs", inputs.size(), getSize());
-  if (auto* cuda = on_cuda(inputs[0])) return cuda->alltoall(outputs, inputs, options);
+  if (auto* cuda = on_cuda(inputs[0])) return noted(cuda->alltoall(outputs, inputs, options));
   call.check.count("the list of outputs", outputs.size(), getSize());
   call.check.readable("the inputs", inputs);
   call.check.writable("the outputs", outputs);

@@ -23,29 +23,28 @@ Backend::WorkPtr Backend::all_reduce(Call call, const Tensors& tensors, const c1
 Backend::WorkPtr Backend::allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) {
   Call call = this->call("all_reduce", OperationKind::kAllReduce, c10d::OpType::ALLREDUCE, options.timeout);
   call.check.count("the list of tensors", tensors.size(), 1);
-  if (auto* cuda = on_cuda(tensors[0])) return cuda->allreduce(tensors, options);
   if (tensors[0].layout() == at::kSparse) return all_reduce_sparse_tensors(tensors, options);
+  if (auto* cuda = on_cuda(tensors[0])) return noted(cuda->allreduce(tensors, options));
   return all_reduce(std::move(call), tensors, options.reduceOp);
 }
 
 Backend::WorkPtr Backend::allreduce_sparse(Tensors& tensors, const c10d::AllreduceOptions& options) {
   call("all_reduce", OperationKind::kAllReduce, c10d::OpType::_ALLREDUCE_SPARSE, options.timeout)
       .check.count("the list of tensors", tensors.size(), 1);
-  if (auto* cuda = on_cuda(tensors[0])) return cuda->allreduce_sparse(tensors, options);
   return all_reduce_sparse_tensors(tensors, options);
 }
 
 Backend::WorkPtr Backend::allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) {
   Call call = this->call("all_reduce", OperationKind::kAllReduce, c10d::OpType::ALLREDUCE_COALESCED, options.timeout);
   call.check.require(!tensors.empty(), "the list of tensors is empty.");
-  if (auto* cuda = on_cuda(tensors[0])) return cuda->allreduce_coalesced(tensors, options);
+  if (auto* cuda = on_cuda(tensors[0])) return noted(cuda->allreduce_coalesced(tensors, options));
   return all_reduce(std::move(call), tensors, options.reduceOp);
 }
 
 Backend::WorkPtr Backend::reduce(Tensors& tensors, const c10d::ReduceOptions& options) {
   Call call = this->call("reduce", OperationKind::kReduce, c10d::OpType::REDUCE, options.timeout);
   call.check.count("the list of tensors", tensors.size(), 1);
-  if (auto* cuda = on_cuda(tensors[0])) return cuda->reduce(tensors, options);
+  if (auto* cuda = on_cuda(tensors[0])) return noted(cuda->reduce(tensors, options));
   const at::Tensor& tensor = tensors[0];
   call.check.readable("the tensor", tensor);
   call.set_size(tensor.scalar_type(), bytes_of(tensor));
@@ -87,7 +86,7 @@ Backend::WorkPtr Backend::reduce_scatter(Tensors& outputs, TensorLists& inputs,
   Call call =
       this->call("reduce_scatter", OperationKind::kReduceScatter, c10d::OpType::REDUCE_SCATTER, options.timeout);
   call.check.count("the list of outputs", outputs.size(), 1);
-  if (auto* cuda = on_cuda(outputs[0])) return cuda->reduce_scatter(outputs, inputs, options);
+  if (auto* cuda = on_cuda(outputs[0])) return noted(cuda->reduce_scatter(outputs, inputs, options));
   call.check.count("the list of input lists", inputs.size(), 1);
   call.check.count("the list of inputs", inputs[0].size(), getSize());
   for (const at::Tensor& input : inputs[0])
@@ -97,7 +96,7 @@ Backend::WorkPtr Backend::reduce_scatter(Tensors& outputs, TensorLists& inputs,
 
 Backend::WorkPtr Backend::_reduce_scatter_base(at::Tensor& output, at::Tensor& input,
                                                const c10d::ReduceScatterOptions& options) {
-  if (auto* cuda = on_cuda(input)) return cuda->_reduce_scatter_base(output, input, options);
+  if (auto* cuda = on_cuda(input)) return noted(cuda->_reduce_scatter_base(output, input, options));
   Tensors outputs = {output}, inputs = {input};
   return reduce_scatter_tensor_coalesced(outputs, inputs, options);
 }
@@ -107,7 +106,7 @@ Backend::WorkPtr Backend::reduce_scatter_tensor_coalesced(Tensors& outputs, Tens
   Call call =
       this->call("reduce_scatter", OperationKind::kReduceScatter, c10d::OpType::_REDUCE_SCATTER_BASE, options.timeout);
   call.check.require(!outputs.empty(), "the list of outputs is empty.");
-  if (auto* cuda = on_cuda(outputs[0])) return cuda->reduce_scatter_tensor_coalesced(outputs, inputs, options);
+  if (auto* cuda = on_cuda(outputs[0])) return noted(cuda->reduce_scatter_tensor_coalesced(outputs, inputs, options));
   call.check.count("the list of inputs", inputs.size(), outputs.size());
   call.check.readable("the input tensor", inputs);
   for (std::size_t i = 0; i < inputs.size(); ++i)

@@ -18,6 +18,8 @@ bool python_runs() {
 #endif
 }
 
+}  // namespace
+
 void handle_signals() {
   if (gettid() != getpid() || !python_runs()) return;
   pybind11::gil_scoped_acquire gil;
@@ -26,8 +28,6 @@ void handle_signals() {
   error.persist();
   throw error;
 }
-
-}  // namespace
 
 WithoutGil::WithoutGil() {
   if (python_runs() && PyGILState_Check()) state_ = PyEval_SaveThread();
@@ -44,6 +44,12 @@ bool wait_interruptibly(const std::function<bool(Clock::time_point)>& done_by, C
     if (Clock::now() >= until) return false;
     handle_signals();
   }
+}
+
+void wait_interruptibly(Operation& operation) {
+  const WithoutGil without_gil;
+  wait_interruptibly([&](Clock::time_point until) { return operation.wait_until(until); }, Clock::time_point::max());
+  if (const auto error = operation.error()) std::rethrow_exception(error);
 }
 
 }  // namespace merak

@@ -18,8 +18,14 @@ class WithoutGil {
   void* state_ = nullptr;
 };
 
+// On the main thread: handles signals that have come. What their handlers raise comes out as python_error.
+void handle_signals();
+
 // Calls done_by(t) with ever later times t until it returns true or `until` has passed; returns whether it did. On the
 // main thread signals are handled in between: what their handlers raise (KeyboardInterrupt) comes out as python_error.
 bool wait_interruptibly(const std::function<bool(Clock::time_point)>& done_by, Clock::time_point until);
+
+// Waits until the operation is done, and throws its error.
+void wait_interruptibly(Operation& operation);
 
 }  // namespace merak

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backend/backend.h"
+#include "backend/interruptible_wait.h"
 #include "backend/sparse_argument.h"
 #include "backend/torch_errors.h"
 #include "sparse/sum_rows.h"
@@ -39,9 +40,18 @@ class SparseOperation {
   }
   int further_acts() const { return reduction_->further_acts(); }
   Act next() { return reduction_->next(); }
+  DeviceShare device_share() { return reduction_->device_share(); }
 
   // Once it is done: by argument; then what this rank keeps.
   const Backend::Tensors& results() const { return results_; }
+  // What the rows lie in, of the arguments and of the results.
+  Backend::Tensors memory() const {
+    Backend::Tensors all;
+    for (const at::Tensor& result : results_) all.push_back(result.is_sparse() ? result._values() : result);
+    for (const SparseArgument& argument : arguments_)
+      if (argument.memory().defined()) all.push_back(argument.memory());
+    return all;
+  }
   const std::vector<TablePlan>& plans() const { return reduction_->plans(); }
 
   std::size_t row_bytes() const { return arguments_.front().row_bytes(); }
@@ -97,25 +107,23 @@ void check_sketch(const TensorChecks& check, const SketchBudget& sketch, std::si
 
 std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_sparse(const SparseCall& asked) {
   Call call = this->call("sparse_all_reduce", OperationKind::kSparseAllReduce, c10d::OpType::ALLREDUCE, asked.timeout);
-  const TensorChecks& check = call.check;
-  check.require(!asked.tensors.empty(), "the list of tensors is empty.");
-  check.require(asked.op.op_ == c10d::ReduceOp::SUM || asked.op.op_ == c10d::ReduceOp::AVG,
-                "sparse tensors can be reduced with SUM or AVG only. Call .to_dense() first for others.");
-  check.one_dtype("the tensors", asked.tensors);
-  {
-    std::lock_guard lock(coalescing_mutex_);
-    check.require(!coalescing_, "sparse tensors cannot be coalesced.");
-  }
+  check_sparse(call.check, asked);
   SparseTask task;
-  task.method = check.accepted([&] { return method_named(asked.method); }), task.only_plans = asked.only_plans;
+  task.method = call.check.accepted([&] { return method_named(asked.method); }), task.only_plans = asked.only_plans;
   task.sketch = asked.sketch;
-  auto operation = std::make_shared<SparseOperation>(check, asked.tensors, asked.in_place);
+  task.on_device = asked.tensors[0].is_cuda();
+  const bool sketch = task.method == Method::kSketchExact || task.method == Method::kSketch;
+  call.check.require(!task.on_device || !sketch,
+                     std::string("the method '") + name(task.method) +
+                         "' takes tensors on CPU only. Use 'balanced', which gives the sums.");
+  auto operation = std::make_shared<SparseOperation>(call.check, asked.tensors, asked.in_place);
   const at::ScalarType dtype = asked.tensors[0].scalar_type();
-  if (task.method == Method::kSketch) check_sketch(check, asked.sketch, operation->row_bytes(), dtype);
-  call.request.signature.dtype = dtype_of(dtype), call.request.signature.reduction = check.reduction(asked.op, dtype);
+  if (task.method == Method::kSketch) check_sketch(call.check, asked.sketch, operation->row_bytes(), dtype);
+  call.request.signature.dtype = dtype_of(dtype);
+  call.request.signature.reduction = call.check.reduction(asked.op, dtype);
   task.signature = call.request.signature;
-  task.reducer =
-      check.accepted([&] { return make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize()); });
+  task.reducer = call.check.accepted(
+      [&] { return make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize()); });
   return with_torch_errors([&]() -> std::pair<WorkPtr, std::shared_ptr<SparseOperation>> {
     const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
     task.rank = getRank(), task.topology = plans(call.request.timeout).topology();
@@ -126,9 +134,61 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
     call.request.keep_alive = operation;
     ++sequence_;
     call.inputs = asked.tensors;
+    if (asked.tensors[0].is_cuda() && !asked.only_plans) return {start_on_cuda(std::move(call), *operation), operation};
     auto work = make_work(call, [operation] { return TensorLists{operation->results()}; });
     return {remember(std::move(work), Engine::process().start(*group, std::move(call.request))), operation};
   });
+}
+
+void Backend::check_sparse(const TensorChecks& check, const SparseCall& asked) {
+  check.require(!asked.tensors.empty(), "the list of tensors is empty.");
+  check.require(asked.op.op_ == c10d::ReduceOp::SUM || asked.op.op_ == c10d::ReduceOp::AVG,
+                "sparse tensors can be reduced with SUM or AVG only. Call .to_dense() first for others.");
+  check.one_dtype("the tensors", asked.tensors);
+  const at::Device device = asked.tensors[0].device();
+  for (const at::Tensor& tensor : asked.tensors)
+    check.require(tensor.device() == device, "the tensors are on " + device.str() + " and " + tensor.device().str() +
+                                                 "; make one call for each device.");
+  check.require(!device.is_cuda() || CudaPrograms::built(), CudaPrograms::kMissing);
+  const auto used = device.is_cuda() ? with_torch_errors([&] { return cuda_programs().device(); }) : std::nullopt;
+  check.require(!used || *used == device, "the tensors are on " + device.str() +
+                                              ", but this group has reduced some on " + (used ? used->str() : "") +
+                                              ": a group uses one GPU a rank.");
+  std::lock_guard lock(coalescing_mutex_);
+  check.require(!coalescing_, "sparse tensors cannot be coalesced.");
+}
+
+// The rows are on GPUs, what the ranks tell each other of them is not: that they exchange first, while the caller
+// waits. So NCCL, which matches by order, meets operations in the order of calls.
+Backend::WorkPtr Backend::start_on_cuda(Call call, SparseOperation& operation) {
+  const auto deadline = Clock::now() + call.request.timeout;
+  CudaPrograms::Call program{.about = about(call),
+                             .device = call.inputs[0].device(),
+                             .inputs = call.inputs,
+                             .outputs = {},
+                             .memory = {},
+                             .deadline = deadline,
+                             .topology = plans(call.request.timeout).topology()};
+  const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
+  try {
+    wait_interruptibly(*Engine::process().start(*group, std::move(call.request)));
+    const DeviceShare share = operation.device_share();
+    program.outputs = operation.results(), program.memory = operation.memory();
+    return cuda_programs().start(share, std::move(program));
+  } catch (const std::exception& error) {
+    // The other ranks must not wait for what this one does not send.
+    if (membership_->failure()) throw;
+    membership_->abort(std::string("sparse_all_reduce of CUDA tensors ended on rank ") + std::to_string(getRank()) +
+                       ": " + error.what());
+    throw;
+  }
+}
+
+CudaPrograms& Backend::cuda_programs() {
+  std::lock_guard lock(cuda_mutex_);
+  membership_->check_usable();
+  if (!cuda_programs_) cuda_programs_.reset(CudaPrograms::make(membership_).release());
+  return *cuda_programs_;
 }
 
 }  // namespace merak

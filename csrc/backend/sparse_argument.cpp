@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "backend/call.h"
+#include "backend/cuda_programs.h"
 
 namespace merak {
 namespace {
@@ -28,7 +29,7 @@ SparseArgument::SparseArgument(const TensorChecks& check, const at::Tensor& tens
   check.require(tensor.layout() == at::kSparse || tensor.layout() == at::kStrided,
                 std::string("a tensor of layout ") + c10::toString(tensor.layout()) +
                     " is not taken here: pass a sparse COO or a dense tensor (.to_sparse_coo(), .to_dense()).");
-  check.require(tensor.device().is_cpu(), "a tensor on CPU is needed here.");
+  check.require(tensor.device().is_cpu() || tensor.device().is_cuda(), "a tensor on CPU or CUDA is needed here.");
   const auto sizes = tensor.sizes();
   const std::int64_t sparse_dim = is_coo() ? tensor.sparse_dim() : std::min<std::int64_t>(tensor.dim(), 1);
   const bool blocks = !is_coo() && tensor.dim() < 2;
@@ -69,14 +70,20 @@ SparseTable SparseArgument::dense_table() {
   }
   memory_ = rows;
   const auto* data = static_cast<const std::byte*>(rows.const_data_ptr());
-  SparseTable table{shape_, own_rows_of_dense(data, shape_.table_rows, shape_.row_bytes), {}, true};
+  SparseTable table{shape_, own_rows_of_dense(present_rows(rows)), {}, true};
   table.values.append(const_cast<std::byte*>(data), bytes_of(rows));
   return table;
 }
 
+Bitmap SparseArgument::present_rows(const at::Tensor& rows) const {
+  if (rows.is_cuda()) return present_rows_on_cuda(rows, shape_);
+  return merak::present_rows(static_cast<const std::byte*>(rows.const_data_ptr()), shape_.table_rows, shape_.row_bytes,
+                             shape_.element_bytes);
+}
+
 // Along several sparse dimensions the last one runs fastest. Throws std::out_of_range.
 std::vector<std::int64_t> SparseArgument::linear_ids(const at::Tensor& indices) const {
-  const at::Tensor packed = indices.contiguous();
+  const at::Tensor packed = indices.cpu().contiguous();
   const auto* index = packed.const_data_ptr<std::int64_t>();
   const std::int64_t count = packed.size(1);
   std::vector<std::int64_t> ids(static_cast<std::size_t>(count), 0);
@@ -103,7 +110,7 @@ at::Tensor SparseArgument::indices_of(const std::vector<std::uint32_t>& ids) con
       rest /= tensor_.size(d);
     }
   }
-  return indices;
+  return indices.to(tensor_.device());
 }
 
 at::Tensor SparseArgument::values_for(std::size_t rows) const {

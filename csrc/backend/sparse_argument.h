@@ -25,6 +25,8 @@ class SparseArgument {
   SparseTable table();
   const std::string& problem() const { return problem_; }
   std::size_t row_bytes() const { return shape_.row_bytes; }
+  // What the table's values lie in.
+  const at::Tensor& memory() const { return memory_; }
 
   // The result, laid out as the argument is, and its rows' memory; called when the union's rows are known. A COO result
   // is coalesced.
@@ -40,6 +42,7 @@ class SparseArgument {
   bool is_coo() const { return tensor_.layout() == at::kSparse; }
   SparseTable coo_table();
   SparseTable dense_table();
+  Bitmap present_rows(const at::Tensor& rows) const;
   std::vector<std::int64_t> linear_ids(const at::Tensor& indices) const;
   at::Tensor indices_of(const std::vector<std::uint32_t>& ids) const;
   at::Tensor values_for(std::size_t rows) const;

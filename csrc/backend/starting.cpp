@@ -59,13 +59,17 @@ c10::intrusive_ptr<Work> Backend::make_work(const Call& call) {
       call, [outputs = call.outputs] { return outputs; }, call.outputs.size() > 1);
 }
 
-c10::intrusive_ptr<Work> Backend::make_work(const Call& call, Work::Outputs outputs, bool several_lists) {
+Work::About Backend::about(const Call& call) const {
   Work::About about;
   about.type = call.type;
   about.profiler_title = profiler_title(surroundings_.registered_name, call.operation);
   about.text = describe(call.request.signature);
   about.sequence = sequence_;
-  return c10::make_intrusive<Work>(membership_, std::move(about), call.inputs, std::move(outputs), several_lists);
+  return about;
+}
+
+c10::intrusive_ptr<Work> Backend::make_work(const Call& call, Work::Outputs outputs, bool several_lists) {
+  return c10::make_intrusive<Work>(membership_, about(call), call.inputs, std::move(outputs), several_lists);
 }
 
 Backend::WorkPtr Backend::remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation) {
@@ -88,7 +92,7 @@ Backend::WorkPtr Backend::start(Call call) {
 
 Backend::WorkPtr Backend::barrier(const c10d::BarrierOptions& options) {
   if (options.device && options.device->is_cuda())
-    return with_torch_errors([&] { return cuda_backend(); })->barrier(options);
+    return noted(with_torch_errors([&] { return cuda_backend(); })->barrier(options));
   return start(call("barrier", OperationKind::kBarrier, c10d::OpType::BARRIER, options.timeout));
 }
 

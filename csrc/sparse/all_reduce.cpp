@@ -39,6 +39,7 @@ bool is_sketch(Method method) { return method == Method::kSketchExact || method 
 SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
   own_.problem = task_.problem, own_.method = task_.method, own_.from_zeros = task_.from_zeros;
   own_.sketch = task_.sketch;
+  own_.on_device = task_.on_device;
   for (const SparseTable& table : task_.tables) {
     own_.tables.push_back(table.shape);
     own_.present.push_back(table.own.present);
@@ -137,7 +138,8 @@ void SparseAllReduce::unite_tables() {
 }
 
 Act SparseAllReduce::reduce() {
-  if (!is_sketch(task_.method) || task_.only_plans) return exact_act();
+  if (task_.on_device || task_.only_plans) return nothing();
+  if (!is_sketch(task_.method)) return exact_act();
   if (task_.method == Method::kSketch) return sketch_act();
   std::vector<ExactSketch::Table> tables;
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
@@ -180,13 +182,8 @@ void SparseAllReduce::read_sketch() {
 
 // Of a sketch: after the sketches were added up; or after an act that did without, when nothing is left to do.
 Act SparseAllReduce::recover() {
-  const Act nothing{.signature = task_.signature,
-                    .program = std::make_shared<PreparedProgram>(Program{}),
-                    .input = {},
-                    .output = {},
-                    .reducer = {}};
   if (lossy_sketch_) read_sketch();
-  if (!sketch_) return nothing;
+  if (!sketch_) return nothing();
   if (task_.spoil_sketch) sketch_->spoil();
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
     const SparseTable& table = task_.tables[i];
@@ -196,27 +193,70 @@ Act SparseAllReduce::recover() {
     };
     if (!sketch_->recover(i, put)) return exact_act();
   }
-  return nothing;
+  return nothing();
+}
+
+Act SparseAllReduce::nothing() const {
+  return {.signature = task_.signature,
+          .program = std::make_shared<PreparedProgram>(Program{}),
+          .input = {},
+          .output = {},
+          .reducer = {}};
 }
 
 // A method that is one program for each table; kBalanced for kSketchExact where there is no sketch.
 Act SparseAllReduce::exact_act() {
   Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = task_.reducer};
-  Program whole;
-  for (std::size_t i = 0; i < united_.size() && !task_.only_plans; ++i) {
-    const SparseTable& table = task_.tables[i];
+  for (std::size_t i = 0; i < united_.size(); ++i) {
     if (plans_[i].method == Method::kSketchExact) plans_[i].method = Method::kBalanced;
-    const Contributions mine{united_[i],       table.own,       task_.rank, table.shape.row_bytes,
-                             task_.from_zeros, table.into_table};
-    const Program part = program_of(plans_[i], mine, table.shape, task_.topology, task_.costs);
-    count_table(plans_[i], table.shape, task_.rank, bytes_sent(part));
-    append(whole, part, {.input = {kInput, act.input.size()}, .output = {kOutput, act.output.size()}});
-    act.input.append(table.values);
-    const std::size_t rows = table.into_table ? table.shape.table_rows : united_[i].rows();
-    act.output.append(task_.allocate(i, united_[i].ids), rows * table.shape.row_bytes);
+    act.input.append(task_.tables[i].values);
+    act.output.append(task_.allocate(i, united_[i].ids), result_bytes(i));
   }
-  act.program = std::make_shared<PreparedProgram>(std::move(whole));
+  const std::vector<Program> parts = programs_of(task_.rank);
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    count_table(plans_[i], task_.tables[i].shape, task_.rank, bytes_sent(parts[i]));
+  act.program = std::make_shared<PreparedProgram>(as_one(parts));
   return act;
+}
+
+// By table; of another rank, its messages alone.
+std::vector<Program> SparseAllReduce::programs_of(int rank) const {
+  std::vector<Program> programs;
+  for (std::size_t i = 0; i < united_.size(); ++i) {
+    const SparseTable& table = task_.tables[i];
+    const Contributions contributions{
+        united_[i], table.own, rank, table.shape.row_bytes, task_.from_zeros, table.into_table, rank != task_.rank};
+    programs.push_back(program_of(plans_[i], contributions, table.shape, task_.topology, task_.costs,
+                                  task_.on_device ? kDeviceGrain : Grain()));
+  }
+  return programs;
+}
+
+// The programs of all tables at once, whose memory lies one behind the other.
+Program SparseAllReduce::as_one(const std::vector<Program>& parts) const {
+  Program whole;
+  Mapping mapping;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    append(whole, parts[i], mapping);
+    mapping.input.offset += task_.tables[i].values.size(), mapping.output.offset += result_bytes(i);
+  }
+  return whole;
+}
+
+std::size_t SparseAllReduce::result_bytes(std::size_t table) const {
+  const SparseTable& one = task_.tables[table];
+  return (one.into_table ? one.shape.table_rows : united_[table].rows()) * one.shape.row_bytes;
+}
+
+// Rounds follow from the messages of all ranks, and those from what was announced: how often a rank holds a row, and
+// whether it makes a whole table, changes neither its messages nor what they come after.
+DeviceShare SparseAllReduce::device_share() {
+  DeviceShare share{exact_act(), {}};
+  std::vector<Program> programs;
+  for (int rank = 0; rank < task_.topology.size(); ++rank)
+    programs.push_back(rank == task_.rank ? share.act.program->program() : as_one(programs_of(rank)));
+  share.rounds = std::move(nccl_rounds(programs)[static_cast<std::size_t>(task_.rank)]);
+  return share;
 }
 
 }  // namespace merak

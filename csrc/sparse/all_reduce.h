@@ -4,6 +4,9 @@
 // kSketchExact there is one act more: the ranks have added up a sketch of all rows (exact_sketch.h), from which each
 // recovers the sums by itself; should that fail, which shows on all ranks alike, the last act is that of kBalanced.
 // With kSketch the last act moves nothing: it reads the estimates from the sketch that was added up (lossy_sketch.h).
+//
+// Of rows on a device (on_device) the acts make the plan alone: what they exchange lies in the host's memory. Then each
+// rank carries out its device_share() itself (transport/nccl_programs.h).
 
 #include <cstddef>
 #include <functional>
@@ -16,6 +19,7 @@
 #include "sparse/lossy_sketch.h"
 #include "sparse/own_rows.h"
 #include "sparse/plan.h"
+#include "transport/nccl_rounds.h"
 #include "transport/operation.h"
 
 namespace merak {
@@ -33,6 +37,7 @@ struct SparseTask {
   Method method = Method::kAuto;
   SketchBudget sketch = {};   // of kSketch, which takes one table, of fp32 or fp64, and a cell at least
   bool only_plans = false;    // nothing is reduced; the same on all ranks
+  bool on_device = false;     // where values and results are; not with kSketchExact
   bool spoil_sketch = false;  // for tests: nothing can be recovered from it; the same on all ranks
   bool from_zeros = true;
   Signature signature;  // its kind, dtype and reduction
@@ -47,6 +52,12 @@ struct SparseTask {
   Allocate allocate_kept = {};  // the same for what this rank keeps, of kSketch with feedback
 };
 
+// What a rank does once the acts are done, when the rows are on a device.
+struct DeviceShare {
+  Act act;  // of its input and output a piece is a table's, and no step goes beyond one
+  Rounds rounds;
+};
+
 // Used by one thread at a time: the one that starts the operation, then a callback thread. Must live as long as the
 // operation.
 class SparseAllReduce {
@@ -56,6 +67,9 @@ class SparseAllReduce {
   Act announce();
   int further_acts() const;
   Act next();  // throws MismatchError when the ranks disagree
+
+  // Once the operation is done, of a task on a device: makes room for the results.
+  DeviceShare device_share();
 
   const std::vector<TablePlan>& plans() const { return plans_; }  // by table, once they are made
 
@@ -69,6 +83,10 @@ class SparseAllReduce {
   Act recover();
   void read_sketch();
   Act exact_act();
+  Act nothing() const;
+  std::vector<Program> programs_of(int rank) const;
+  Program as_one(const std::vector<Program>& parts) const;
+  std::size_t result_bytes(std::size_t table) const;
 
   SparseTask task_;
   Announcement own_;

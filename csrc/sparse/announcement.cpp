@@ -14,7 +14,7 @@ constexpr std::size_t kProblemBytes = 256;
 struct Head {
   char problem[kProblemBytes];  // ends with a zero; nothing else: none
   std::uint32_t method;
-  std::uint32_t from_zeros;
+  std::uint16_t on_device, from_zeros;
   std::uint64_t tables;
   std::uint64_t presence_bytes;
   std::uint64_t sketch_bytes, sketch_seed, sketch_feedback;
@@ -35,6 +35,8 @@ std::string text_of(const SketchBudget& sketch) {
   return "a sketch of " + std::to_string(sketch.bytes) + " bytes with seed " + std::to_string(sketch.seed) +
          (sketch.feedback ? "" : ", no feedback");
 }
+
+const char* place(bool on_device) { return on_device ? "a GPU" : "CPU"; }
 
 [[noreturn]] void disagree(const std::string& rank, const std::string& theirs, const std::string& own_rank,
                            const std::string& ours) {
@@ -87,7 +89,8 @@ std::size_t announcement_bytes(const Announcement& announcement) {
 void write(const Announcement& announcement, std::byte* to) {
   Head head = {.problem = {},
                .method = static_cast<std::uint32_t>(announcement.method),
-               .from_zeros = announcement.from_zeros ? 1u : 0u,
+               .on_device = announcement.on_device,
+               .from_zeros = announcement.from_zeros,
                .tables = announcement.tables.size(),
                .presence_bytes = announcement.presence_bytes,
                .sketch_bytes = announcement.sketch.bytes,
@@ -113,6 +116,9 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
                         " cannot take part: " + std::string(head.problem, strnlen(head.problem, kProblemBytes)));
   if (head.method != static_cast<std::uint32_t>(expected.method))
     disagree(theirs, "another method", ours, std::string("method '") + name(expected.method) + "'");
+  if ((head.on_device != 0) != expected.on_device)
+    throw MismatchError("sparse_all_reduce: " + theirs + " has tensors on " + place(!expected.on_device) + ", " + ours +
+                        " on " + place(expected.on_device) + ". All ranks must pass tensors of one kind of device");
   if (head.tables != expected.tables.size())
     disagree(theirs, std::to_string(head.tables) + " tables", ours, std::to_string(expected.tables.size()));
   if (const SketchBudget sketch{head.sketch_bytes, head.sketch_seed, head.sketch_feedback != 0};
@@ -121,8 +127,8 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
   if (head.presence_bytes > most_presence_bytes(expected))
     throw MismatchError("sparse_all_reduce: " + theirs + " announced more than there can be");
   Announcement parsed;
-  parsed.method = expected.method, parsed.from_zeros = head.from_zeros != 0, parsed.tables = expected.tables;
-  parsed.sketch = expected.sketch;
+  parsed.method = expected.method, parsed.sketch = expected.sketch, parsed.tables = expected.tables;
+  parsed.on_device = expected.on_device, parsed.from_zeros = head.from_zeros != 0;
   parsed.presence_bytes = head.presence_bytes;
   for (const Shape& table : expected.tables) {
     const TableHead found = take<TableHead>(from);

@@ -21,18 +21,15 @@ UnionRows everyones(std::vector<std::uint32_t> ids, int ranks) {
 }  // namespace
 
 AsEveryones::AsEveryones(const Contributions& mine, std::vector<std::uint32_t> ids)
-    : rows_(everyones(std::move(ids), mine.rows.size)), own_{mine.own.present, {0}, {}}, contributions_{rows_,
-                                                                                                        own_,
-                                                                                                        mine.rank,
-                                                                                                        mine.row_bytes,
-                                                                                                        mine.from_zeros,
-                                                                                                        mine.into_table,
-                                                                                                        &output_rows_} {
+    : rows_(everyones(std::move(ids), mine.rows.size)),
+      own_{mine.own.present, {0}, {}},
+      contributions_{
+          rows_, own_, mine.rank, mine.row_bytes, mine.from_zeros, mine.into_table, mine.only_messages, &output_rows_} {
   std::uint32_t next = 0, position = 0;  // among the rows of the union; among this rank's own
   for (std::uint32_t id : rows_.ids) {
     const bool in_union = next < mine.rows.rows() && mine.rows.ids[next] == id;
     output_rows_.push_back(in_union ? mine.output_row(next) : Contributions::kNoRow);
-    if (in_union && mine.contributes(mine.self(), next))
+    if (in_union && !mine.only_messages && mine.contributes(mine.self(), next))
       for (std::uint32_t row : mine.own.at(position++)) own_.input.push_back(row);
     own_.first.push_back(static_cast<std::uint32_t>(own_.input.size()));
     next += in_union;

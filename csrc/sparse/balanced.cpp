@@ -87,12 +87,13 @@ class Planner {
                                            : program_.receive(static_cast<int>(rank), part, rows.size() * row_bytes_,
                                                               window.free_after(i)));
     }
-    RowSums sums(row_bytes_);
-    for (std::uint32_t j = 0; j < chunk.rows.size(); ++j) {
-      mine_.begin_sum(sums, chunk.rows[j]);
-      for (std::uint32_t rank : mine_.rows.of(chunk.rows[j])) sums.add(next[rank]++);
-      sums.end_row(j);
-    }
+    RowSums sums = mine_.sums([&](RowSums& sums) {
+      for (std::uint32_t j = 0; j < chunk.rows.size(); ++j) {
+        mine_.begin_sum(sums, chunk.rows[j]);
+        for (std::uint32_t rank : mine_.rows.of(chunk.rows[j])) sums.add(next[rank]++);
+        sums.end_row(j);
+      }
+    });
     const std::uint32_t done = program_.sum_rows(at, all, std::move(sums), std::move(after), true);
     window.end_use(i, {done});
     return done;
@@ -112,18 +113,20 @@ class Planner {
 
   // This rank's contributions to these rows, one behind the other.
   std::uint32_t pack(const Rows& rows, Place at, Steps after) {
-    RowSums sums(row_bytes_);
-    for (std::uint32_t j = 0; j < rows.size(); ++j) add_input(sums, rows[j], j);
+    RowSums sums = mine_.sums([&](RowSums& sums) {
+      for (std::uint32_t j = 0; j < rows.size(); ++j) add_input(sums, rows[j], j);
+    });
     return program_.sum_rows(at, {kInput, 0}, std::move(sums), std::move(after), false);
   }
 
   // The whole sums of rows that this rank alone contributes.
   std::uint32_t sum_input(const Rows& rows, Place at, Steps after) {
-    RowSums sums(row_bytes_);
-    for (std::uint32_t j = 0; j < rows.size(); ++j) {
-      mine_.begin_sum(sums, rows[j]);
-      add_input(sums, rows[j], j);
-    }
+    RowSums sums = mine_.sums([&](RowSums& sums) {
+      for (std::uint32_t j = 0; j < rows.size(); ++j) {
+        mine_.begin_sum(sums, rows[j]);
+        add_input(sums, rows[j], j);
+      }
+    });
     return program_.sum_rows(at, {kInput, 0}, std::move(sums), std::move(after), true);
   }
 
@@ -134,9 +137,10 @@ class Planner {
 
   // Sums that lie one behind the other go to their rows of the output.
   std::uint32_t put(const Rows& rows, Place from, std::uint32_t after) {
-    RowSums sums(row_bytes_);
-    for (std::uint32_t j = 0; j < rows.size(); ++j)
-      if (const std::uint32_t row = mine_.output_row(rows[j]); row != Contributions::kNoRow) sums.copy_row(row, j);
+    RowSums sums = mine_.sums([&](RowSums& sums) {
+      for (std::uint32_t j = 0; j < rows.size(); ++j)
+        if (const std::uint32_t row = mine_.output_row(rows[j]); row != Contributions::kNoRow) sums.copy_row(row, j);
+    });
     return program_.sum_rows({kOutput, 0}, from, std::move(sums), {after}, false);
   }
 

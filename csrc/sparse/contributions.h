@@ -23,6 +23,9 @@ struct Contributions {
   // every rank contributes do not.)
   bool from_zeros = true;
   bool into_table = false;
+  // Of another rank, for those who want to know its messages and what they come after: what it adds up is left out, and
+  // what it has of a row is not looked at.
+  bool only_messages = false;
   const std::vector<std::uint32_t>* output_rows = nullptr;  // by row of the union, where it is neither
 
   static constexpr std::uint32_t kNoRow = UINT32_MAX;
@@ -43,10 +46,18 @@ struct Contributions {
 
   // By row of the union, where this rank contributes it: which of its own rows it is.
   std::vector<std::uint32_t> positions() const {
-    std::vector<std::uint32_t> positions(rows.rows());
-    for (std::uint32_t u = 0, next = 0; u < rows.rows(); ++u)
+    std::vector<std::uint32_t> positions(only_messages ? 0 : rows.rows());
+    for (std::uint32_t u = 0, next = 0; u < positions.size(); ++u)
       if (contributes(self(), u)) positions[u] = next++;
     return positions;
+  }
+
+  // Sums that fill(sums) makes.
+  template <class Fill>
+  RowSums sums(Fill fill) const {
+    RowSums sums(row_bytes);
+    if (!only_messages) fill(sums);
+    return sums;
   }
 
   void begin_sum(RowSums& sums, std::uint32_t u) const {

@@ -72,22 +72,24 @@ class Planner {
   }
 
   std::uint32_t pack(const Part& part, Place at, std::vector<std::uint32_t> after) {
-    RowSums sums(row_bytes_);
-    for (std::uint32_t j = 0; j < part.counts[mine_.self()]; ++j) {
-      for (std::uint32_t row : mine_.own.at(own_rows_++)) sums.add(row);
-      sums.end_row(j);
-    }
+    RowSums sums = mine_.sums([&](RowSums& sums) {
+      for (std::uint32_t j = 0; j < part.counts[mine_.self()]; ++j) {
+        for (std::uint32_t row : mine_.own.at(own_rows_++)) sums.add(row);
+        sums.end_row(j);
+      }
+    });
     return program_.sum_rows(at, {kInput, 0}, std::move(sums), std::move(after), false);
   }
 
   std::uint32_t add_up(const Part& part, std::size_t i, std::vector<std::uint32_t> next,
                        std::vector<std::uint32_t> after) {
-    RowSums sums(row_bytes_);
-    for (std::uint32_t u = part.begin; u < part.end; ++u) {
-      mine_.begin_sum(sums, u);
-      for (std::uint32_t rank : mine_.rows.of(u)) sums.add(next[rank]++);
-      sums.end_row(mine_.output_row(u));
-    }
+    RowSums sums = mine_.sums([&](RowSums& sums) {
+      for (std::uint32_t u = part.begin; u < part.end; ++u) {
+        mine_.begin_sum(sums, u);
+        for (std::uint32_t rank : mine_.rows.of(u)) sums.add(next[rank]++);
+        sums.end_row(mine_.output_row(u));
+      }
+    });
     return program_.sum_rows({kOutput, 0}, window_.place(i), std::move(sums), std::move(after), true);
   }
 

@@ -1,13 +1,12 @@
 #include "sparse/own_rows.h"
 
-#include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
+#include <utility>
 
-#include "transport/vectorise.h"
+#include "sparse/mark_rows.h"
+#include "transport/for_each.h"
 
 namespace merak {
 namespace {
@@ -23,45 +22,6 @@ Bitmap presence_of(std::span<const std::int64_t> ids, std::size_t table_rows) {
   return present;
 }
 
-MERAK_VECTORISE
-
-constexpr std::size_t kLineBytes = 64, kBlockBytes = 512;
-constexpr std::size_t kRowsAhead = 4;
-
-MERAK_VECTORISE
-
-// `Size`: a constant of the type, or a number.
-template <class Size>
-bool any_bit(const std::byte* at, Size bytes) {
-  std::uint64_t seen = 0;
-  std::size_t i = 0;
-  for (std::uint64_t word = 0; i + sizeof(word) <= bytes; i += sizeof(word)) {
-    std::memcpy(&word, at + i, sizeof(word));
-    seen |= word;
-  }
-  for (; i < bytes; ++i) seen |= static_cast<std::uint64_t>(at[i]);
-  return seen != 0;
-}
-
-// Whether a row has any bit set. Rows that have mostly show it in their first cache line; the others are read in
-// blocks.
-struct AnyBit {
-  const std::byte* table;
-  std::size_t row_bytes;
-
-  bool operator()(std::size_t row) const {
-    const std::byte* at = table + row * row_bytes;
-    __builtin_prefetch(at + kRowsAhead * row_bytes);
-    if (any_bit(at, std::min(row_bytes, kLineBytes))) return true;
-    std::size_t i = 0;
-    for (; i + kBlockBytes <= row_bytes; i += kBlockBytes)
-      if (any_bit(at + i, std::integral_constant<std::size_t, kBlockBytes>())) return true;
-    return any_bit(at + i, row_bytes - i);
-  }
-};
-
-MERAK_VECTORISE_END
-
 }  // namespace
 
 OwnRows own_rows(std::span<const std::int64_t> ids, std::size_t table_rows) {
@@ -76,16 +36,20 @@ OwnRows own_rows(std::span<const std::int64_t> ids, std::size_t table_rows) {
   return own;
 }
 
-OwnRows own_rows_of_dense(const std::byte* table, std::size_t table_rows, std::size_t row_bytes) {
-  OwnRows own{Bitmap(table_rows), {0}, {}};
-  with_longest_vectors(AnyBit{table, row_bytes}, [&](const auto& any) {
-    for (std::size_t row = 0; row < table_rows; ++row) {
-      if (!any(row)) continue;
-      own.present.set(row);
-      own.input.push_back(static_cast<std::uint32_t>(row));
-      own.first.push_back(static_cast<std::uint32_t>(own.input.size()));
-    }
+Bitmap present_rows(const std::byte* table, std::size_t table_rows, std::size_t row_bytes, std::size_t element_bytes) {
+  Bitmap present(table_rows);
+  with_word(element_bytes, [&]<class Word>(Word) {
+    const std::size_t words = row_bytes / sizeof(Word);
+    for_each(OnCpu{}, table_rows, MarkRows<Word>{reinterpret_cast<const Word*>(table), present.data(), words, words});
   });
+  return present;
+}
+
+OwnRows own_rows_of_dense(Bitmap present) {
+  OwnRows own{std::move(present), {}, {}};
+  own.input = own.present.members();
+  own.first.resize(own.input.size() + 1);
+  std::iota(own.first.begin(), own.first.end(), 0u);
   return own;
 }
 

@@ -27,6 +27,8 @@ struct OwnRows {
 OwnRows own_rows(std::span<const std::int64_t> ids, std::size_t table_rows);
 
 // Of a dense table: the rows with any bit set. (A row of negative zeros counts; one that sums to zero, too.)
-OwnRows own_rows_of_dense(const std::byte* table, std::size_t table_rows, std::size_t row_bytes);
+Bitmap present_rows(const std::byte* table, std::size_t table_rows, std::size_t row_bytes, std::size_t element_bytes);
+// Of a dense table of which these rows are contributed.
+OwnRows own_rows_of_dense(Bitmap present);
 
 }  // namespace merak

@@ -45,15 +45,16 @@ void lay_out(Program& program, const Contributions& mine, Strips& strips, UnionO
   const std::size_t first = strips.worked_on.size() * mine.self() / mine.ranks();
   for (std::size_t turn = 0; turn < strips.worked_on.size(); ++turn) {
     const std::size_t strip = (first + turn) % strips.worked_on.size(), begin = strip * strips.strip_rows;
-    RowSums sums(mine.row_bytes);
-    for (std::size_t i = begin; i < std::min(strips.count, begin + strips.strip_rows); ++i) {
-      const std::int64_t u = union_of(i);
-      if (u >= 0 && mine.contributes(mine.self(), static_cast<std::uint32_t>(u))) {
-        mine.begin_sum(sums, static_cast<std::uint32_t>(u));
-        for (std::uint32_t row : mine.own.at(position[static_cast<std::size_t>(u)])) sums.add(row);
+    RowSums sums = mine.sums([&](RowSums& sums) {
+      for (std::size_t i = begin; i < std::min(strips.count, begin + strips.strip_rows); ++i) {
+        const std::int64_t u = union_of(i);
+        if (u >= 0 && mine.contributes(mine.self(), static_cast<std::uint32_t>(u))) {
+          mine.begin_sum(sums, static_cast<std::uint32_t>(u));
+          for (std::uint32_t row : mine.own.at(position[static_cast<std::size_t>(u)])) sums.add(row);
+        }
+        sums.end_row(static_cast<std::uint32_t>(i));
       }
-      sums.end_row(static_cast<std::uint32_t>(i));
-    }
+    });
     const bool completes = mine.rows.size == 1;
     strips.worked_on[strip] = {program.sum_rows(strips.place, {kInput, 0}, std::move(sums), {}, completes)};
   }
@@ -79,9 +80,10 @@ void reduce(Program& program, const Contributions& mine, const DenseWays& ways, 
 template <class FromRow>
 void copy_rows(Program& program, const Contributions& mine, const Strips& strips, FromRow from_row) {
   for (std::size_t begin = 0; begin < mine.rows.rows(); begin += strips.strip_rows) {
-    RowSums sums(mine.row_bytes);
     const std::size_t end = std::min(mine.rows.rows(), begin + strips.strip_rows);
-    for (auto u = static_cast<std::uint32_t>(begin); u < end; ++u) sums.copy_row(mine.output_row(u), from_row(u));
+    RowSums sums = mine.sums([&](RowSums& sums) {
+      for (auto u = static_cast<std::uint32_t>(begin); u < end; ++u) sums.copy_row(mine.output_row(u), from_row(u));
+    });
     Steps after;
     const std::size_t last = strips.strip_of_row(from_row(static_cast<std::uint32_t>(end - 1)));
     for (std::size_t strip = strips.strip_of_row(from_row(static_cast<std::uint32_t>(begin))); strip <= last; ++strip)

@@ -14,8 +14,7 @@
 namespace merak {
 namespace {
 
-constexpr std::size_t kChunkBytes = 128 * 1024;  // long enough to be worth a message, short enough to overlap
-constexpr std::size_t kPartBytes = 256 * 1024;   // of all ranks
+constexpr std::size_t kChunkBytes = Grain().chunk_bytes;
 
 struct Traffic {
   std::uint64_t bytes = 0;  // that the busiest rank sends or receives
@@ -130,31 +129,31 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
 namespace {
 
 // Of rows of 16-bit elements, all or those of the union.
-Program sum_widely(const Contributions& mine, Method method) {
+Program sum_widely(const Contributions& mine, Method method, const Grain& grain) {
   std::vector<std::uint32_t> ids = mine.rows.ids;
   if (method == Method::kDense) {
     ids.resize(mine.own.present.bits());
     std::iota(ids.begin(), ids.end(), 0u);
   }
   const AsEveryones all(mine, std::move(ids));
-  return balanced_all_reduce(all.contributions(), deal(all.contributions().rows), kChunkBytes);
+  return balanced_all_reduce(all.contributions(), deal(all.contributions().rows), grain.chunk_bytes);
 }
 
 }  // namespace
 
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
-                   const Topology& topology, const Costs& costs) {
+                   const Topology& topology, const Costs& costs, const Grain& grain) {
   const bool dense = plan.method == Method::kDense || plan.method == Method::kPacked;
-  if (dense && shape.element_bytes == 2) return sum_widely(contributions, plan.method);
+  if (dense && shape.element_bytes == 2) return sum_widely(contributions, plan.method, grain);
   switch (plan.method) {
     case Method::kDense:
       return dense_all_reduce(contributions, {topology, costs, shape.element_bytes});
     case Method::kGather:
-      return gather_all_reduce(contributions, kPartBytes);
+      return gather_all_reduce(contributions, grain.part_bytes);
     case Method::kPacked:
       return packed_all_reduce(contributions, {topology, costs, shape.element_bytes});
     case Method::kBalanced:
-      return balanced_all_reduce(contributions, plan.deal, kChunkBytes);
+      return balanced_all_reduce(contributions, plan.deal, grain.chunk_bytes);
     case Method::kSketchExact:
     case Method::kSketch:
     case Method::kAuto:

@@ -51,8 +51,16 @@ struct Shape {  // of one table
 TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
                      const Costs& costs);
 
+// How much is sent, and added up, at a time.
+struct Grain {
+  std::size_t chunk_bytes = 128 * 1024;  // of one rank: long enough to be worth a message, short enough to overlap
+  std::size_t part_bytes = 256 * 1024;   // of all ranks
+};
+// On a device every step costs a launch, and nothing has to fit a cache.
+inline constexpr Grain kDeviceGrain{4 * 1024 * 1024, 32 * 1024 * 1024};
+
 // What this rank does. Not for kSketchExact and kSketch, which are all_reduce.h's own affair.
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
-                   const Topology& topology, const Costs& costs);
+                   const Topology& topology, const Costs& costs, const Grain& grain = {});
 
 }  // namespace merak

@@ -13,11 +13,6 @@ DeviceRowLists::DeviceRowLists(const Program& program) {
     where_.push_back({add(sums.at), add(sums.first), add(sums.from), sums.rows(), sums.row_bytes});
 }
 
-void DeviceRowLists::copy_to(void* device, cudaStream_t stream) {
-  cudaMemcpyAsync(device, lists_.data(), bytes(), cudaMemcpyHostToDevice, stream);
-  device_ = static_cast<const std::uint32_t*>(device);
-}
-
 void DeviceRowLists::sum_rows(DType dtype, void* at, const void* from, std::uint32_t index, int divisor,
                               cudaStream_t stream) const {
   constexpr std::size_t kStrip = 4;  // elements of a thread

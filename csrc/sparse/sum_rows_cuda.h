@@ -2,7 +2,8 @@
 // The sums of rows of sum_rows.h on a GPU, on raw pointers and a stream. Asynchronous: errors of the launch show in
 // cudaGetLastError.
 //
-// The lists of rows have to be on the device, too: all of a program are copied there at once.
+// The lists of rows have to be on the device, too: all of a program are copied there at once, by whoever has the memory
+// (from pinned memory; cudaMemcpyAsync from other memory would first wait for all that is on the stream).
 
 #include <cuda_runtime.h>
 
@@ -15,13 +16,14 @@
 
 namespace merak {
 
-// The lists of a program's sums. Needs the device memory, and itself, to outlive the work on the stream.
+// The lists of a program's sums. Needs the device memory to outlive the work on the stream.
 class DeviceRowLists {
  public:
   explicit DeviceRowLists(const Program& program);
 
-  std::size_t bytes() const { return lists_.size() * sizeof(std::uint32_t); }  // of device memory
-  void copy_to(void* device, cudaStream_t stream);
+  const std::vector<std::uint32_t>& lists() const { return lists_; }
+  // Where a copy of them lies on the device, before any sums are asked for.
+  void lie_at(const void* device) { device_ = static_cast<const std::uint32_t*>(device); }
 
   // Carries out sums `index` of the program, on elements of `dtype`; `divisor`: of an average, else 1. Throws
   // std::invalid_argument as make_sparse_reducer does.

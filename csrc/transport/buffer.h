@@ -38,6 +38,12 @@ class Buffer {
     return address;
   }
 
+  // Where byte `offset` lies; null at the end. Up to the end of its piece the bytes that follow lie behind it.
+  std::byte* at(std::size_t offset) const {
+    const std::size_t i = std::upper_bound(ends_.begin(), ends_.end(), offset) - ends_.begin();
+    return i == pieces_.size() ? nullptr : pieces_[i].data + (offset - (ends_[i] - pieces_[i].bytes));
+  }
+
   // Calls visit(data, bytes) for each run of memory that bytes [offset, offset + bytes) cover, in order.
   // Needs offset + bytes <= size().
   template <class Visit>

@@ -1,6 +1,7 @@
 #include "transport/nccl_communicator.h"
 
 #include <thread>
+#include <utility>
 
 #include "transport/errors.h"
 
@@ -10,6 +11,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kBetweenQuestions = std::chrono::microseconds(20);
+constexpr auto kBetweenChecks = std::chrono::milliseconds(50);
 constexpr auto kPeacefulEnd = std::chrono::seconds(5);
 
 std::string seconds_of(Clock::duration duration) {
@@ -29,8 +31,11 @@ NcclUniqueId new_nccl_id(const NcclApi& api) {
   return id;
 }
 
-NcclCommunicator::NcclCommunicator(const NcclApi& api, const NcclUniqueId& id, int rank, int size, Duration timeout)
-    : api_(api), who_("rank " + std::to_string(rank) + " of " + std::to_string(size)) {
+NcclCommunicator::NcclCommunicator(const NcclApi& api, const NcclUniqueId& id, int rank, int size, Duration timeout,
+                                   std::function<void()> check)
+    : api_(api),
+      while_waiting_(std::move(check)),
+      who_("rank " + std::to_string(rank) + " of " + std::to_string(size)) {
   const Deadline deadline = Clock::now() + timeout;
   NcclConfig config;
   const int result = api_.comm_init_rank_config(&comm_, size, id, rank, &config);
@@ -117,9 +122,23 @@ bool NcclCommunicator::require_health(const std::string& what) {
 }
 
 void NcclCommunicator::wait(const std::string& what, Deadline deadline) {
+  Deadline next_check = Clock::now() + kBetweenChecks;
   while (!require_health(what)) {
     if (Clock::now() > deadline) time_out(what);
+    if (while_waiting_ && Clock::now() > next_check) {
+      call_check();
+      next_check = Clock::now() + kBetweenChecks;
+    }
     std::this_thread::sleep_for(kBetweenQuestions);
+  }
+}
+
+void NcclCommunicator::call_check() {
+  try {
+    while_waiting_();
+  } catch (...) {
+    abort();
+    throw;
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -26,8 +27,10 @@ class NcclCommunicator {
   using Duration = std::chrono::steady_clock::duration;
 
   // Returns when all ranks of the group have called it; on each, the GPU to be used is the current one. `api` outlives
-  // the communicator.
-  NcclCommunicator(const NcclApi& api, const NcclUniqueId& id, int rank, int size, Duration timeout);
+  // the communicator. `check` is called now and then by whoever waits here for a peer; what it throws ends the wait,
+  // and the communicator.
+  NcclCommunicator(const NcclApi& api, const NcclUniqueId& id, int rank, int size, Duration timeout,
+                   std::function<void()> check = {});
 
   // Ends in peace when nothing has failed and the peers do so too within a few seconds, else by abort().
   ~NcclCommunicator();
@@ -51,6 +54,7 @@ class NcclCommunicator {
 
   void note(int result);
   void wait(const std::string& what, Deadline deadline);
+  void call_check();
   bool require_health(const std::string& what);
   std::optional<int> state();
   [[noreturn]] void time_out(const std::string& what);
@@ -58,6 +62,7 @@ class NcclCommunicator {
   bool finalize();
 
   const NcclApi& api_;
+  const std::function<void()> while_waiting_;
   const std::string who_;                  // "rank 1 of 4"
   std::mutex mutex_;                       // no call under it waits for a peer
   NcclCommunicatorHandle comm_ = nullptr;  // null: aborted

@@ -10,10 +10,10 @@ std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlig
 class Issuer {
  public:
   Issuer(const Program& program, const DeviceMemory& memory, DeviceCalls& calls)
-      : program_(program), calls_(calls), buffers_{memory.input, memory.output} {
+      : program_(program), calls_(calls), memory_(memory) {
     std::byte* next = memory.scratch;
     for (std::size_t bytes : program.scratch) {
-      buffers_.push_back(next);
+      scratch_.push_back(next);
       next += aligned(bytes);
     }
   }
@@ -43,11 +43,16 @@ class Issuer {
       calls_.receive(step.peer, at(step.at), step.bytes);
   }
 
-  std::byte* at(Place place) const { return buffers_.at(static_cast<std::size_t>(place.buffer)) + place.offset; }
+  std::byte* at(Place place) const {
+    if (place.buffer == kInput) return memory_.input.at(place.offset);
+    if (place.buffer == kOutput) return memory_.output.at(place.offset);
+    return scratch_.at(static_cast<std::size_t>(place.buffer - kScratch)) + place.offset;
+  }
 
   const Program& program_;
   DeviceCalls& calls_;
-  std::vector<std::byte*> buffers_;  // by number
+  const DeviceMemory& memory_;
+  std::vector<std::byte*> scratch_;
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <functional>
 #include <vector>
 
+#include "transport/buffer.h"
 #include "transport/nccl_communicator.h"
 #include "transport/nccl_rounds.h"
 #include "transport/program.h"
@@ -33,11 +34,10 @@ class DeviceCalls {
                         bool completes) = 0;
 };
 
-// The buffers of one rank. Each is one run of memory: the ends of a message would cut it differently, and NCCL matches
-// piece by piece.
+// The buffers of one rank. What a step touches of one is a single run of memory: the ends of a message would cut it
+// differently, and NCCL matches piece by piece.
 struct DeviceMemory {
-  std::byte* input = nullptr;
-  std::byte* output = nullptr;
+  Buffer input, output;
   std::byte* scratch = nullptr;  // scratch_bytes() bytes
 };
 

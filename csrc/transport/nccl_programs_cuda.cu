@@ -25,6 +25,16 @@ std::shared_ptr<void> mark(CudaStreamHandle stream) {
   return owner;
 }
 
+// Else a question, though it changes nothing, would spoil a CUDA graph that some thread is capturing.
+class BesideCaptures {
+ public:
+  BesideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~BesideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 }  // namespace
 
 DeviceWork cuda_work(decltype(DeviceWork::reduce) reduce) {
@@ -35,6 +45,7 @@ DeviceWork cuda_work(decltype(DeviceWork::reduce) reduce) {
 }
 
 bool CudaOperation::done() const {
+  const BesideCaptures beside;
   const cudaError_t result = cudaEventQuery(event_of(event_));
   if (result == cudaErrorNotReady) {
     cudaGetLastError();  // forgets it: the next one to look for errors would take it for one

@@ -139,9 +139,9 @@ def all_reduce(
     """The sum, or average, of the ranks' tensors; out of place.
 
     Args:
-        x: on CPU, of the same shape and dtype (float32, float64, bfloat16, float16, int32, int64) on all ranks. Sparse
-            COO, coalesced or not; or dense: then rows whose bits are all zero are not sent (of a 1-D tensor, blocks of
-            64 elements).
+        x: on CPU or, in a build with CUDA, on a GPU; of the same shape and dtype (float32, float64, bfloat16, float16,
+            int32, int64) on all ranks. Sparse COO, coalesced or not; or dense: then rows whose bits are all zero are
+            not sent (of a 1-D tensor, blocks of 64 elements).
         op: SUM or AVG (of floating-point types).
         group: a group of backend "merak"; the default group if None.
         method: see `Method`; the same on all ranks.

@@ -230,7 +230,7 @@ def test_ddp_steps_as_on_cpus(pool: RankPool, size: int) -> None:
 
 
 def test_kernels_and_programs_over_nccl(tmp_path: Path) -> None:
-    """Builds tests/collectives/cuda_test.cu for the GPUs present, and runs it."""
+    """Builds tests/*/cuda_test.cu for the GPUs present, and runs it."""
     major, minor = torch.cuda.get_device_capability()
     program = tmp_path / "cuda_test"
     cuda_program.build(program, f"{major}{minor}")

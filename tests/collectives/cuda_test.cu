@@ -1,15 +1,12 @@
 // What a GPU adds to code that is tested on CPUs: the launches, the atomics, the streams, the real NCCL. Needs a GPU;
 // tests/backend/test_cuda.py builds it with nvcc and runs it. MERAK_TEST_NCCL names the library that torch would load.
 
-#include <cuda_runtime.h>
-#include <dlfcn.h>
-
-#include <cstdlib>
 #include <thread>
 
 #include "collectives/harness.h"
 #include "collectives/kernels.h"
 #include "collectives/kernels_cuda.h"
+#include "collectives/on_device.h"
 #include "transport/atomic_add.h"
 #include "transport/for_each.h"
 #include "transport/nccl_programs_cuda.h"
@@ -18,37 +15,6 @@ namespace merak {
 namespace {
 
 using namespace std::chrono_literals;
-
-void require(cudaError_t result) {
-  if (result != cudaSuccess) throw std::runtime_error(cudaGetErrorString(result));
-}
-
-int devices() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
-}
-
-// Memory of the current GPU.
-class OnDevice {
- public:
-  explicit OnDevice(std::size_t bytes) : bytes_(bytes) { require(cudaMalloc(&data_, std::max(bytes, std::size_t{1}))); }
-  explicit OnDevice(const Message& message) : OnDevice(message.size()) {
-    require(cudaMemcpy(data_, message.data(), bytes_, cudaMemcpyHostToDevice));
-  }
-  ~OnDevice() { cudaFree(data_); }
-  OnDevice(const OnDevice&) = delete;
-
-  std::byte* data() const { return static_cast<std::byte*>(data_); }
-  Message read() const {
-    Message message(bytes_);
-    require(cudaMemcpy(message.data(), data_, bytes_, cudaMemcpyDeviceToHost));
-    return message;
-  }
-
- private:
-  std::size_t bytes_;
-  void* data_ = nullptr;
-};
 
 // -- kernels
 
@@ -144,12 +110,6 @@ TEST(Cuda, AtomicAddLosesNothing) {
 
 // -- programs over NCCL, a thread for each GPU
 
-const NcclApi& real_nccl() {
-  const char* path = std::getenv("MERAK_TEST_NCCL");
-  if (!path || !dlopen(path, RTLD_NOW | RTLD_GLOBAL)) throw std::runtime_error("set MERAK_TEST_NCCL to libnccl.so.2");
-  return loaded_nccl();
-}
-
 void reduce_int64(std::byte* at, const std::byte* from, std::size_t bytes, bool, CudaStreamHandle stream) {
   combine_on_device(DType::kInt64, Reduction::kSum, at, from, bytes / 8, static_cast<cudaStream_t>(stream));
 }
@@ -174,7 +134,7 @@ void run_rank(const NcclUniqueId& id, int rank, int size, std::vector<Case>& cas
     const OnDevice input(memory.input), output(memory.output), scratch(scratch_bytes(program));
     const Rounds rounds = nccl_rounds(one.programs, 64 * 1024)[rank];
     const CudaOperation operation = start_over_nccl(
-        {communicator, program, rounds, {input.data(), output.data(), scratch.data()}, work, 60s}, user, stream);
+        {communicator, program, rounds, {input.buffer(), output.buffer(), scratch.data()}, work, 60s}, user, stream);
     operation.make_wait(user);
     require(cudaStreamSynchronize(user));
     EXPECT_TRUE(operation.done());

@@ -34,7 +34,9 @@ inline void run_rank(const NcclApi& api, FakeNccl& nccl, int rank, const std::ve
   NcclCommunicator communicator(api, nccl.id(), rank, static_cast<int>(programs.size()), seconds(30));
   std::vector<std::byte> scratch(scratch_bytes(programs[rank]), std::byte{0x5a});
   NcclCalls calls(communicator, work, nullptr, seconds(30));
-  issue(programs[rank], rounds, {memory.input.data(), memory.output.data(), scratch.data()}, calls);
+  issue(programs[rank], rounds,
+        {{memory.input.data(), memory.input.size()}, {memory.output.data(), memory.output.size()}, scratch.data()},
+        calls);
 }
 
 // Throws what a rank throws.

@@ -1,100 +1,17 @@
 // The whole operation: ranks as threads, each with an engine of its own, several operations in flight.
 
-#include "sparse/all_reduce.h"
-
 #include <cmath>
 #include <limits>
 #include <memory>
 #include <numeric>
-#include <thread>
 
-#include "sparse/harness.h"
-#include "transport/engine.h"
+#include "sparse/operations.h"
 #include "transport/errors.h"
-#include "transport/in_process_transport.h"
 
 namespace merak {
 namespace {
 
 using namespace std::chrono_literals;
-
-// One rank's part in one operation, with its memory.
-struct Part {
-  SparseAllReduce reduction;
-  std::vector<std::vector<float>> results;          // by table
-  std::vector<std::uint32_t> result_ids, kept_ids;  // of a sketch
-  std::vector<float> kept;
-
-  Part(const std::vector<const Case*>& tables, int rank, Method method, bool spoil_sketch = false)
-      : reduction(task_of(tables, rank, method, spoil_sketch)), results(tables.size()) {}
-
-  Part(const Case& table, int rank, const SketchBudget& sketch)
-      : reduction([&] {
-          SparseTask task = task_of({&table}, rank, Method::kSketch, false);
-          task.sketch = sketch;
-          task.allocate_kept = [this, &table](std::size_t, const std::vector<std::uint32_t>& ids) -> void* {
-            kept_ids = ids;
-            kept.assign(ids.size() * table.columns, -1.0f);
-            return kept.data();
-          };
-          return task;
-        }()),
-        results(1) {}
-
-  SparseTask task_of(const std::vector<const Case*>& tables, int rank, Method method, bool spoil_sketch) {
-    const int size = tables.front()->size;
-    SparseTask task{.tables = {},
-                    .method = method,
-                    .spoil_sketch = spoil_sketch,
-                    .signature = {.kind = OperationKind::kSparseAllReduce, .dtype = DType::kFloat32},
-                    .reducer = make_sparse_reducer(DType::kFloat32, Reduction::kAverage, size),
-                    .rank = rank,
-                    .topology = uniform_topology(size),
-                    .costs = {},
-                    .allocate = {}};
-    for (const Case* one : tables) {
-      const Contribution& mine = one->of_rank[static_cast<std::size_t>(rank)];
-      const Shape shape{one->table_rows, one->columns * sizeof(float), sizeof(float)};
-      task.tables.push_back({shape, own_rows(mine.ids, one->table_rows), {}});
-      task.tables.back().values.append(const_cast<float*>(mine.values.data()), mine.values.size() * sizeof(float));
-    }
-    task.allocate = [this, tables](std::size_t table, const std::vector<std::uint32_t>& ids) -> void* {
-      result_ids = ids;
-      results[table].resize(ids.size() * tables[table]->columns, -1.0f);
-      return results[table].data();
-    };
-    return task;
-  }
-
-  std::shared_ptr<Operation> start(Engine& engine, Group& group) {
-    Request request;
-    static_cast<Act&>(request) = reduction.announce();
-    request.further_acts = reduction.further_acts(), request.next_act = [this] { return reduction.next(); };
-    request.timeout = 30s;
-    return engine.start(group, std::move(request));
-  }
-};
-
-void on_all(int size, const std::function<void(int rank, Engine& engine, Group& group)>& body) {
-  InProcessFabric fabric(size);
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < size; ++rank)
-    threads.emplace_back([&, rank] {
-      Engine engine;
-      const auto group = engine.open({"sparse", rank, size}, fabric.transport(rank));
-      body(rank, engine, *group);
-      engine.close(*group, 5s);
-    });
-  for (std::thread& thread : threads) thread.join();
-}
-
-void expect_no_error(const Operation& operation) {
-  if (auto error = operation.error()) try {
-      std::rethrow_exception(error);
-    } catch (const std::exception& failure) {
-      ADD_FAILURE() << failure.what();
-    }
-}
 
 TEST(SparseAllReduce, SeveralTablesAndOperationsAtOnce) {
   for (unsigned seed = 0; seed < 25; ++seed) {
@@ -184,7 +101,8 @@ TEST(SparseAllReduce, ASketchGivesWhatBalancedGives) {
         one.of_rank.push_back(std::move(mine));
       }
       on_all(one.size, [&](int rank, Engine& engine, Group& group) {
-        Part sketched({&one}, rank, Method::kSketchExact, spoil), balanced({&one}, rank, Method::kBalanced);
+        Part sketched({&one}, rank, Method::kSketchExact, {.spoil_sketch = spoil}),
+            balanced({&one}, rank, Method::kBalanced);
         const auto first = sketched.start(engine, group), second = balanced.start(engine, group);
         ASSERT_TRUE(first->wait_until(Clock::now() + 60s) && second->wait_until(Clock::now() + 60s));
         expect_no_error(*first);
@@ -289,23 +207,32 @@ TEST(SparseAllReduce, CodecsThatDifferAreRefused) {
   });
 }
 
-TEST(SparseAllReduce, RanksThatDisagreeAreAllTold) {
-  Case one{.size = 3, .table_rows = 100, .columns = 4, .of_rank = std::vector<Contribution>(3)};
-  Case wider = one;
-  wider.columns = 5;
-  std::vector<std::string> errors(3);
-  on_all(3, [&](int rank, Engine& engine, Group& group) {
-    Part part({rank == 1 ? &wider : &one}, rank, Method::kAuto);
+// What each rank is told.
+std::vector<std::string> errors_of(const std::vector<const Case*>& tables, const std::vector<How>& hows) {
+  std::vector<std::string> errors(tables.size());
+  on_all(static_cast<int>(tables.size()), [&](int rank, Engine& engine, Group& group) {
+    const auto at = static_cast<std::size_t>(rank);
+    Part part({tables[at]}, rank, Method::kAuto, hows[at]);
     const auto operation = part.start(engine, group);
     ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
     try {
       if (auto error = operation->error()) std::rethrow_exception(error);
     } catch (const MismatchError& error) {
-      errors[static_cast<std::size_t>(rank)] = error.what();
+      errors[at] = error.what();
     }
   });
-  for (const std::string& error : errors)
+  return errors;
+}
+
+TEST(SparseAllReduce, RanksThatDisagreeAreAllTold) {
+  Case one{.size = 3, .table_rows = 100, .columns = 4, .of_rank = std::vector<Contribution>(3)};
+  Case wider = one;
+  wider.columns = 5;
+  for (const std::string& error : errors_of({&one, &wider, &one}, std::vector<How>(3)))
     EXPECT_NE(error.find("All ranks must pass tensors of the same shape"), std::string::npos) << error;
+  const How device{.on_device = true};
+  for (const std::string& error : errors_of({&one, &one, &one}, {device, device, How()}))
+    EXPECT_NE(error.find("All ranks must pass tensors of one kind of device"), std::string::npos) << error;
 }
 
 }  // namespace

@@ -198,6 +198,7 @@ def refused(context: Context) -> list[str]:
     texts = []
     for x, options in (
         (coo.to_sparse_csr(), {}),
+        (torch.eye(3, device="meta"), {}),
         (coo, {"op": dist.ReduceOp.MAX}),
         (coo, {"method": "magic"}),
         (coo.bool(), {}),
@@ -211,8 +212,9 @@ def refused(context: Context) -> list[str]:
 
 
 def test_wrong_arguments_are_refused_and_the_group_goes_on(run: Runner) -> None:
-    for csr, maximum, method, boolean, average_of_integers in run(refused):
+    for csr, meta, maximum, method, boolean, average_of_integers in run(refused):
         assert ".to_sparse_coo()" in csr
+        assert "CPU or CUDA" in meta
         assert "SUM or AVG" in maximum
         assert "'balanced'" in method
         assert "convert to float32" in boolean

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -51,6 +52,16 @@ TEST(NcclCommunicator, CarriesMessagesAndEndsInPeace) {
   EXPECT_EQ(got, (std::vector<int>{1, 0}));
   EXPECT_EQ(nccl.destroyed(), 2);
   EXPECT_EQ(nccl.aborted(), 0);
+}
+
+TEST(NcclCommunicator, WhatTheCheckThrowsEndsAWait) {
+  FakeNccl nccl(2);
+  int checks = 0;
+  const auto check = [&] {
+    if (++checks == 2) throw std::out_of_range("enough");
+  };
+  EXPECT_EQ(text_of<std::out_of_range>([&] { NcclCommunicator(kApi, nccl.id(), 0, 2, 60s, check); }), "enough");
+  EXPECT_EQ(nccl.aborted(), 1);
 }
 
 TEST(NcclCommunicator, MeetingHasADeadline) {

@@ -62,7 +62,7 @@ TEST(NcclPrograms, IssuesRoundByRound) {
                      {output.data(), "output"},
                      {scratch.data(), "first"},
                      {scratch.data() + 256, "second"}});
-  issue(program, rounds, {input.data(), output.data(), scratch.data()}, recorder);
+  issue(program, rounds, {{input.data(), 32}, {output.data(), 32}, scratch.data()}, recorder);
   EXPECT_EQ(recorder.lines,
             (std::vector<std::string>{"copy second+0:8 from input+8:8", "group", "receive first+2:8 from 2",
                                       "send second+0:8 to 1", "end", "complete output+16:8 with first+2:8"}));
@@ -75,8 +75,23 @@ TEST(NcclPrograms, IssuesSumsOfRows) {
   program.sum_rows({kOutput, 4}, {kInput, 0}, sums, {}, true);
   std::vector<std::byte> input(32), output(32);
   Recorder recorder({{input.data(), "input"}, {output.data(), "output"}});
-  issue(program, {{0, {0}, {}}}, {input.data(), output.data(), nullptr}, recorder);
+  issue(program, {{0, {0}, {}}}, {{input.data(), 32}, {output.data(), 32}, nullptr}, recorder);
   EXPECT_EQ(recorder.lines, std::vector<std::string>{"complete sums 0 output+4:16 of input+0:24"});
+}
+
+TEST(NcclPrograms, FindsThePieceOfAStep) {
+  Program program;
+  program.copy({kOutput, 8}, {kInput, 12}, 8);
+  program.copy({kOutput, 0}, {kInput, 0}, 4);
+  program.copy({kOutput, 16}, {kInput, 20}, 0);
+  std::vector<std::byte> first(4), empty(1), second(16), output(16);
+  Recorder recorder({{nullptr, "none"}, {first.data(), "first"}, {second.data(), "second"}, {output.data(), "output"}});
+  DeviceMemory memory{{first.data(), 4}, {output.data(), 16}, nullptr};
+  memory.input.append(empty.data(), 0), memory.input.append(second.data(), 16);
+  issue(program, {{0, {0, 1, 2}, {}}}, memory, recorder);
+  EXPECT_EQ(recorder.lines,
+            (std::vector<std::string>{"copy output+8:8 from second+8:8", "copy output+0:4 from first+0:4",
+                                      "copy none+0:0 from none+0:0"}));
 }
 
 TEST(NcclPrograms, AProgramOfNoStepsIssuesNothing) {
