@@ -26,8 +26,9 @@ struct Call {
   TensorChecks check;
   CollectiveShape shape;  // with signature, what is not said below
   Request request;
-  std::vector<at::Tensor> inputs;  // as the user gave them, for the profiler
-  TensorLists outputs;             // what the Work's result is
+  std::vector<at::Tensor> inputs;            // as the user gave them, for the profiler
+  TensorLists outputs;                       // what the Work's result is
+  void (*waited)(double seconds) = nullptr;  // as in Work::About
   // What every buffer points into. Not the tensors, which may be given other memory while the operation goes on.
   std::vector<c10::Storage> memory;
 

@@ -8,6 +8,7 @@
 #include "backend/interruptible_wait.h"
 #include "backend/sparse_argument.h"
 #include "backend/torch_errors.h"
+#include "sparse/statistics.h"
 #include "sparse/sum_rows.h"
 #include "transport/engine.h"
 
@@ -133,10 +134,13 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
     call.request.next_act = [operation] { return operation->next(); };
     call.request.keep_alive = operation;
     ++sequence_;
-    call.inputs = asked.tensors;
+    call.inputs = asked.tensors, call.waited = &count_wait;
     if (asked.tensors[0].is_cuda() && !asked.only_plans) return {start_on_cuda(std::move(call), *operation), operation};
     auto work = make_work(call, [operation] { return TensorLists{operation->results()}; });
-    return {remember(std::move(work), Engine::process().start(*group, std::move(call.request))), operation};
+    const auto started = Engine::process().start(*group, std::move(call.request));
+    started->on_done(
+        [begin = Clock::now()] { count_operation(std::chrono::duration<double>(Clock::now() - begin).count()); });
+    return {remember(std::move(work), started), operation};
   });
 }
 

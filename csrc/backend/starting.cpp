@@ -65,6 +65,7 @@ Work::About Backend::about(const Call& call) const {
   about.profiler_title = profiler_title(surroundings_.registered_name, call.operation);
   about.text = describe(call.request.signature);
   about.sequence = sequence_;
+  about.waited = call.waited;
   return about;
 }
 

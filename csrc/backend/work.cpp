@@ -80,7 +80,9 @@ bool Work::wait(std::chrono::milliseconds timeout) {
     const WithoutGil without_gil;
     const bool limited = timeout > kNoTimeout && timeout < kLongestTimeout;
     const auto until = limited ? Clock::now() + timeout : Clock::time_point::max();
+    const auto begin = Clock::now();
     const bool done = wait_interruptibly([this](auto until) { return operation_->wait_until(until); }, until);
+    if (about_.waited != nullptr) about_.waited(std::chrono::duration<double>(Clock::now() - begin).count());
     if (!done) {
       const GroupIdentity& me = membership_->identity();
       C10_THROW_ERROR(DistBackendError, about_.text + " of group '" + me.name + "', rank " + std::to_string(me.rank) +

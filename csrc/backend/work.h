@@ -20,9 +20,10 @@ class Work final : public c10d::Work {
  public:
   struct About {
     c10d::OpType type = c10d::OpType::UNKNOWN;
-    const char* profiler_title = nullptr;  // outlives every Work
-    std::string text;                      // for errors: "all_reduce(float32, sum, 4096 bytes)"
-    std::uint64_t sequence = 0;            // among the group's collectives
+    const char* profiler_title = nullptr;      // outlives every Work
+    std::string text;                          // for errors: "all_reduce(float32, sum, 4096 bytes)"
+    std::uint64_t sequence = 0;                // among the group's collectives
+    void (*waited)(double seconds) = nullptr;  // may be null; told of every wait() how long it took
   };
 
   // What result() and the future give; asked for when the operation is done.

@@ -20,6 +20,7 @@ py::dict statistics() {
   py::dict result;
   result["tables"] = tables, result["bytes_sent"] = bytes, result["announced_bytes"] = all.announced_bytes;
   result["table_rows"] = all.table_rows, result["union_rows"] = all.union_rows, result["own_rows"] = all.own_rows;
+  result["seconds"] = all.seconds, result["waited_seconds"] = all.waited_seconds;
   return result;
 }
 

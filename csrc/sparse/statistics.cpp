@@ -27,6 +27,16 @@ void count_announcement(std::uint64_t bytes_sent) {
   Counters::get().so_far.announced_bytes += bytes_sent;
 }
 
+void count_operation(double seconds) {
+  std::lock_guard lock(Counters::get().mutex);
+  Counters::get().so_far.seconds += seconds;
+}
+
+void count_wait(double seconds) {
+  std::lock_guard lock(Counters::get().mutex);
+  Counters::get().so_far.waited_seconds += seconds;
+}
+
 void count_table(const TablePlan& plan, const Shape& shape, int rank, std::uint64_t bytes_sent) {
   std::lock_guard lock(Counters::get().mutex);
   SparseStatistics& all = Counters::get().so_far;

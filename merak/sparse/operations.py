@@ -99,6 +99,11 @@ class Statistics(TypedDict):
     """Of all tensors together: their rows, those that any rank had, and those that this one had."""
     union_rows: int
     own_rows: int
+    seconds: float
+    """From the start to the end of each operation of CPU tensors."""
+    waited_seconds: float
+    """Of it, that was spent in wait(): exposed, while the rest went on beside something else. DDP waits for the futures
+    of its hooks, which is not counted here."""
 
 
 def statistics() -> Statistics:

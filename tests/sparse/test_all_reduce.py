@@ -280,6 +280,8 @@ def several(context: Context) -> None:
     assert after["union_rows"] - before["union_rows"] == size + 1 + 1
     assert after["own_rows"] - before["own_rows"] == 2 + 1
     assert after["announced_bytes"] > before["announced_bytes"]
+    assert after["seconds"] > before["seconds"]
+    assert 0 < after["waited_seconds"] - before["waited_seconds"] <= after["seconds"] - before["seconds"] + 1
 
 
 def test_several_tensors_in_one_exchange(run: Runner) -> None:
