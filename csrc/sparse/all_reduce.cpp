@@ -11,12 +11,6 @@
 namespace merak {
 namespace {
 
-std::uint64_t bytes_sent(const Program& program) {
-  std::uint64_t bytes = 0;
-  for (const Step& step : program.steps) bytes += step.kind == StepKind::kSend ? step.bytes : 0;
-  return bytes;
-}
-
 // This rank's rows, ascending, those that its input holds several times added up.
 std::vector<std::byte> summed_rows(const SparseTable& table, bool from_zeros, const Reducer& reducer) {
   RowSums sums(table.shape.row_bytes);
@@ -69,7 +63,7 @@ Act SparseAllReduce::announce() {
   act.signature.bytes = bytes;
   const CollectiveShape shape{.kind = OperationKind::kAllGather, .bytes = bytes};
   Program program = choose(shape, task_.rank, task_.topology, task_.costs).program;
-  count_announcement(bytes_sent(program));
+  count_announcement(program.bytes_of(StepKind::kSend));
   act.program = std::make_shared<PreparedProgram>(std::move(program));
   act.input.append(announced_.data(), announced_.size());
   act.output.append(all_announced_.data(), all_announced_.size());
@@ -115,7 +109,7 @@ Act SparseAllReduce::exchange_presence() {
     program.receive(static_cast<int>(from), {kOutput, begin[from]}, all_[from].presence_bytes);
   }
   program.copy({kOutput, begin[static_cast<std::size_t>(task_.rank)]}, {kInput, 0}, presence_.size());
-  count_announcement(bytes_sent(program));
+  count_announcement(program.bytes_of(StepKind::kSend));
   act.program = std::make_shared<PreparedProgram>(std::move(program));
   act.input.append(presence_.data(), presence_.size());
   act.output.append(presences_.data(), presences_.size());
@@ -152,7 +146,8 @@ Act SparseAllReduce::reduce() {
   if (!sketch_) return exact_act();
   Act act = sketch_->all_reduce(task_.signature);
   for (std::size_t i = 0; i < plans_.size(); ++i)
-    count_table(plans_[i], task_.tables[i].shape, task_.rank, i == 0 ? bytes_sent(act.program->program()) : 0);
+    count_table(plans_[i], task_.tables[i].shape, task_.rank,
+                i == 0 ? act.program->program().bytes_of(StepKind::kSend) : 0);
   return act;
 }
 
@@ -169,7 +164,7 @@ Act SparseAllReduce::sketch_act() {
       LossySketch::Rows{table.own, united, std::move(summed_.front()), table.shape.row_bytes}, std::move(layout),
       LossySketch::Ways{task_.signature.dtype, task_.rank, task_.topology, task_.costs, task_.reducer});
   Act act = lossy_sketch_->all_reduce(task_.signature);
-  count_table(plans_.front(), table.shape, task_.rank, bytes_sent(act.program->program()));
+  count_table(plans_.front(), table.shape, task_.rank, act.program->program().bytes_of(StepKind::kSend));
   return act;
 }
 
@@ -214,7 +209,7 @@ Act SparseAllReduce::exact_act() {
   }
   const std::vector<Program> parts = programs_of(task_.rank);
   for (std::size_t i = 0; i < parts.size(); ++i)
-    count_table(plans_[i], task_.tables[i].shape, task_.rank, bytes_sent(parts[i]));
+    count_table(plans_[i], task_.tables[i].shape, task_.rank, parts[i].bytes_of(StepKind::kSend));
   act.program = std::make_shared<PreparedProgram>(as_one(parts));
   return act;
 }

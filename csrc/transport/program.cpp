@@ -41,4 +41,10 @@ int Program::add_scratch(std::size_t bytes) {
   return kScratch + static_cast<int>(scratch.size()) - 1;
 }
 
+std::uint64_t Program::bytes_of(StepKind kind) const {
+  std::uint64_t bytes = 0;
+  for (const Step& step : steps) bytes += step.kind == kind ? step.bytes : 0;
+  return bytes;
+}
+
 }  // namespace merak

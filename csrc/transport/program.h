@@ -70,6 +70,9 @@ struct Program {
 
   // Reserves a scratch buffer of that many bytes and returns its number.
   int add_scratch(std::size_t bytes);
+
+  // The bytes of all steps of a kind: kSend for what leaves this rank.
+  std::uint64_t bytes_of(StepKind kind) const;
 };
 
 }  // namespace merak

@@ -41,8 +41,8 @@ TEST(Formulas, CountTheBytesOnTheWire) {
     const std::size_t bytes = 64 << 10;
     const auto programs = programs_by_algorithm({.kind = kind, .bytes = bytes}, uniform_topology(8)).at(algorithm);
     std::size_t sent = 0;
-    for (const Program& program : programs) sent += bytes_sent(program);
-    EXPECT_EQ(bytes_sent(programs[0]), rank * bytes) << algorithm;
+    for (const Program& program : programs) sent += program.bytes_of(StepKind::kSend);
+    EXPECT_EQ(programs[0].bytes_of(StepKind::kSend), rank * bytes) << algorithm;
     EXPECT_EQ(sent, all * bytes) << algorithm;
   }
 }

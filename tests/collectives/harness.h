@@ -215,12 +215,6 @@ inline void expect_correct(const CollectiveShape& shape, const Topology& topolog
   }
 }
 
-inline std::size_t bytes_sent(const Program& program) {
-  std::size_t bytes = 0;
-  for (const Step& step : program.steps) bytes += step.kind == StepKind::kSend ? step.bytes : 0;
-  return bytes;
-}
-
 // The bytes that leave each host for another.
 inline std::map<int, std::size_t> bytes_leaving_hosts(const std::vector<Program>& programs, const Topology& topology) {
   std::map<int, std::size_t> leaving;

@@ -17,8 +17,8 @@ TEST(Balanced, IsTheSumInTheOrderOfRanks) {
     expect_sums(one, known, programs, seed % 2 == 1, seed);
     for (int rank = 0; rank < one.size; ++rank) {
       const std::size_t row_bytes = one.columns * sizeof(float);
-      EXPECT_EQ(bytes_of_kind(programs[rank], StepKind::kSend), dealt.out[rank] * row_bytes);
-      EXPECT_EQ(bytes_of_kind(programs[rank], StepKind::kReceive), dealt.in[rank] * row_bytes);
+      EXPECT_EQ(programs[rank].bytes_of(StepKind::kSend), dealt.out[rank] * row_bytes);
+      EXPECT_EQ(programs[rank].bytes_of(StepKind::kReceive), dealt.in[rank] * row_bytes);
     }
     if (HasFatalFailure()) return;
   }

@@ -130,10 +130,4 @@ inline void expect_sums(const Case& one, const Known& known, const std::vector<P
   for (int rank = 0; rank < one.size; ++rank) ASSERT_EQ(memory[rank].output, expected) << "rank " << rank;
 }
 
-inline std::size_t bytes_of_kind(const Program& program, StepKind kind) {
-  std::size_t bytes = 0;
-  for (const Step& step : program.steps) bytes += step.kind == kind ? step.bytes : 0;
-  return bytes;
-}
-
 }  // namespace merak
