@@ -28,6 +28,7 @@ class Backend(C10dBackend):
     def sparse_all_reduce(
         self, tensors: list[torch.Tensor], op: dist.ReduceOp, method: str, timeout: timedelta
     ) -> dist.Work: ...
+    def refuse_sparse_all_reduce(self, reason: str) -> None: ...
     def sketch_all_reduce(
         self,
         tensor: torch.Tensor,

@@ -114,6 +114,9 @@ class Backend final : public c10d::Backend {
   // behind it what this rank keeps, laid out likewise.
   WorkPtr sketch_all_reduce(const at::Tensor& tensor, const c10d::ReduceOp& op, const SketchBudget& budget,
                             std::chrono::milliseconds timeout);
+  // Raises ValueError with this reason, on this rank, and an error on the others: for arguments that were found to be
+  // wrong before one of these calls.
+  void refuse_sparse_all_reduce(const std::string& reason) const;
   // How that would be done, by tensor: the ranks exchange their bitmaps, and nothing else. Waits.
   std::vector<TablePlan> sparse_plans(const Tensors& tensors, const std::string& method,
                                       std::chrono::milliseconds timeout);
@@ -148,7 +151,7 @@ class Backend final : public c10d::Backend {
   WorkPtr remember(c10::intrusive_ptr<Work> work, std::shared_ptr<Operation> operation);
   Plans& plans(Clock::duration timeout);
   // Measured when it is called for the first time, by all ranks alike; waits for that.
-  const Costs& costs(const std::shared_ptr<Group>& group, Clock::duration timeout);
+  const Costs& costs(const std::shared_ptr<Group>& group, Clock::time_point deadline);
 
   // Shared by the public calls.
   WorkPtr all_reduce(Call call, const Tensors& tensors, const c10d::ReduceOp& op);

@@ -1,5 +1,9 @@
 // What the operations of a group cost: measured (collectives/calibration.h) before the first one whose plan asks.
 
+#include <ATen/Context.h>
+
+#include <algorithm>
+
 #include "backend/backend.h"
 #include "backend/interruptible_wait.h"
 #include "collectives/calibration.h"
@@ -21,18 +25,30 @@ double run(Group& group, Request request) {
 
 }  // namespace
 
-const Costs& Backend::costs(const std::shared_ptr<Group>& group, Clock::duration timeout) {
+const Costs& Backend::costs(const std::shared_ptr<Group>& group, Clock::time_point deadline) {
   std::lock_guard lock(costs_mutex_);
   if (costs_) return *costs_;
+  // What is measured differs from run to run, and with it what is chosen, and the order of sums.
+  if (at::globalContext().deterministicAlgorithms()) return costs_.emplace();
   const auto run_program = [&](Program program, Buffer input, Buffer output, const std::shared_ptr<void>& memory) {
     Request request;
-    request.signature.kind = OperationKind::kSparseAllReduce;
+    request.signature.kind = OperationKind::kMeasuring;
     request.program = std::make_shared<PreparedProgram>(std::move(program));
     request.input = std::move(input), request.output = std::move(output);
-    request.timeout = timeout, request.keep_alive = memory;
+    request.timeout = std::max<Clock::duration>(deadline - Clock::now(), std::chrono::milliseconds(1));
+    request.keep_alive = memory;
     return run(*group, std::move(request));
   };
-  return costs_.emplace(calibrate(getRank(), plans(timeout).topology(), run_program));
+  try {
+    return costs_.emplace(calibrate(getRank(), plans(deadline - Clock::now()).topology(), run_program));
+  } catch (...) {
+    // The others are in the midst of it, and this rank would begin anew.
+    if (!membership_->failure())
+      membership_->abort(
+          "measuring the costs of the group, before its first sparse operation, was interrupted on rank " +
+          std::to_string(getRank()));
+    throw;
+  }
 }
 
 }  // namespace merak

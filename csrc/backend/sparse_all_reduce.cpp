@@ -81,6 +81,11 @@ Backend::WorkPtr Backend::sketch_all_reduce(const at::Tensor& tensor, const c10d
   return start_sparse({{tensor}, op, name(Method::kSketch), timeout, false, false, budget}).first;
 }
 
+void Backend::refuse_sparse_all_reduce(const std::string& reason) const {
+  call("sparse_all_reduce", OperationKind::kSparseAllReduce, c10d::OpType::ALLREDUCE, kNoTimeout)
+      .check.require(false, reason);
+}
+
 std::vector<TablePlan> Backend::sparse_plans(const Tensors& tensors, const std::string& method,
                                              std::chrono::milliseconds timeout) {
   const auto [work, operation] =
@@ -126,9 +131,13 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
   task.reducer = call.check.accepted(
       [&] { return make_sparse_reducer(task.signature.dtype, task.signature.reduction, getSize()); });
   return with_torch_errors([&]() -> std::pair<WorkPtr, std::shared_ptr<SparseOperation>> {
+    const auto deadline = Clock::now() + call.request.timeout;
     const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
     task.rank = getRank(), task.topology = plans(call.request.timeout).topology();
-    task.costs = costs(group, call.request.timeout);
+    if (task.method == Method::kAuto || task.only_plans) {
+      task.costs = costs(group, deadline);
+      call.request.timeout = deadline - Clock::now();
+    }
     static_cast<Act&>(call.request) = operation->start(std::move(task));
     call.request.further_acts = operation->further_acts();
     call.request.next_act = [operation] { return operation->next(); };

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <sstream>
 #include <stdexcept>
 
 #include "backend/call.h"
@@ -19,6 +20,19 @@ namespace {
 constexpr std::int64_t kBlock = 64;  // elements of a dense tensor without rows
 constexpr std::size_t kMostRows = UINT32_MAX - 1;
 
+std::string text_of(at::Layout layout) {
+  std::ostringstream text;
+  text << layout;
+  return text.str();
+}
+
+// FNV-1a.
+std::uint64_t hash_of(at::IntArrayRef sizes) {
+  std::uint64_t hash = 0xcbf29ce484222325ull;
+  for (std::int64_t size : sizes) hash = (hash ^ static_cast<std::uint64_t>(size)) * 0x100000001b3ull;
+  return hash;
+}
+
 std::int64_t product(at::IntArrayRef sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1}, std::multiplies<>());
 }
@@ -27,7 +41,7 @@ std::int64_t product(at::IntArrayRef sizes) {
 
 SparseArgument::SparseArgument(const TensorChecks& check, const at::Tensor& tensor) : tensor_(tensor.detach()) {
   check.require(tensor.layout() == at::kSparse || tensor.layout() == at::kStrided,
-                std::string("a tensor of layout ") + c10::toString(tensor.layout()) +
+                "a tensor of layout " + text_of(tensor.layout()) +
                     " is not taken here: pass a sparse COO or a dense tensor (.to_sparse_coo(), .to_dense()).");
   check.require(tensor.device().is_cpu() || tensor.device().is_cuda(), "a tensor on CPU or CUDA is needed here.");
   const auto sizes = tensor.sizes();
@@ -38,6 +52,7 @@ SparseArgument::SparseArgument(const TensorChecks& check, const at::Tensor& tens
   // A tensor whose rows have no elements has nothing to reduce, as one without rows.
   shape_.table_rows = elements > 0 ? static_cast<std::size_t>(rows) : 0;
   shape_.element_bytes = tensor.element_size();
+  shape_.sizes = hash_of(sizes);
   shape_.row_bytes = static_cast<std::size_t>(std::max<std::int64_t>(elements, 1)) * shape_.element_bytes;
   check.require(shape_.table_rows <= kMostRows, "the tensor has " + std::to_string(rows) + " rows; more than " +
                                                     std::to_string(kMostRows) +

@@ -84,6 +84,9 @@ void bind_backend(py::module_& module) {
       py::arg("tensor"), py::arg("op"), py::arg("budget_bytes"), py::arg("seed"), py::arg("feedback"),
       py::arg("timeout"), py::call_guard<py::gil_scoped_release>());
 
+  backend.def("refuse_sparse_all_reduce", &Backend::refuse_sparse_all_reduce, py::arg("reason"),
+              py::call_guard<py::gil_scoped_release>());
+
   backend.def(
       "sparse_plans",
       [](Backend& self, const std::vector<at::Tensor>& tensors, const std::string& method,

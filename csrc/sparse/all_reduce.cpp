@@ -45,10 +45,10 @@ SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
     if (task_.method == Method::kSketchExact)
       own_.exponents.push_back(exponents_of(task_.signature.dtype, rows, elements));
     else
-      own_.energies.push_back(energies_of(task_.signature.dtype, rows, elements / row_elements, row_elements));
+      own_.norms.push_back(norms_of(task_.signature.dtype, rows, elements / row_elements, row_elements));
   }
   if (task_.method == Method::kSketch && task_.sketch.feedback)
-    keep_heaviest(own_.present.front(), own_.energies.front(), kAnnouncedRowsACell * sketch_cells());
+    keep_heaviest(own_.present.front(), own_.norms.front(), kAnnouncedRowsACell * sketch_cells());
   if (carries_bitmaps(own_)) return;
   presence_ = write_presence(own_);
   own_.presence_bytes = presence_.size();
@@ -62,7 +62,7 @@ Act SparseAllReduce::announce() {
   Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = {}};
   act.signature.bytes = bytes;
   const CollectiveShape shape{.kind = OperationKind::kAllGather, .bytes = bytes};
-  Program program = choose(shape, task_.rank, task_.topology, task_.costs).program;
+  Program program = choose(shape, task_.rank, task_.topology).program;
   count_announcement(program.bytes_of(StepKind::kSend));
   act.program = std::make_shared<PreparedProgram>(std::move(program));
   act.input.append(announced_.data(), announced_.size());
@@ -141,8 +141,8 @@ Act SparseAllReduce::reduce() {
     tables.push_back({table.own, united_[i], std::move(summed_[i]), table.shape.row_bytes / table.shape.element_bytes,
                       own_.exponents[i]});
   }
-  sketch_ = ExactSketch::make(std::move(tables),
-                              {task_.signature.dtype, task_.rank, task_.topology, task_.costs, task_.reducer.divisor});
+  sketch_ =
+      ExactSketch::make(std::move(tables), {task_.signature.dtype, task_.rank, task_.topology, task_.reducer.divisor});
   if (!sketch_) return exact_act();
   Act act = sketch_->all_reduce(task_.signature);
   for (std::size_t i = 0; i < plans_.size(); ++i)
@@ -156,13 +156,13 @@ std::size_t SparseAllReduce::sketch_cells() const { return task_.sketch.bytes / 
 // Of kSketch.
 Act SparseAllReduce::sketch_act() {
   const SparseTable& table = task_.tables.front();
-  std::vector<std::vector<BFloat16>> energies;
-  for (const Announcement& one : all_) energies.push_back(one.energies.front());
+  std::vector<std::vector<BFloat16>> norms;
+  for (const Announcement& one : all_) norms.push_back(one.norms.front());
   const UnionRows& united = united_.front();
-  SketchLayout layout = lay_out_sketch(united, energies_of_union(united, energies), sketch_cells(), task_.sketch);
-  lossy_sketch_.emplace(
-      LossySketch::Rows{table.own, united, std::move(summed_.front()), table.shape.row_bytes}, std::move(layout),
-      LossySketch::Ways{task_.signature.dtype, task_.rank, task_.topology, task_.costs, task_.reducer});
+  SketchLayout layout = lay_out_sketch(united, energies_of_union(united, norms), sketch_cells(), task_.sketch);
+  lossy_sketch_.emplace(LossySketch::Rows{table.own, united, std::move(summed_.front()), table.shape.row_bytes},
+                        std::move(layout),
+                        LossySketch::Ways{task_.signature.dtype, task_.rank, task_.topology, task_.reducer});
   Act act = lossy_sketch_->all_reduce(task_.signature);
   count_table(plans_.front(), table.shape, task_.rank, act.program->program().bytes_of(StepKind::kSend));
   return act;
@@ -221,8 +221,8 @@ std::vector<Program> SparseAllReduce::programs_of(int rank) const {
     const SparseTable& table = task_.tables[i];
     const Contributions contributions{
         united_[i], table.own, rank, table.shape.row_bytes, task_.from_zeros, table.into_table, rank != task_.rank};
-    programs.push_back(program_of(plans_[i], contributions, table.shape, task_.topology, task_.costs,
-                                  task_.on_device ? kDeviceGrain : Grain()));
+    programs.push_back(
+        program_of(plans_[i], contributions, table.shape, task_.topology, task_.on_device ? kDeviceGrain : Grain()));
   }
   return programs;
 }

@@ -21,7 +21,7 @@ struct Head {
 };
 
 struct TableHead {
-  std::uint64_t table_rows, row_bytes;
+  std::uint64_t table_rows, row_bytes, sizes;
   std::int32_t low, high;  // exponents
   std::uint64_t representable;
 };
@@ -73,7 +73,7 @@ bool carries_bitmaps(const Announcement& announcement) {
   return announcement.method != Method::kSketch && bitmap_bytes(announcement.tables) <= kMostBitmapBytes;
 }
 
-// As encode_presences() writes it, and the energies of all rows.
+// As encode_presences() writes it, and the norms of all rows.
 std::size_t most_presence_bytes(const Announcement& announcement) {
   std::size_t bytes = bitmap_bytes(announcement.tables) + announcement.tables.size() * (sizeof(std::uint64_t) + 1);
   if (announcement.method == Method::kSketch)
@@ -101,7 +101,8 @@ void write(const Announcement& announcement, std::byte* to) {
   for (std::size_t i = 0; i < announcement.tables.size(); ++i) {
     const Shape& table = announcement.tables[i];
     const ExponentRange range = announcement.exponents.empty() ? ExponentRange{} : announcement.exponents[i];
-    put(to, TableHead{table.table_rows, table.row_bytes, range.low, range.high, range.representable ? 1u : 0u});
+    put(to, TableHead{table.table_rows, table.row_bytes, table.sizes, range.low, range.high,
+                      range.representable ? 1u : 0u});
     if (!carries_bitmaps(announcement) || table.table_rows == 0) continue;
     std::memcpy(to, announcement.present[i].words().data(), bitmap_bytes(table));
     to += bitmap_bytes(table);
@@ -134,6 +135,7 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     const TableHead found = take<TableHead>(from);
     if (found.table_rows != table.table_rows || found.row_bytes != table.row_bytes)
       disagree(theirs, text_of(Shape{found.table_rows, found.row_bytes, table.element_bytes}), ours, text_of(table));
+    if (found.sizes != table.sizes) disagree(theirs, "a tensor of other sizes", ours, text_of(table));
     parsed.exponents.push_back({found.low, found.high, found.representable != 0});
     if (!carries_bitmaps(expected)) continue;
     Bitmap present(table.table_rows);
@@ -148,9 +150,9 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
 
 std::vector<std::byte> write_presence(const Announcement& announcement) {
   std::vector<std::byte> bytes = encode_presences(announcement.present);
-  for (const std::vector<BFloat16>& energies : announcement.energies) {
-    const auto* first = reinterpret_cast<const std::byte*>(energies.data());
-    bytes.insert(bytes.end(), first, first + energies.size() * sizeof(BFloat16));
+  for (const std::vector<BFloat16>& norms : announcement.norms) {
+    const auto* first = reinterpret_cast<const std::byte*>(norms.data());
+    bytes.insert(bytes.end(), first, first + norms.size() * sizeof(BFloat16));
   }
   return bytes;
 }
@@ -164,10 +166,10 @@ void parse_presence(std::span<const std::byte> bytes, Announcement& announced) {
   announced.present = take_presences(bytes, bits);
   if (announced.method == Method::kSketch)
     for (const Bitmap& present : announced.present) {
-      auto& energies = announced.energies.emplace_back(present.count());
-      const std::size_t size = energies.size() * sizeof(BFloat16);
+      auto& norms = announced.norms.emplace_back(present.count());
+      const std::size_t size = norms.size() * sizeof(BFloat16);
       require(size <= bytes.size());
-      if (size > 0) std::memcpy(energies.data(), bytes.data(), size);
+      if (size > 0) std::memcpy(norms.data(), bytes.data(), size);
       bytes = bytes.subspan(size);
     }
   require(bytes.empty());

@@ -23,10 +23,10 @@ struct Announcement {
   bool from_zeros = true;    // contributions.h; ranks may differ, and one that wants it is enough
   SketchBudget sketch = {};  // of kSketch
   std::vector<Shape> tables = {};
-  std::vector<ExponentRange> exponents = {};         // by table, of this rank's rows; of kSketchExact alone
-  std::vector<Bitmap> present = {};                  // by table, where bitmaps come with it
-  std::vector<std::vector<BFloat16>> energies = {};  // by table, of this rank's rows; of kSketch alone, comes later
-  std::size_t presence_bytes = 0;                    // of what comes later
+  std::vector<ExponentRange> exponents = {};      // by table, of this rank's rows; of kSketchExact alone
+  std::vector<Bitmap> present = {};               // by table, where bitmaps come with it
+  std::vector<std::vector<BFloat16>> norms = {};  // by table, of this rank's rows; of kSketch alone, comes later
+  std::size_t presence_bytes = 0;                 // of what comes later
 };
 
 inline constexpr std::size_t kMostBitmapBytes = 16 * 1024;  // that come with an announcement
@@ -43,7 +43,7 @@ void write(const Announcement& announcement, std::byte* to);
 // naming both ranks and what they disagree about, or which rank has what problem.
 Announcement parse_announcement(const std::byte* from, const Announcement& expected, int rank, int own_rank);
 
-// What comes later: which rows the rank has of each table, and of kSketch their energies.
+// What comes later: which rows the rank has of each table, and of kSketch their norms.
 std::vector<std::byte> write_presence(const Announcement& announcement);
 // Completes what `announced` says with it. Throws MismatchError where it makes no sense.
 void parse_presence(std::span<const std::byte> bytes, Announcement& announced);

@@ -1,12 +1,18 @@
 #include "sparse/as_everyones.h"
 
+#include <cstddef>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace merak {
 namespace {
 
 UnionRows everyones(std::vector<std::uint32_t> ids, int ranks) {
+  if (ids.size() > UINT32_MAX / static_cast<std::size_t>(ranks))
+    throw std::length_error("a table of " + std::to_string(ids.size()) + " rows of 16-bit elements is too long for " +
+                            "this method: use 'balanced'");
   UnionRows rows{.size = ranks, .ids = std::move(ids), .first = {0}, .contributors = {}, .counts = {}};
   rows.counts.assign(static_cast<std::size_t>(ranks), static_cast<std::uint32_t>(rows.rows()));
   std::vector<std::uint32_t> all(static_cast<std::size_t>(ranks));

@@ -58,7 +58,7 @@ Act ExactSketch::all_reduce(const Signature& signature) {
     const CollectiveShape shape{
         .kind = OperationKind::kAllReduce, .bytes = sketches_[i].size(), .element_bytes = integer_bytes};
     if (ways_.topology.size() > 1)
-      append_after(whole, choose(shape, ways_.rank, ways_.topology, ways_.costs).program, {.output = sketch}, {made});
+      append_after(whole, choose(shape, ways_.rank, ways_.topology).program, {.output = sketch}, {made});
     act.input.append(integers_[i].data(), integers_[i].size());
     act.output.append(sketches_[i].data(), sketches_[i].size());
   }

@@ -34,7 +34,6 @@ class ExactSketch {
     DType dtype;
     int rank;
     const Topology& topology;
-    const Costs& costs;
     int divisor;  // of an average; else 1
   };
 

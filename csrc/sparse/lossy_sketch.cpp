@@ -57,7 +57,7 @@ Act LossySketch::all_reduce(const Signature& signature) {
   const CollectiveShape shape{
       .kind = OperationKind::kAllReduce, .bytes = cells_.size(), .element_bytes = element_bytes(ways_.dtype)};
   Program program;
-  if (ways_.topology.size() > 1) program = choose(shape, ways_.rank, ways_.topology, ways_.costs).program;
+  if (ways_.topology.size() > 1) program = choose(shape, ways_.rank, ways_.topology).program;
   act.program = std::make_shared<PreparedProgram>(std::move(program));
   act.output.append(cells_.data(), cells_.size());
   return act;

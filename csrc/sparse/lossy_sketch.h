@@ -30,7 +30,6 @@ class LossySketch {
     DType dtype;  // fp32 or fp64
     int rank;
     const Topology& topology;
-    const Costs& costs;
     const Reducer& reducer;
   };
 

@@ -64,7 +64,7 @@ void reduce(Program& program, const Contributions& mine, const DenseWays& ways, 
   if (mine.rows.size == 1) return;
   const CollectiveShape shape{
       .kind = OperationKind::kAllReduce, .bytes = strips.bytes(), .element_bytes = ways.element_bytes};
-  const Program dense = choose(shape, mine.rank, ways.topology, ways.costs).program;
+  const Program dense = choose(shape, mine.rank, ways.topology).program;
   append(program, dense, {.output = strips.place}, [&](const Step& step, std::uint32_t index, Step& moved) {
     const auto comes_after = [&](Steps& worked_on) {
       moved.after.push_back(worked_on.front());

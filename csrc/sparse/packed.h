@@ -16,9 +16,10 @@
 
 namespace merak {
 
+// The collective is that of the costs as they stand in costs.h, and not as measured: so the order of sums is the same
+// from run to run.
 struct DenseWays {  // how to reduce densely
   const Topology& topology;
-  const Costs& costs;
   std::size_t element_bytes;
 };
 

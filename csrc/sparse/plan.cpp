@@ -64,7 +64,15 @@ class Pricer {
     const CollectiveShape shape{
         .kind = OperationKind::kAllReduce, .bytes = bytes, .element_bytes = shape_.element_bytes};
     const double copies = 2 * costs_.reduce_seconds_per_byte * static_cast<double>(bytes);  // laying out, taking out
-    return {method, choose(shape, 0, topology_, costs_).seconds + copies, 2 * (n - 1) * bytes / n};
+    return {method, seconds_of(shape) + copies, 2 * (n - 1) * bytes / n};
+  }
+
+  // Of the collective that is chosen whatever was measured (packed.h).
+  double seconds_of(const CollectiveShape& shape) const {
+    const std::string chosen = choose(shape, 0, topology_).algorithm;
+    for (const Choice& one : candidates(shape, 0, topology_, costs_))
+      if (one.algorithm == chosen) return one.seconds;
+    throw std::logic_error("the algorithm that was chosen is no candidate");
   }
 
   Priced gathering() const {
@@ -118,7 +126,9 @@ TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, co
   const Pricer pricer(rows, plan.deal, shape, topology, costs);
   for (Method method : kExactMethods) plan.priced.push_back(pricer.price(method));
   const auto price = [&](const Priced& one) {
-    return one.method == Method::kSketchExact ? std::numeric_limits<double>::max() : one.seconds;
+    const bool by_owners = (one.method == Method::kDense || one.method == Method::kPacked) && shape.element_bytes == 2;
+    const bool never = one.method == Method::kSketchExact || by_owners;
+    return never ? std::numeric_limits<double>::max() : one.seconds;
   };
   const auto cheapest = std::min_element(plan.priced.begin(), plan.priced.end(),
                                          [&](const Priced& a, const Priced& b) { return price(a) < price(b); });
@@ -142,16 +152,16 @@ Program sum_widely(const Contributions& mine, Method method, const Grain& grain)
 }  // namespace
 
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
-                   const Topology& topology, const Costs& costs, const Grain& grain) {
+                   const Topology& topology, const Grain& grain) {
   const bool dense = plan.method == Method::kDense || plan.method == Method::kPacked;
   if (dense && shape.element_bytes == 2) return sum_widely(contributions, plan.method, grain);
   switch (plan.method) {
     case Method::kDense:
-      return dense_all_reduce(contributions, {topology, costs, shape.element_bytes});
+      return dense_all_reduce(contributions, {topology, shape.element_bytes});
     case Method::kGather:
       return gather_all_reduce(contributions, grain.part_bytes);
     case Method::kPacked:
-      return packed_all_reduce(contributions, {topology, costs, shape.element_bytes});
+      return packed_all_reduce(contributions, {topology, shape.element_bytes});
     case Method::kBalanced:
       return balanced_all_reduce(contributions, plan.deal, grain.chunk_bytes);
     case Method::kSketchExact:

@@ -45,9 +45,11 @@ struct TablePlan {
 
 struct Shape {  // of one table
   std::size_t table_rows, row_bytes, element_bytes;
+  std::uint64_t sizes = 0;  // of the tensor, hashed: tables of the same rows may be tensors of different sizes
 };
 
-// `asked`: kAuto for the cheapest, but never kSketchExact, of which kPacked sends less.
+// `asked`: kAuto for the cheapest, but never kSketchExact, of which kPacked sends less, nor kPacked and kDense of
+// 16-bit types, of which kBalanced sends less in the same way (as_everyones.h).
 TablePlan plan_table(const UnionRows& rows, const Shape& shape, Method asked, const Topology& topology,
                      const Costs& costs);
 
@@ -61,6 +63,6 @@ inline constexpr Grain kDeviceGrain{4 * 1024 * 1024, 32 * 1024 * 1024};
 
 // What this rank does. Not for kSketchExact and kSketch, which are all_reduce.h's own affair.
 Program program_of(const TablePlan& plan, const Contributions& contributions, const Shape& shape,
-                   const Topology& topology, const Costs& costs, const Grain& grain = {});
+                   const Topology& topology, const Grain& grain = {});
 
 }  // namespace merak

@@ -18,7 +18,7 @@
 // than it announced sends that, too. Of the P rows that any of n ranks has, the 2c heaviest of a rank have at least 2c
 // / P of its energy; the chosen c, of 2cn at most, at least 1 / 2n of what is announced. So, over all ranks together,
 // what is kept has at most 1 - c / nP of the energy of what there was (1 - c / P where the ranks announce the same
-// rows), less what rounding energies to 8 bits may change. A sketch whose estimates are noise promises no such thing,
+// rows), less what rounding norms to 8 bits may change. A sketch whose estimates are noise promises no such thing,
 // and error feedback then diverges.
 //
 // Source: M. Charikar, K. Chen, M. Farach-Colton, "Finding frequent items in data streams", 2002; cells of their own

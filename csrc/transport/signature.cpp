@@ -5,9 +5,19 @@
 namespace merak {
 namespace {
 
-constexpr std::array<const char*, kOperationKinds> kKindNames = {
-    "unknown operation", "broadcast", "reduce", "all_reduce", "all_gather", "reduce_scatter",
-    "all_to_all",        "scatter",   "gather", "barrier",    "send/recv",  "sparse_all_reduce"};
+constexpr std::array<const char*, kOperationKinds> kKindNames = {"unknown operation",
+                                                                 "broadcast",
+                                                                 "reduce",
+                                                                 "all_reduce",
+                                                                 "all_gather",
+                                                                 "reduce_scatter",
+                                                                 "all_to_all",
+                                                                 "scatter",
+                                                                 "gather",
+                                                                 "barrier",
+                                                                 "send/recv",
+                                                                 "sparse_all_reduce",
+                                                                 "sparse_all_reduce with method auto, measuring first"};
 constexpr std::array<const char*, kDTypes> kDTypeNames = {
     "no data", "bool",     "uint8",         "int8",        "int16",           "int32",           "int64",
     "float16", "bfloat16", "float32",       "float64",     "complex64",       "complex128",      "uint16",

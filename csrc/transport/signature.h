@@ -20,8 +20,9 @@ enum class OperationKind : std::uint8_t {
   kBarrier,
   kSend,  // point to point: the sender's send and the receiver's receive
   kSparseAllReduce,
+  kMeasuring,  // of what the group's operations cost
 };
-inline constexpr int kOperationKinds = 12;  // one above the last
+inline constexpr int kOperationKinds = 13;  // one above the last
 
 enum class DType : std::uint8_t {
   kNone = 0,  // no data (barrier)

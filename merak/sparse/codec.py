@@ -34,8 +34,8 @@ class SketchCodec:
     """
 
     def __init__(self, budget_bytes: int, seed: int = 0, feedback: bool = True) -> None:
-        if budget_bytes < 1:
-            raise ValueError(f"budget_bytes is {budget_bytes}; it must hold a row at least.")
+        _require_integer("budget_bytes", budget_bytes, 1)
+        _require_integer("seed", seed, 0)
         self.budget_bytes, self.seed, self.feedback = budget_bytes, seed, feedback
         self.steps = 0
         """How many tensors it has reduced."""
@@ -46,15 +46,25 @@ class SketchCodec:
     def residual(self) -> torch.Tensor | None:
         """What this rank has not sent yet, laid out as the tensors are (a coalesced COO tensor); None before the first.
         Waits for an operation that goes on."""
-        work, self._work = self._work, None
-        if work is not None:
-            work.wait()
-            self._residual = work.get_future().wait()[1]
+        if self._work is not None:
+            try:
+                self._work.wait()
+            except Exception:
+                self._work = None  # it has failed: what it was given is lost, what was kept before is not
+                raise
+            self._residual = self._work.get_future().wait()[1]
+            self._work = None
         return self._residual
 
     def start(self, backend: Backend, x: torch.Tensor, op: dist.ReduceOp, timeout: datetime.timedelta) -> dist.Work:
-        """For `all_reduce`, which says what x may be. After the wait(), `result()[0]` is the estimate."""
-        pending = x if self.residual is None else _added(x, self.residual)
+        """For `all_reduce`, which says what x may be. After the wait(), `get_future().wait()[0]` is the estimate."""
+        residual = self.residual
+        if residual is not None and _kind(x) != _kind(residual):
+            backend.refuse_sparse_all_reduce(
+                f"a SketchCodec keeps what is left of one tensor: of {_text(residual)}; it was given {_text(x)}. Use a "
+                "codec for each tensor."
+            )
+        pending = x if residual is None else _added(x, residual)
         seed = (self.seed + self.steps) % 2**64
         work = backend.sketch_all_reduce(pending, op, self.budget_bytes, seed, self.feedback, timeout)
         self.steps += 1
@@ -74,25 +84,60 @@ class SketchCodec:
         return state | {_SHAPE: shape, _INDICES: residual.indices().clone(), _VALUES: residual.values().clone()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Takes over what `state_dict` gave."""
-        if "steps" not in state:
-            raise ValueError(f"this is no state of a SketchCodec: it has {sorted(state)}, and no 'steps'.")
-        self._work, self._residual = None, None
-        self.steps = int(state["steps"])
-        if _DENSE in state:
-            self._residual = state[_DENSE].clone()
-        elif _VALUES in state:
-            shape = torch.Size(state[_SHAPE].tolist())
-            indices, values = state[_INDICES].clone(), state[_VALUES].clone()
-            self._residual = torch.sparse_coo_tensor(indices, values, shape, check_invariants=True, is_coalesced=True)
+        """Takes over what `state_dict` gave.
+
+        Raises:
+            ValueError: it is no such state; then the codec is as it was.
+        """
+        steps, residual = _parsed(state)
+        self._work, self._residual, self.steps = None, residual, steps
+
+    def __repr__(self) -> str:
+        return (
+            f"SketchCodec(budget_bytes={self.budget_bytes}, seed={self.seed}, feedback={self.feedback}), "
+            f"{self.steps} steps"
+        )
+
+
+_COO_KEYS = {"steps", _SHAPE, _INDICES, _VALUES}
+
+
+def _require_integer(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+        raise ValueError(f"{name} is {value!r}; it must be an integer from {least} to 2^63 - 1.")
+
+
+def _parsed(state: dict[str, torch.Tensor]) -> tuple[int, torch.Tensor | None]:
+    """Steps and residual."""
+
+    def require(fine: bool, what: str) -> None:
+        if not fine:
+            raise ValueError(f"this is no state of a SketchCodec: {what}. It has {sorted(state)}.")
+
+    require(all(isinstance(value, torch.Tensor) for value in state.values()), "it has to hold tensors")
+    require(set(state) in ({"steps"}, {"steps", _DENSE}, _COO_KEYS), "these are not its keys")
+    steps = state["steps"]
+    require(steps.numel() == 1 and not steps.is_floating_point() and int(steps) >= 0, "steps has to be a number")
+    if _DENSE in state:
+        dense = state[_DENSE]
+        require(dense.layout is torch.strided and dense.is_floating_point(), "the residual has to be a dense tensor")
+        return int(steps), dense.clone()
+    if _VALUES not in state:
+        return int(steps), None
+    shape, indices, values = state[_SHAPE], state[_INDICES], state[_VALUES]
+    require(
+        shape.dtype == indices.dtype == torch.int64 and values.is_floating_point(), "shape or indices are no integers"
+    )
+    try:
+        residual = torch.sparse_coo_tensor(
+            indices.clone(), values.clone(), torch.Size(shape.tolist()), check_invariants=True, is_coalesced=True
+        )
+    except RuntimeError as error:
+        raise ValueError(f"this is no state of a SketchCodec: {error}") from error
+    return int(steps), residual
 
 
 def _added(x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    if _kind(x) != _kind(residual):
-        raise ValueError(
-            f"a SketchCodec keeps what is left of one tensor: of {_text(residual)}; it was given {_text(x)}. Use a "
-            "codec for each tensor."
-        )
     if x.layout is torch.strided:
         return x.detach() + residual
     indices = torch.cat([x._indices(), residual._indices()], dim=1)

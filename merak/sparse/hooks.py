@@ -8,6 +8,7 @@ ddp.register_comm_hook(merak.sparse.SketchState(budget_bytes=500_000), merak.spa
 
 import dataclasses
 from collections.abc import Mapping
+from typing import get_args
 
 import torch
 import torch.distributed as dist
@@ -30,15 +31,39 @@ class HookState:
     group: ProcessGroup | None = None
     method: Method = "auto"
 
+    def __post_init__(self) -> None:
+        exact = [method for method in get_args(Method) if method != "sketch"]
+        if self.method not in exact:
+            raise ValueError(f"method is {self.method!r}; choose one of {exact}, or sketch_hook for a lossy one.")
+
+    def _place(self) -> dict[str, torch.Tensor]:
+        """Whose state this is: what a rank has not sent yet is nobody else's."""
+        rank, size = dist.get_rank(self.group), dist.get_world_size(self.group)
+        return {"rank": torch.tensor(rank), "world_size": torch.tensor(size)}
+
+    def _check_state(self, state: dict[str, torch.Tensor], prefix: str) -> None:
+        """That it is this rank's own state of this kind, whose other names all begin with `prefix`."""
+        place = self._place()
+        named = {key for key in state if not key.startswith(prefix)}
+        if named != {"steps", *place}:
+            raise ValueError(f"this is no state of a {type(self).__name__}: it has {sorted(state)}.")
+        for name, own in place.items():
+            if int(state[name]) != int(own):
+                raise ValueError(
+                    f"this state has {name} {int(state[name])}, and here it is {int(own)}: every rank saves and loads "
+                    "its own, and the ranks must be as many as before. Start without it otherwise."
+                )
+
 
 def exact_hook(state: HookState, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Averages a bucket exactly: a sparse gradient (`nn.Embedding(sparse=True)`) by `all_reduce` of this room, summed
     in fp32 or wider and divided once; a dense one as DDP itself does."""
+    _require_state(state, HookState, "exact_hook")
     buffer = bucket.buffer()
     if buffer.layout is torch.sparse_coo:
         return _average(state, buffer).then(_first)
-    work = dist.all_reduce(buffer, op=dist.ReduceOp.AVG, group=state.group, async_op=True)
-    return work.get_future().then(_first)
+    buffer.div_(dist.get_world_size(state.group))  # before the sum, which could overflow
+    return dist.all_reduce(buffer, group=state.group, async_op=True).get_future().then(_first)
 
 
 _EXACT_STEPS = 2  # DDP arranges its buckets anew after the first step
@@ -59,16 +84,22 @@ class TopKState(HookState):
     steps: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio is {self.ratio}; it must be more than 0 and at most 1.")
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors alone, to be saved without pickle."""
         residuals = {f"residual.{index}": residual.clone() for index, residual in self.residuals.items()}
-        return {"steps": torch.tensor(self.steps), **residuals}
+        return {"steps": torch.tensor(self.steps), **self._place(), **residuals}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Takes over what `state_dict` gave. The model must be the same; its first two steps are exact again."""
+        """Takes over what `state_dict` gave on this rank, of the same model. The next two steps are exact again.
+
+        Raises:
+            ValueError: it is another kind of state, or another rank's.
+        """
+        self._check_state(state, "residual.")
         self.steps = 0
         self.residuals = {
             int(name.removeprefix("residual.")): residual.clone()
@@ -85,6 +116,7 @@ def topk_hook(state: TopKState, bucket: GradBucket) -> torch.futures.Future[torc
     add up to the gradients so far. Converges as SGD does, if the learning rate is small enough (S. Stich et al.,
     "Sparsified SGD with memory", 2018). The first two steps are exact.
     """
+    _require_state(state, TopKState, "topk_hook")
     buffer, index = bucket.buffer(), bucket.index()
     steps = state.steps
     state.steps += bucket.is_last()
@@ -93,7 +125,7 @@ def topk_hook(state: TopKState, bucket: GradBucket) -> torch.futures.Future[torc
     residual = state.residuals.get(index)
     if residual is not None:
         if residual.shape != buffer.shape or residual.dtype != buffer.dtype:
-            raise ValueError(
+            merak.backend.of_group(state.group).refuse_sparse_all_reduce(
                 f"topk_hook: the residual of bucket {index} has {residual.numel()} elements of {residual.dtype}, "
                 f"the bucket {buffer.numel()} of {buffer.dtype}: the state belongs to another model or bucket_cap_mb."
             )
@@ -124,6 +156,11 @@ class SketchState(HookState):
     steps: int = 0
     _saved: dict[int, dict[str, torch.Tensor]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.budget_bytes, int | Mapping):
+            raise TypeError(f"budget_bytes is {self.budget_bytes!r}; it must be an integer, or one for each parameter.")
+
     def codec(self, bucket: GradBucket) -> SketchCodec:
         """That of a bucket with a sparse gradient, made when it is first asked for."""
         index = bucket.index()
@@ -140,32 +177,42 @@ class SketchState(HookState):
         for known, budget in self.budget_bytes.items():
             if known is parameter:
                 return budget
-        raise ValueError(
-            f"sketch_hook: budget_bytes has no budget for the parameter of shape {tuple(parameter.shape)}, whose "
-            "gradient is sparse. Give it one, or one number for all."
+        reason = (
+            f"budget_bytes has no budget for the parameter of shape {tuple(parameter.shape)}, whose gradient is "
+            "sparse. Give it one, or one number for all."
         )
+        merak.backend.of_group(self.group).refuse_sparse_all_reduce(reason)
+        raise ValueError(reason)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors alone, to be saved without pickle."""
-        state = {"steps": torch.tensor(self.steps)}
+        state = {"steps": torch.tensor(self.steps)} | self._place()
         of_codecs = self._saved | {index: codec.state_dict() for index, codec in self.codecs.items()}
         for index, of_codec in of_codecs.items():
             state |= {f"codec.{index}.{name}": value for name, value in of_codec.items()}
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Takes over what `state_dict` gave. The model must be the same; its first two steps are exact again."""
-        self.steps = 0
-        self.codecs, self._saved = {}, {}
+        """Takes over what `state_dict` gave on this rank, of the same model. The next two steps are exact again.
+
+        Raises:
+            ValueError: it is another kind of state, or another rank's.
+        """
+        self._check_state(state, "codec.")
+        saved: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in state.items():
             if key.startswith("codec."):
                 _, index, name = key.split(".", 2)
-                self._saved.setdefault(int(index), {})[name] = value
+                saved.setdefault(int(index), {})[name] = value
+        for of_codec in saved.values():
+            SketchCodec(1).load_state_dict(of_codec)  # refuses what is none
+        self.steps, self.codecs, self._saved = 0, {}, saved
 
 
 def sketch_hook(state: SketchState, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Averages a sparse gradient by a sketch of `state.budget_bytes`, with error feedback unless the state says
     otherwise (`SketchCodec`); a dense one exactly. The first two steps are exact."""
+    _require_state(state, SketchState, "sketch_hook")
     buffer = bucket.buffer()
     steps = state.steps
     state.steps += bucket.is_last()
@@ -175,6 +222,11 @@ def sketch_hook(state: SketchState, bucket: GradBucket) -> torch.futures.Future[
     backend = merak.backend.of_group(state.group)
     work = state.codec(bucket).start(backend, wide, dist.ReduceOp(dist.ReduceOp.AVG), NO_TIMEOUT)
     return work.get_future().then(lambda future: _first(future).to(buffer.dtype))
+
+
+def _require_state(state: object, kind: type[HookState], hook: str) -> None:
+    if not isinstance(state, kind):
+        raise TypeError(f"{hook} needs a merak.sparse.{kind.__name__} as its state, and not {state!r}.")
 
 
 def _average(state: HookState, x: torch.Tensor) -> torch.futures.Future[list[torch.Tensor]]:

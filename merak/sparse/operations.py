@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict, cast, overload
 
 import torch
@@ -14,6 +14,7 @@ import merak.backend
 from merak import _C
 
 if TYPE_CHECKING:
+    from merak._C import Backend
     from merak._torch_compat import ProcessGroup
     from merak.sparse.codec import SketchCodec
 
@@ -70,17 +71,29 @@ class Plan:
         )
 
 
+def calibrate(group: ProcessGroup | None = None) -> dict[str, float]:
+    """Measures what the group's operations cost, unless that was done; returns it, as `Plan.costs` has it.
+
+    Called by all ranks. The first operation with method "auto" does it by itself, and waits for it: programs that begin
+    with asynchronous operations in several groups, or beside sends and receives, in another order on each rank, call
+    this before.
+    """
+    return explain(torch.zeros(1), group).costs
+
+
 def explain(
     x: torch.Tensor,
     group: ProcessGroup | None = None,
     method: Method = "auto",
     timeout: datetime.timedelta | None = None,
 ) -> Plan:
-    """What `all_reduce` would do with the ranks' tensors. Collective: the ranks exchange bitmaps, but no rows.
+    """What `all_reduce` would do with the ranks' tensors. Called by all ranks: they exchange bitmaps, but no rows.
 
     Arguments and errors are those of `all_reduce`; `method` is an exact one.
     """
     backend = merak.backend.of_group(group)
+    if method == "sketch":
+        backend.refuse_sparse_all_reduce("explain() prices the exact methods; a sketch sends what its codec says.")
     ((chosen, union_rows, rank_rows, prices, costs),) = backend.sparse_plans([x], method, timeout or NO_TIMEOUT)
     by_method = {name: (seconds, size) for name, seconds, size in prices}
     return Plan(chosen, union_rows, tuple(rank_rows), by_method, costs)
@@ -151,7 +164,8 @@ def all_reduce(
         group: a group of backend "merak"; the default group if None.
         method: see `Method`; the same on all ranks.
         codec: for method "sketch", which takes float32 and float64: one for each tensor that is reduced repeatedly.
-        async_op: return a Work at once; after its wait(), `result()[0]` is the tensor.
+        async_op: return a Work at once; after its wait(), `get_future().wait()[0]` is the tensor. Until then x must
+            not be changed. With method "auto" a group's first operation waits for measuring, see `calibrate`.
         timeout: the group's, if None.
 
     Returns:
@@ -165,10 +179,11 @@ def all_reduce(
     """
     if codec is None:
         work = _start([x], op, group, method, timeout)
-    elif method == "sketch":
-        work = codec.start(merak.backend.of_group(group), x, _operator(op), timeout or NO_TIMEOUT)
     else:
-        raise ValueError(f"a codec is for method='sketch', and not for method={method!r}.")
+        backend = merak.backend.of_group(group)
+        if method != "sketch":
+            backend.refuse_sparse_all_reduce(f"a codec is for method='sketch', and not for method={method!r}.")
+        work = _told_to_all(backend, lambda: codec.start(backend, x, _operator(op), timeout or NO_TIMEOUT))
     if async_op:
         return work
     work.wait()
@@ -186,8 +201,8 @@ def all_reduce_coalesced(
 ) -> list[torch.Tensor] | dist.Work:
     """`all_reduce` of several tensors of one dtype in one exchange, such as the tables of a model.
 
-    Each tensor has a method of its own if `method` is "auto". After the wait() of an asynchronous one, `result()` is
-    the list of tensors.
+    Each tensor has a method of its own if `method` is "auto". After the wait() of an asynchronous one,
+    `get_future().wait()` is the list of tensors.
     """
     work = _start(list(tensors), op, group, method, timeout)
     if async_op:
@@ -204,7 +219,20 @@ def _start(
     method: str,
     timeout: datetime.timedelta | None,
 ) -> dist.Work:
-    return merak.backend.of_group(group).sparse_all_reduce(tensors, _operator(op), method, timeout or NO_TIMEOUT)
+    backend = merak.backend.of_group(group)
+    return _told_to_all(
+        backend, lambda: backend.sparse_all_reduce(tensors, _operator(op), method, timeout or NO_TIMEOUT)
+    )
+
+
+def _told_to_all(backend: Backend, start: Callable[[], dist.Work]) -> dist.Work:
+    """What `start` gives. Arguments of a wrong type are refused here, before C++ sees them: the others have to be told,
+    or they would wait."""
+    try:
+        return start()
+    except TypeError as error:
+        backend.refuse_sparse_all_reduce(f"an argument is of a wrong type. {error}")
+        raise
 
 
 def _operator(op: dist.ReduceOp | dist.ReduceOp.RedOpType) -> dist.ReduceOp:

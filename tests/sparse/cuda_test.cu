@@ -106,7 +106,7 @@ Planned planned(const Case& one, Method method) {
   const TablePlan plan = plan_table(known.rows, shape, method, topology, {});
   Planned result{name(method), {}, {}, bytes_of(expected_sums(one, known.rows, one.size))};
   for (const Contributions& mine : contributions_of(one, known, false)) {
-    result.programs.push_back(program_of(plan, mine, shape, topology, {}, kDeviceGrain));
+    result.programs.push_back(program_of(plan, mine, shape, topology, kDeviceGrain));
     result.memory.push_back({bytes_of(one.of_rank[static_cast<std::size_t>(mine.rank)].values),
                              Message(known.rows.rows() * shape.row_bytes)});
   }

@@ -33,7 +33,7 @@ TEST(Gather, IsTheSumInTheOrderOfRanks) {
 
 TEST(Packed, IsTheSumOfIntegers) {
   expect_correct(true, [](const Contributions& mine, unsigned) {
-    return packed_all_reduce(mine, {uniform_topology(mine.rows.size), Costs{}, sizeof(float)});
+    return packed_all_reduce(mine, {uniform_topology(mine.rows.size), sizeof(float)});
   });
 }
 
@@ -56,7 +56,7 @@ TEST(AsEveryones, IsTheSumInTheOrderOfRanks) {
 
 TEST(Dense, IsTheSumOfIntegers) {
   expect_correct(true, [](const Contributions& mine, unsigned) {
-    return dense_all_reduce(mine, {uniform_topology(mine.rows.size), Costs{}, sizeof(float)});
+    return dense_all_reduce(mine, {uniform_topology(mine.rows.size), sizeof(float)});
   });
 }
 

@@ -22,7 +22,7 @@ TEST(SparseOverNccl, EveryMethod) {
       std::vector<Program> programs;
       std::vector<Memory> memory;
       for (const Contributions& mine : contributions_of(one, known, false)) {
-        programs.push_back(program_of(plan, mine, shape, topology, {}));
+        programs.push_back(program_of(plan, mine, shape, topology));
         memory.push_back({bytes_of(one.of_rank[static_cast<std::size_t>(mine.rank)].values),
                           Message(known.rows.rows() * shape.row_bytes)});
       }

@@ -39,7 +39,7 @@ struct OneRank {
   }
 
   std::vector<double> energies() const {
-    return energies_of_union(all, {energies_of(DType::kFloat32, values.data(), all.rows(), kLanes)});
+    return energies_of_union(all, {norms_of(DType::kFloat32, values.data(), all.rows(), kLanes)});
   }
   double energy() const { return std::inner_product(values.begin(), values.end(), values.begin(), 0.0); }
 
@@ -50,7 +50,7 @@ struct OneRank {
     std::vector<std::byte> summed(values.size() * sizeof(float));
     std::memcpy(summed.data(), values.data(), summed.size());
     LossySketch sketch({own, all, summed, kLanes * sizeof(float)}, lay_out_sketch(all, energies(), cells, budget),
-                       {DType::kFloat32, 0, alone, {}, reducer});
+                       {DType::kFloat32, 0, alone, reducer});
     sketch.all_reduce({});
     std::vector<float> table(own.present.bits() * kLanes), rows;
     sketch.put_estimates(reinterpret_cast<std::byte*>(table.data()), true);
@@ -102,7 +102,7 @@ TEST(SketchLayout, HeavyRowsAloneMakeTheLeastNoise) {
     std::mt19937 random(draw);
     constexpr std::size_t kRows = 80, kCells = 20;
     const OneRank one(kRows, random, 1);
-    const std::vector<double> energies = one.energies();
+    const std::vector<double> energies = one.norms();
     std::vector<double> heaviest = energies;
     std::sort(heaviest.rbegin(), heaviest.rend());
     double least = std::numeric_limits<double>::infinity();
@@ -149,7 +149,7 @@ TEST(SketchLayout, SketchesAddUp) {
     std::vector<std::byte> summed(one.values.size() * sizeof(float));
     std::memcpy(summed.data(), one.values.data(), summed.size());
     LossySketch sketch({one.own, one.all, summed, kLanes * sizeof(float)}, layout,
-                       {DType::kFloat32, 0, alone, {}, reducer});
+                       {DType::kFloat32, 0, alone, reducer});
     std::vector<float> estimates(one.values.size());
     sketch.put_estimates(reinterpret_cast<std::byte*>(estimates.data()), false);
     return estimates;
@@ -164,7 +164,7 @@ TEST(SketchLayout, RowsThatAreNoNumbersAreTheHeaviest) {
   one.values[7 * kLanes] = std::numeric_limits<float>::quiet_NaN();
   one.values[9 * kLanes + 1] = -std::numeric_limits<float>::infinity();
   for (const bool feedback : {false, true}) {
-    const SketchLayout layout = lay_out_sketch(one.all, one.energies(), 4, {0, 1, feedback});
+    const SketchLayout layout = lay_out_sketch(one.all, one.norms(), 4, {0, 1, feedback});
     std::map<std::uint32_t, int> rows_of_cell;
     for (std::uint32_t cell : layout.cell_of) ++rows_of_cell[cell];
     EXPECT_EQ(rows_of_cell[layout.cell_of[7]], 1);
@@ -198,20 +198,33 @@ TEST(SketchLayout, TheHeaviestRowsAreAnnounced) {
   }
 }
 
-TEST(SketchLayout, EnergiesAreSumsOfSquares) {
-  const std::vector<double> values = {3, 4, 0, 0, 1e200, 1, 1e-160, 0};
-  const auto energies = energies_of(DType::kFloat64, values.data(), 4, 2);
-  EXPECT_EQ(static_cast<float>(energies[0]), 25);
-  EXPECT_EQ(static_cast<float>(energies[1]), 0);
-  EXPECT_EQ(static_cast<float>(energies[2]), std::numeric_limits<float>::infinity());
-  EXPECT_EQ(static_cast<float>(energies[3]), 0);
+TEST(SketchLayout, NormsAreRootsOfSumsOfSquares) {
+  const std::vector<double> values = {3, 4, 0, 0, 1e200, 1, 1e-160, 0, 3e-30, 4e-30};
+  const auto norms = norms_of(DType::kFloat64, values.data(), 5, 2);
+  EXPECT_EQ(static_cast<float>(norms[0]), 5);
+  EXPECT_EQ(static_cast<float>(norms[1]), 0);
+  EXPECT_EQ(static_cast<float>(norms[2]), std::numeric_limits<float>::infinity());
+  EXPECT_EQ(static_cast<float>(norms[3]), 0);
+  EXPECT_NEAR(static_cast<float>(norms[4]), 5e-30, 5e-30 / 256);
   std::mt19937 random(2);
   for (std::size_t elements : {1u, 7u, 8u, 9u, 64u, 515u}) {
     std::vector<float> row(elements);
     for (float& value : row) value = std::normal_distribution<float>()(random);
-    const double expected = std::inner_product(row.begin(), row.end(), row.begin(), 0.0);
-    EXPECT_NEAR(static_cast<float>(energies_of(DType::kFloat32, row.data(), 1, elements)[0]), expected,
-                expected / 256 * 1.01);
+    const double expected = std::sqrt(std::inner_product(row.begin(), row.end(), row.begin(), 0.0));
+    EXPECT_NEAR(static_cast<float>(norms_of(DType::kFloat32, row.data(), 1, elements)[0]), expected,
+                expected / 512 * 1.01);
+  }
+}
+
+// The heaviest are found whatever the scale of all values.
+TEST(SketchLayout, ScaleDoesNotMatter) {
+  for (const float scale : {1.0f, 1e-30f, 1e30f}) {
+    std::mt19937 random(5);
+    OneRank one(20, random, 1);
+    for (float& value : one.values) value *= scale;
+    const std::vector<float> estimates = one.estimates(4, {0, 0, true});
+    EXPECT_LE(one.squared_error(estimates), (1 - 0.2 * (1 - 0x1p-7)) * one.energy()) << scale;
+    EXPECT_LT(one.squared_error(estimates), 0.6 * one.energy()) << scale;
   }
 }
 

@@ -74,6 +74,38 @@ def test_averages_of_large_halves_do_not_overflow(pool: RankPool) -> None:
     assert pool.run(half_gradients, world_size=3)[0] == [[0, 0], [60_000, 60_000], [0, 0], [0, 0]]
 
 
+def half_layer(_: Context, hook: str) -> float:
+    ddp = DistributedDataParallel(torch.nn.Linear(4, 4, bias=False, dtype=torch.float16))
+    states = {"exact_hook": merak.sparse.HookState(), "topk_hook": merak.sparse.TopKState(ratio=1.0)}
+    ddp.register_comm_hook(states[hook], getattr(merak.sparse, hook))
+    (ddp(torch.ones(1, 4, dtype=torch.float16)).float().sum() * 40_000).backward()
+    gradient = ddp.module.weight.grad
+    assert gradient is not None
+    return gradient.abs().max().item()
+
+
+@pytest.mark.parametrize("hook", ["exact_hook", "topk_hook"])
+def test_averages_of_large_dense_halves_do_not_overflow(pool: RankPool, hook: str) -> None:
+    assert pool.run(half_layer, hook, world_size=3)[0] == pytest.approx(40_000, rel=1e-3)
+
+
+def wrong_states(_: Context) -> None:
+    for state, hook in ((None, merak.sparse.exact_hook), (merak.sparse.HookState(), merak.sparse.topk_hook)):
+        ddp = DistributedDataParallel(torch.nn.Linear(2, 2))
+        ddp.register_comm_hook(state, hook)
+        with pytest.raises((TypeError, RuntimeError), match="as its state"):
+            ddp(torch.ones(1, 2)).sum().backward()
+
+
+def test_states_of_other_hooks_are_refused(pool: RankPool) -> None:
+    pool.run(wrong_states, world_size=1)
+
+
+def test_methods_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="sketch_hook"):
+        merak.sparse.HookState(method="sketch")
+
+
 class Regression(torch.nn.Module):
     """A convex problem in three buckets' worth of parameters."""
 

@@ -107,6 +107,70 @@ def sketched(x: torch.Tensor, budget_bytes: int = 100, seed: int = 0) -> None:
     merak.sparse.all_reduce(x, method="sketch", codec=merak.sparse.SketchCodec(budget_bytes, seed))
 
 
+def of_other_sizes(rank: int, x: torch.Tensor) -> None:
+    merak.sparse.all_reduce(x.view(-1)[: ROWS * COLUMNS - rank])  # the same number of blocks
+
+
+def state_of(codec: merak.sparse.SketchCodec, **changed: torch.Tensor) -> None:
+    """Refused, and nothing has changed."""
+    before = codec.state_dict()
+    with pytest.raises(ValueError, match="no state of a SketchCodec"):
+        codec.load_state_dict({key: value for key, value in (before | changed).items() if value is not None})
+    after = codec.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def bad_states(context: Context) -> None:
+    codec = merak.sparse.SketchCodec(2 * ROW_BYTES)
+    merak.sparse.all_reduce(drawn(context.rank, 0, torch.sparse_coo), method="sketch", codec=codec)
+    indices = codec.state_dict()["residual.indices"]
+    state_of(codec, steps=torch.tensor(-1))
+    state_of(codec, steps=torch.tensor(1.5))
+    state_of(codec, another=torch.ones(1))
+    state_of(codec, residual=torch.ones(3))
+    state_of(codec, **{"residual.indices": indices.flip(1)})
+    state_of(codec, **{"residual.indices": indices + ROWS})
+    state_of(codec, **{"residual.indices": indices.float()})
+    state_of(codec, **{"residual.values": torch.ones(1, COLUMNS)})
+    state_of(codec, **{"residual.values": None})  # type: ignore[arg-type]
+
+
+def test_bad_states_are_refused(pool: RankPool) -> None:
+    pool.run(bad_states, world_size=2)
+
+
+def states_of_others(context: Context) -> None:
+    sketch, top = merak.sparse.SketchState(budget_bytes=100), merak.sparse.TopKState()
+    for mine, other in ((sketch, top), (top, sketch)):
+        mine.load_state_dict(mine.state_dict())
+        with pytest.raises(ValueError, match="this state has rank"):
+            mine.load_state_dict(mine.state_dict() | {"rank": torch.tensor(context.rank + 1)})
+        with pytest.raises(ValueError, match="this is no state of a"):
+            mine.load_state_dict({"x": torch.ones(2)})
+        top.residuals[0] = torch.ones(2)
+        sketch.codecs[0] = merak.sparse.SketchCodec(10)
+        with pytest.raises(ValueError, match="this is no state of a"):
+            mine.load_state_dict(other.state_dict())
+
+
+def test_states_of_others_are_refused(pool: RankPool) -> None:
+    pool.run(states_of_others, world_size=2)
+
+
+def goes_on_after_refusals(context: Context) -> float:
+    """One rank's codec refuses: all ranks are told, whatever the other ranks were doing."""
+    codec, x = merak.sparse.SketchCodec(100), torch.ones(ROWS, COLUMNS)
+    merak.sparse.all_reduce(x, method="sketch", codec=codec)
+    with pytest.raises((ValueError, dist.DistBackendError)):
+        merak.sparse.all_reduce(x[:5] if context.rank == 1 else x, method="sketch", codec=codec)
+    return 0.0
+
+
+def test_one_rank_that_refuses_tells_the_others(pool: RankPool) -> None:
+    pool.run(goes_on_after_refusals, world_size=3)
+
+
 REFUSED: dict[str, Callable[[int, torch.Tensor], Any]] = {
     "no codec": lambda _, x: merak.sparse.all_reduce(x, method="sketch"),
     "other method": lambda _, x: merak.sparse.all_reduce(x, method="balanced", codec=merak.sparse.SketchCodec(100)),
@@ -116,6 +180,12 @@ REFUSED: dict[str, Callable[[int, torch.Tensor], Any]] = {
     "another tensor": used_twice,
     "seeds": lambda rank, x: sketched(x, seed=rank),
     "budgets": lambda rank, x: sketched(x, 100 + 50 * rank),
+    "other sizes": of_other_sizes,
+    "no tensor": lambda rank, x: merak.sparse.all_reduce(x if rank else None),  # type: ignore[call-overload]
+    "stray codec": lambda rank, x: (
+        merak.sparse.all_reduce(x) if rank else merak.sparse.all_reduce(x, codec=merak.sparse.SketchCodec(100))
+    ),
+    "explained": lambda _, x: merak.sparse.explain(x, method="sketch"),
     "one without": lambda rank, x: sketched(x) if rank else merak.sparse.all_reduce(x),
 }
 
@@ -123,7 +193,7 @@ REFUSED: dict[str, Callable[[int, torch.Tensor], Any]] = {
 def refused(context: Context, case: str) -> str:
     try:
         REFUSED[case](context.rank, torch.ones(ROWS, COLUMNS))
-    except (ValueError, dist.DistBackendError) as error:
+    except (ValueError, TypeError, dist.DistError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing raised"
 
@@ -139,6 +209,10 @@ def refused(context: Context, case: str) -> str:
         ("another tensor", "a codec for each tensor"),
         ("seeds", "seed"),
         ("budgets", "codecs made and used alike"),
+        ("other sizes", "of other sizes"),
+        ("no tensor", "Error"),
+        ("stray codec", "Error"),
+        ("explained", "exact methods"),
         ("one without", "DistBackendError"),
     ],
 )
@@ -147,8 +221,8 @@ def test_what_makes_no_sense_is_refused_on_all_ranks(pool: RankPool, case: str, 
         assert expected in message
 
 
-@pytest.mark.parametrize("budget", [0, -5])
-def test_budgets_that_make_no_sense_are_refused(budget: int) -> None:
+@pytest.mark.parametrize("budget", [0, -5, 1.5, 2**64, True])
+def test_budgets_that_make_no_sense_are_refused(budget: Any) -> None:
     with pytest.raises(ValueError, match="budget_bytes"):
         merak.sparse.SketchCodec(budget)
 
