@@ -41,7 +41,11 @@ struct OneRank {
   std::vector<double> energies() const {
     return energies_of_union(all, {norms_of(DType::kFloat32, values.data(), all.rows(), kLanes)});
   }
-  double energy() const { return std::inner_product(values.begin(), values.end(), values.begin(), 0.0); }
+  double energy() const {
+    double sum = 0;
+    for (float value : values) sum += std::pow(static_cast<double>(value), 2);
+    return sum;
+  }
 
   // What a sketch of so many cells makes of the rows; zeros where it has no estimate.
   std::vector<float> estimates(std::size_t cells, const SketchBudget& budget) const {
@@ -102,7 +106,7 @@ TEST(SketchLayout, HeavyRowsAloneMakeTheLeastNoise) {
     std::mt19937 random(draw);
     constexpr std::size_t kRows = 80, kCells = 20;
     const OneRank one(kRows, random, 1);
-    const std::vector<double> energies = one.norms();
+    const std::vector<double> energies = one.energies();
     std::vector<double> heaviest = energies;
     std::sort(heaviest.rbegin(), heaviest.rend());
     double least = std::numeric_limits<double>::infinity();
@@ -164,7 +168,7 @@ TEST(SketchLayout, RowsThatAreNoNumbersAreTheHeaviest) {
   one.values[7 * kLanes] = std::numeric_limits<float>::quiet_NaN();
   one.values[9 * kLanes + 1] = -std::numeric_limits<float>::infinity();
   for (const bool feedback : {false, true}) {
-    const SketchLayout layout = lay_out_sketch(one.all, one.norms(), 4, {0, 1, feedback});
+    const SketchLayout layout = lay_out_sketch(one.all, one.energies(), 4, {0, 1, feedback});
     std::map<std::uint32_t, int> rows_of_cell;
     for (std::uint32_t cell : layout.cell_of) ++rows_of_cell[cell];
     EXPECT_EQ(rows_of_cell[layout.cell_of[7]], 1);
