@@ -172,11 +172,12 @@ def main() -> None:
                     negatives=256, vocabulary=10_000,
                 )  # fmt: skip
                 losses.append(train(name, share, options, read_data(options)))
-                lines.append({"cells": share, "codec": name, "seed": seed, "loss": losses[-1]} | vars(asked))
+                how = {"table_optimizer": asked.table_optimizer, "steps": asked.steps, "width": asked.width}
+                lines.append({"cells": share, "codec": name, "seed": seed, "loss": losses[-1]} | how)
             spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
             print(f"{share:5g} cells a row  {name:15} {statistics.mean(losses):8.4f} +- {spread:.4f}", flush=True)
     if asked.output:
-        asked.output.write_text("".join(json.dumps(line, default=str) + "\n" for line in lines))
+        asked.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
     dist.destroy_process_group()
 
 
