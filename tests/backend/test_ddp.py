@@ -100,7 +100,11 @@ def test_power_sgd_with_many_buckets_never_hangs(run: Callable[..., list[Trained
         if "disagree about collective" not in str(error):
             raise
     else:
-        torch.testing.assert_close(first[1], second[1], rtol=0.0, atol=0.0)
+        # Not the running statistics, which are of each rank's own last batch.
+        one, other = (
+            {name: value for name, value in state.items() if "running_" not in name} for _, state in (first, second)
+        )
+        torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
