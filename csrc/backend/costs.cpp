@@ -12,14 +12,10 @@
 namespace merak {
 namespace {
 
-// An operation of the group, waited for.
+// An operation of the group, waited for: it ends by itself when its time is over.
 double run(Group& group, Request request) {
-  const WithoutGil no_gil;
   const auto begin = Clock::now();
-  const std::shared_ptr<Operation> operation = Engine::process().start(group, std::move(request));
-  // It ends by itself when its time is over.
-  wait_interruptibly([&](Clock::time_point until) { return operation->wait_until(until); }, Clock::time_point::max());
-  if (operation->error()) std::rethrow_exception(operation->error());
+  wait_interruptibly(*Engine::process().start(group, std::move(request)));
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 

@@ -44,17 +44,27 @@ std::vector<const Algorithm*> that_fit(const CollectiveShape& shape, const Topol
   return fitting;
 }
 
-}  // namespace
-
-Choice choose(const CollectiveShape& shape, int rank, const Topology& topology, const Costs& costs) {
-  check(shape, rank, topology);
+const Algorithm& cheapest(const CollectiveShape& shape, const Topology& topology, const Costs& costs) {
   const Algorithm* cheapest = nullptr;
   double least = 0;
   for (const Algorithm* algorithm : that_fit(shape, topology)) {
     const double seconds = algorithm->seconds(shape, topology, costs);
     if (!cheapest || seconds < least) cheapest = algorithm, least = seconds;
   }
-  return {cheapest->name, least, cheapest->program({shape, rank, topology}, costs)};
+  return *cheapest;
+}
+
+}  // namespace
+
+Choice choose(const CollectiveShape& shape, int rank, const Topology& topology, const Costs& costs) {
+  check(shape, rank, topology);
+  const Algorithm& chosen = cheapest(shape, topology, costs);
+  return {chosen.name, chosen.seconds(shape, topology, costs), chosen.program({shape, rank, topology}, costs)};
+}
+
+double seconds_of_usual(const CollectiveShape& shape, const Topology& topology, const Costs& costs) {
+  check(shape, 0, topology);
+  return cheapest(shape, topology, {}).seconds(shape, topology, costs);
 }
 
 std::vector<Choice> candidates(const CollectiveShape& shape, int rank, const Topology& topology, const Costs& costs) {

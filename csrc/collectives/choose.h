@@ -54,6 +54,9 @@ struct Choice {
 // no collective.
 Choice choose(const CollectiveShape& shape, int rank, const Topology& topology, const Costs& costs = {});
 
+// What the algorithm that choose() takes by the default costs takes by these. Makes no program.
+double seconds_of_usual(const CollectiveShape& shape, const Topology& topology, const Costs& costs);
+
 // Every algorithm that can do it, in a fixed order that is the same on all ranks.
 std::vector<Choice> candidates(const CollectiveShape& shape, int rank, const Topology& topology,
                                const Costs& costs = {});

@@ -43,7 +43,14 @@ void copy_signed(std::byte* to, const std::byte* from, std::size_t bytes, std::i
 }  // namespace
 
 LossySketch::LossySketch(Rows rows, SketchLayout layout, const Ways& ways)
-    : rows_(std::move(rows)), layout_(std::move(layout)), ways_(ways), cells_(layout_.cells * rows_.row_bytes) {
+    : rows_(std::move(rows)),
+      layout_(std::move(layout)),
+      ways_(ways),
+      placed_(layout_.placed()),
+      cells_(layout_.cells * rows_.row_bytes) {
+  Bitmap kept = rows_.own.present;
+  for (std::uint32_t u : placed_) estimated_.push_back(rows_.all.ids[u]), kept.reset(rows_.all.ids[u]);
+  kept_ = kept.members();
   if (ways_.dtype == DType::kFloat32)
     encode<float>(rows_, layout_, cells_);
   else if (ways_.dtype == DType::kFloat64)
@@ -63,15 +70,9 @@ Act LossySketch::all_reduce(const Signature& signature) {
   return act;
 }
 
-std::vector<std::uint32_t> LossySketch::estimated() const {
-  std::vector<std::uint32_t> ids;
-  for (std::uint32_t u : layout_.placed()) ids.push_back(rows_.all.ids[u]);
-  return ids;
-}
-
 void LossySketch::put_estimates(std::byte* to, bool into_table) const {
   std::size_t i = 0;
-  for (std::uint32_t u : layout_.placed()) {
+  for (std::uint32_t u : placed_) {
     std::byte* row = to + (into_table ? rows_.all.ids[u] : i++) * rows_.row_bytes;
     const std::byte* cell = cells_.data() + layout_.cell_of[u] * rows_.row_bytes;
     if (ways_.dtype == DType::kFloat32)
@@ -81,16 +82,10 @@ void LossySketch::put_estimates(std::byte* to, bool into_table) const {
   }
 }
 
-std::vector<std::uint32_t> LossySketch::kept() const {
-  Bitmap kept = rows_.own.present;
-  for (std::uint32_t id : estimated()) kept.reset(id);
-  return kept.members();
-}
-
 void LossySketch::put_kept(std::byte* to, bool into_table) const {
   const Positions position(rows_.own.present);
   std::size_t i = 0;
-  for (std::uint32_t id : kept())
+  for (std::uint32_t id : kept_)
     std::memcpy(to + (into_table ? id : i++) * rows_.row_bytes, rows_.summed.data() + position(id) * rows_.row_bytes,
                 rows_.row_bytes);
 }

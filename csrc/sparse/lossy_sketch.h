@@ -40,17 +40,18 @@ class LossySketch {
 
   // Which rows of the table there are estimates of, ascending; and the estimates: one behind the other, or each in its
   // row of a whole table.
-  std::vector<std::uint32_t> estimated() const;
+  const std::vector<std::uint32_t>& estimated() const { return estimated_; }
   void put_estimates(std::byte* to, bool into_table) const;
 
   // Which rows of the table this rank keeps, since they have no cell, and their values, laid out likewise.
-  std::vector<std::uint32_t> kept() const;
+  const std::vector<std::uint32_t>& kept() const { return kept_; }
   void put_kept(std::byte* to, bool into_table) const;
 
  private:
   Rows rows_;
   const SketchLayout layout_;
   const Ways ways_;
+  std::vector<std::uint32_t> placed_, estimated_, kept_;  // rows of the union; rows of the table
   std::vector<std::byte> cells_;
 };
 

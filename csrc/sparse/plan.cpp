@@ -64,15 +64,8 @@ class Pricer {
     const CollectiveShape shape{
         .kind = OperationKind::kAllReduce, .bytes = bytes, .element_bytes = shape_.element_bytes};
     const double copies = 2 * costs_.reduce_seconds_per_byte * static_cast<double>(bytes);  // laying out, taking out
-    return {method, seconds_of(shape) + copies, 2 * (n - 1) * bytes / n};
-  }
-
-  // Of the collective that is chosen whatever was measured (packed.h).
-  double seconds_of(const CollectiveShape& shape) const {
-    const std::string chosen = choose(shape, 0, topology_).algorithm;
-    for (const Choice& one : candidates(shape, 0, topology_, costs_))
-      if (one.algorithm == chosen) return one.seconds;
-    throw std::logic_error("the algorithm that was chosen is no candidate");
+    const double seconds = seconds_of_usual(shape, topology_, costs_);  // whatever was measured: packed.h
+    return {method, seconds + copies, 2 * (n - 1) * bytes / n};
   }
 
   Priced gathering() const {

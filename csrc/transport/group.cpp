@@ -170,7 +170,8 @@ void Group::finish_step(ActiveOperation& operation, std::uint32_t index) {
 void Group::finish_act(ActiveOperation& operation) {
   if (operation.acts_left == 0) return finish(operation, nullptr);
   --operation.acts_left;
-  collectives_.erase(operation.id.sequence++);
+  complete(operation);
+  ++operation.id.sequence;
   operation.ask_for_next_act();
 }
 
@@ -187,8 +188,14 @@ void Group::finish(ActiveOperation& operation, std::exception_ptr error) {
   if (active_.erase(&operation) == 0) return;
   if (logs(LogLevel::kDebug)) log_event(LogLevel::kDebug, "ends " + describe(operation));
   deadlines_.erase({operation.deadline, &operation});
-  if (!operation.id.point_to_point) collectives_.erase(operation.id.sequence);
+  if (!operation.id.point_to_point) complete(operation);
   operation.handle->finish(std::move(error));
+}
+
+void Group::complete(const ActiveOperation& operation) {
+  const std::uint64_t sequence = operation.id.sequence;
+  collectives_.erase(sequence);
+  completed_[sequence % completed_.size()] = {sequence, operation.request.signature};
 }
 
 bool Group::compute(std::size_t budget) {

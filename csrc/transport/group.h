@@ -10,6 +10,7 @@
 //
 // Everything here runs under the engine's lock.
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -148,6 +149,7 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   void finish_step(ActiveOperation& operation, std::uint32_t step);
   void finish_act(ActiveOperation& operation);
   void finish(ActiveOperation& operation, std::exception_ptr error);
+  void complete(const ActiveOperation& operation);
   bool compute(std::size_t budget);
 
   // Sending: group_sending.cpp.
@@ -191,6 +193,7 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   std::exception_ptr error_of(const ActiveOperation& operation) const;
   std::string describe(const ActiveOperation& operation) const;
   std::string waits_for(const ActiveOperation& operation) const;
+  std::string what_completed(std::uint64_t sequence) const;
   std::string who() const;
   void log_event(LogLevel level, const std::string& text) const;
 
@@ -202,10 +205,11 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   std::set<std::pair<Clock::time_point, ActiveOperation*>> deadlines_;
   std::deque<std::pair<ActiveOperation*, std::uint32_t>> local_;  // reduces and copies that are ready
   std::deque<AnySource> any_source_;
-  std::map<std::uint64_t, ActiveOperation*> collectives_;  // in flight, by sequence
-  std::set<std::uint64_t> refused_;                        // here, by sequence
-  std::map<std::uint64_t, int> refused_by_peer_;           // by sequence: one of those who refused it; not yet ours
-  std::set<std::uint64_t> reserved_;                       // sequences of acts that have not begun
+  std::map<std::uint64_t, ActiveOperation*> collectives_;          // in flight, by sequence
+  std::array<std::pair<std::uint64_t, Signature>, 64> completed_;  // the latest, for errors, by sequence % 64
+  std::set<std::uint64_t> refused_;                                // here, by sequence
+  std::map<std::uint64_t, int> refused_by_peer_;  // by sequence: one of those who refused it; not yet ours
+  std::set<std::uint64_t> reserved_;              // sequences of acts that have not begun
   std::atomic<std::uint64_t> next_collective_{0};
   std::atomic<std::uint64_t> bytes_sent_{0}, bytes_received_{0}, operations_{0};
   std::exception_ptr failure_;

@@ -43,7 +43,8 @@ void Group::check_not_past(int peer, const Frame& frame) const {
   if (!has_begun(sequence)) return;
   if (refused_.contains(sequence)) disagree(peer, frame, "refused its arguments, with an error of its own");
   const auto active = collectives_.find(sequence);
-  if (active == collectives_.end()) disagree(peer, frame, "has completed it, and expected nothing of the kind");
+  if (active == collectives_.end())
+    disagree(peer, frame, "has completed " + what_completed(sequence) + ", and expected nothing of the kind");
   disagree(peer, frame, "runs " + merak::describe(active->second->request.signature));
 }
 
@@ -80,7 +81,8 @@ void Group::on_refusal(int from, const Frame& frame) {
   if (active != collectives_.end()) check_not_refused(*active->second);
   if (active == collectives_.end() && has_begun(sequence))
     throw MismatchError(rank_name(from) + " refused the arguments of its " + id_name(frame.id) +
-                        ", with an error that says why, where " + rank_name(identity_.rank) + " has completed it");
+                        ", with an error that says why, where " + rank_name(identity_.rank) + " has completed " +
+                        what_completed(sequence));
 }
 
 void Group::check_not_too_far(std::size_t operations) const {
@@ -226,6 +228,12 @@ void Group::log_event(LogLevel level, const std::string& text) const {
 }
 
 std::string Group::who() const { return rank_name(identity_.rank) + " of " + std::to_string(identity_.size); }
+
+// A collective that is no longer in flight here, as far as it is remembered.
+std::string Group::what_completed(std::uint64_t sequence) const {
+  const auto& [latest, signature] = completed_[sequence % completed_.size()];
+  return latest == sequence ? merak::describe(signature) : "it";
+}
 
 std::string Group::waits_for(const ActiveOperation& operation) const {
   std::string text;

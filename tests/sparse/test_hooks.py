@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import merak.sparse
 from tests.backend.harness import Context, RankPool
+from tests.sparse.resuming import save_and_load
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.5),
@@ -134,10 +135,7 @@ def regression(context: Context, state: merak.sparse.TopKState | None, steps: in
         loss.backward()
         optimizer.step()
         if step == save_at and state is not None:
-            saved = state.state_dict()
-            assert all(isinstance(value, torch.Tensor) for value in saved.values())
-            state.load_state_dict(saved)
-            state.steps = int(saved["steps"])  # buckets are arranged already
+            save_and_load(state)
     return loss.item(), [parameter.detach().flatten().tolist() for parameter in model.parameters()]
 
 

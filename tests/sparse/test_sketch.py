@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import merak.sparse
 from tests.backend.harness import Context, RankError, RankPool
+from tests.sparse.resuming import save_and_load
 
 ROWS, COLUMNS = 40, 5
 ROW_BYTES = COLUMNS * 4
@@ -244,10 +245,7 @@ def regression(context: Context, state: merak.sparse.SketchState | None, steps: 
         (ddp(ids) - truth[ids]).pow(2).sum(1).mean().backward()
         optimizer.step()
         if step == save_at and state is not None:
-            saved = state.state_dict()
-            assert all(isinstance(value, torch.Tensor) for value in saved.values())
-            state.load_state_dict(saved)
-            state.steps = int(saved["steps"])  # buckets are arranged already
+            save_and_load(state)
     return (table.weight - truth).pow(2).sum(1).mean().item(), table.weight.flatten().tolist()
 
 

@@ -261,23 +261,39 @@ TEST_P(EngineOver, ARankThatLeavesFailsThoseThatNeedIt) {
   });
 }
 
-// Rank 0 sends what nobody expects, small enough to arrive before rank 1 starts.
+// Rank 0 sends what rank 1 does not expect.
+const Toy kOneWay = {OperationKind::kAllToAll,
+                     [](int rank, int, std::size_t) {
+                       Program program;
+                       if (rank == 0) program.send(1, {kOutput, 0}, 4);
+                       if (rank == 1) program.copy({kOutput, 0}, {kOutput, 0}, 4);
+                       return program;
+                     },
+                     nullptr};
+
+// It is small enough to arrive before rank 1 starts.
 TEST_P(EngineOver, AMessageThatNobodyExpectsIsFoundHoweverEarlyItComes) {
   on_all(2, [](Rank& one) {
     Values values = values_of(one.rank, 100);
     one.run(kSum, values);
     if (one.rank == 1) std::this_thread::sleep_for(200ms);
-    const Toy one_way = {OperationKind::kAllToAll,
-                         [](int rank, int, std::size_t) {
-                           Program program;
-                           if (rank == 0) program.send(1, {kOutput, 0}, 4);
-                           if (rank == 1) program.copy({kOutput, 0}, {kOutput, 0}, 4);
-                           return program;
-                         },
-                         nullptr};
-    const auto operation = one.start(one_way, values);
+    const auto operation = one.start(kOneWay, values);
     if (one.rank == 0) return finish(*operation);
     EXPECT_THROW(finish(*operation), MismatchError);
+  });
+}
+
+TEST_P(EngineOver, AMessageForAnOperationThatHasCompletedNamesIt) {
+  std::barrier one_is_done(2);
+  on_all(2, [&](Rank& one) {
+    Values values = values_of(one.rank, 100);
+    one.run(kSum, values);
+    if (one.rank == 0) one_is_done.arrive_and_wait();
+    const auto operation = one.start(kOneWay, values);
+    finish(*operation);
+    if (one.rank == 1) one_is_done.arrive_and_wait();
+    const std::string error = error_of<MismatchError>([&] { one.run(kSum, values); });
+    EXPECT_TRUE(contains(error, "rank 1 has completed all_to_all(int32, 400 bytes)")) << error;
   });
 }
 
