@@ -288,10 +288,12 @@ TEST_P(EngineOver, AMessageForAnOperationThatHasCompletedNamesIt) {
   on_all(2, [&](Rank& one) {
     Values values = values_of(one.rank, 100);
     one.run(kSum, values);
-    if (one.rank == 0) one_is_done.arrive_and_wait();
-    const auto operation = one.start(kOneWay, values);
-    finish(*operation);
-    if (one.rank == 1) one_is_done.arrive_and_wait();
+    if (one.rank == 0) {
+      one_is_done.arrive_and_wait();
+      return finish(*one.start(kOneWay, values));
+    }
+    finish(*one.start(kOneWay, values));
+    one_is_done.arrive_and_wait();
     const std::string error = error_of<MismatchError>([&] { one.run(kSum, values); });
     EXPECT_TRUE(contains(error, "rank 1 has completed all_to_all(int32, 400 bytes)")) << error;
   });
