@@ -23,7 +23,6 @@
 #include <string>
 #include <vector>
 
-#include "sparse/encode.h"
 #include "sparse/fixed_point.h"
 #include "sparse/own_rows.h"
 #include "sparse/peeling.h"
@@ -199,31 +198,38 @@ void measure_encode(const Table& table, Size size, std::mt19937& random) {
   Values<float> values = random_values(size.rows * kLanes, random);
   for (std::size_t rows_a_cell : {1, 2, 4}) {
     const auto cells = static_cast<std::uint32_t>(size.rows / rows_a_cell);
-    std::vector<std::uint32_t> cell_of;
-    std::vector<std::int8_t> sign_of;
-    for (std::size_t i = 0; i < size.rows; ++i)
-      cell_of.push_back(random() % cells), sign_of.push_back(random() % 2 == 0 ? 1 : -1);
-    const SignedRows lists = group_by_cell(cell_of, sign_of, cells);
+    std::vector<std::vector<std::uint32_t>> rows_of(cells);
+    for (std::uint32_t row = 0; row < size.rows; ++row) rows_of[random() % cells].push_back(row);
+    RowSums sums(kRowBytes);
+    for (std::uint32_t cell = 0; cell < cells; ++cell) {
+      sums.add(RowSums::kZeros);
+      for (std::uint32_t row : rows_of[cell]) random() % 2 == 0 ? sums.add(row) : sums.subtract(row);
+      sums.end_row(cell);
+    }
     Values<float> sketch(cells * kLanes);
     table.measure("one-hash encode, " + std::to_string(rows_a_cell) + " rows a cell", (size.rows + cells) * kRowBytes,
-                  [&] { encode_rows(sketch.data(), values.data(), lists, kLanes); });
+                  [&] { floats().sum_rows(bytes_of(sketch), bytes_of(values), sums, 1); });
   }
 }
 
 void measure_exact_sketch(const Table& table, Size size, std::mt19937& random) {
   const PeelingPlan plan = *plan_peeling(random_ids(size, random), kCellsARow);
   std::vector<std::uint32_t> mine(size.rows);
-  Values<std::uint32_t> values(size.rows * kLanes), sketch(plan.cells() * kLanes), rows = values;
+  const PeelingSums peeling = peeling_sums(plan, kRowBytes);
+  Values<std::uint32_t> values(size.rows * kLanes);
+  Values<std::uint32_t> place((plan.cells() + plan.rows() + peeling.remains.rows()) * kLanes);
   std::iota(mine.begin(), mine.end(), 0);
   for (std::uint32_t& value : values) value = random();
   const RowSums sums = sketch_sums(plan, mine, kRowBytes);
   const Reducer integers = make_sparse_reducer(DType::kInt32, Reduction::kSum, 1);
   // Each row is read for each of its three cells; cells that get something are written.
   table.measure("three-hash encode", (3 * size.rows + sums.rows()) * kRowBytes,
-                [&] { integers.sum_rows(bytes_of(sketch), bytes_of(values), sums, 1); });
-  // Each cell is read; each row is written, and read in its other two cells.
-  table.measure("peel", (plan.cells() + 3 * size.rows) * kRowBytes,
-                [&] { peel(plan, sketch.data(), kLanes, rows.data()); });
+                [&] { integers.sum_rows(bytes_of(place), bytes_of(values), sums, 1); });
+  // Each cell is read; each row is written, and read in its other two cells; remains are written.
+  table.measure("peel", (plan.cells() + 3 * plan.rows() + peeling.remains.rows()) * kRowBytes, [&] {
+    for (const RowSums& round : peeling.rounds) integers.sum_rows(bytes_of(place), bytes_of(place), round, 1);
+    integers.sum_rows(bytes_of(place), bytes_of(place), peeling.remains, 1);
+  });
 }
 
 // A float is 4 bytes, its integer 4.

@@ -19,6 +19,7 @@
 #include "backend/torch_errors.h"
 #include "sparse/device_work_cuda.h"
 #include "sparse/mark_rows_cuda.h"
+#include "sparse/row_energies_cuda.h"
 #include "transport/device_watch.h"
 #include "transport/errors.h"
 
@@ -187,6 +188,24 @@ Bitmap present_rows_on_cuda(const at::Tensor& table, const Shape& shape) {
   return present;
 }
 
+std::vector<double> energies_on_cuda(const at::Tensor& values, const RowSums& rows) {
+  const c10::cuda::CUDAGuard device(values.device());
+  const at::Tensor first = on_device(rows.first, values.device()), sources = on_device(rows.from, values.device());
+  const DeviceRows there{values.const_data_ptr(), static_cast<const std::uint32_t*>(first.const_data_ptr()),
+                         static_cast<const std::uint32_t*>(sources.const_data_ptr()), rows.rows(),
+                         rows.row_bytes / values.element_size()};
+  const auto doubles = [&](std::size_t count) {
+    return at::empty({static_cast<std::int64_t>(count)}, values.options().dtype(at::kDouble));
+  };
+  const at::Tensor strips = doubles(strip_energies(there)), energies = doubles(rows.rows());
+  const DType dtype = values.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kFloat64;
+  energies_of_rows_on_device(dtype, there, strips.mutable_data_ptr<double>(), energies.mutable_data_ptr<double>(),
+                             c10::cuda::getCurrentCUDAStream());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const at::Tensor here = energies.cpu();
+  return {here.const_data_ptr<double>(), here.const_data_ptr<double>() + here.numel()};
+}
+
 }  // namespace merak
 
 #else
@@ -196,6 +215,7 @@ namespace merak {
 bool CudaPrograms::built() { return false; }
 std::unique_ptr<CudaPrograms> CudaPrograms::make(std::shared_ptr<Membership>) { return nullptr; }
 Bitmap present_rows_on_cuda(const at::Tensor&, const Shape& shape) { return Bitmap(shape.table_rows); }
+std::vector<double> energies_on_cuda(const at::Tensor&, const RowSums&) { return {}; }
 
 }  // namespace merak
 

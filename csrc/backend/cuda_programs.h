@@ -57,5 +57,7 @@ class CudaPrograms {
 
 // As present_rows() has it, of a contiguous CUDA tensor. Waits for what is on the current stream.
 Bitmap present_rows_on_cuda(const at::Tensor& table, const Shape& shape);
+// As energies_of_rows() has it, of rows that are sums of those of a contiguous CUDA tensor of fp32 or fp64. Waits, too.
+std::vector<double> energies_on_cuda(const at::Tensor& values, const RowSums& rows);
 
 }  // namespace merak

@@ -36,6 +36,9 @@ class SparseOperation {
       results_.push_back(std::move(tensor));
       return rows;
     };
+    task.energies_on_device = [this](std::size_t i, const RowSums& rows) {
+      return energies_on_cuda(arguments_[i].memory(), rows);
+    };
     reduction_.emplace(std::move(task));
     return reduction_->announce();
   }
@@ -118,10 +121,10 @@ std::pair<Backend::WorkPtr, std::shared_ptr<SparseOperation>> Backend::start_spa
   task.method = call.check.accepted([&] { return method_named(asked.method); }), task.only_plans = asked.only_plans;
   task.sketch = asked.sketch;
   task.on_device = asked.tensors[0].is_cuda();
-  const bool sketch = task.method == Method::kSketchExact || task.method == Method::kSketch;
-  call.check.require(!task.on_device || !sketch,
-                     std::string("the method '") + name(task.method) +
-                         "' takes tensors on CPU only. Use 'balanced', which gives the sums.");
+  call.check.require(
+      !task.on_device || task.method != Method::kSketchExact,
+      "the method 'sketch-exact' takes tensors on CPU only. Use 'balanced', which gives the same sums in "
+      "less time: NCCL can do more than add.");
   auto operation = std::make_shared<SparseOperation>(call.check, asked.tensors, asked.in_place);
   const at::ScalarType dtype = asked.tensors[0].scalar_type();
   if (task.method == Method::kSketch) check_sketch(call.check, asked.sketch, operation->row_bytes(), dtype);

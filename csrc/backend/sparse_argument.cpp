@@ -18,7 +18,7 @@ namespace merak {
 namespace {
 
 constexpr std::int64_t kBlock = 64;  // elements of a dense tensor without rows
-constexpr std::size_t kMostRows = UINT32_MAX - 1;
+constexpr std::size_t kMostRows = RowSums::kMostRows;
 
 std::string text_of(at::Layout layout) {
   std::ostringstream text;

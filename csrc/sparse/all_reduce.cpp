@@ -6,13 +6,15 @@
 #include "collectives/choose.h"
 #include "collectives/cut.h"
 #include "sparse/compose.h"
+#include "sparse/lossy_sketch.h"
+#include "sparse/row_energies.h"
 #include "sparse/statistics.h"
 
 namespace merak {
 namespace {
 
-// This rank's rows, ascending, those that its input holds several times added up.
-std::vector<std::byte> summed_rows(const SparseTable& table, bool from_zeros, const Reducer& reducer) {
+// This rank's rows, ascending: what each is the sum of, where its input holds it several times.
+RowSums sums_of_own(const SparseTable& table, bool from_zeros) {
   RowSums sums(table.shape.row_bytes);
   const std::size_t rows = table.own.first.size() - 1;
   for (std::uint32_t row = 0; row < rows; ++row) {
@@ -20,13 +22,16 @@ std::vector<std::byte> summed_rows(const SparseTable& table, bool from_zeros, co
     for (std::uint32_t source : table.own.at(row)) sums.add(source);
     sums.end_row(row);
   }
+  return sums;
+}
+
+std::vector<std::byte> summed_rows(const SparseTable& table, bool from_zeros, const Reducer& reducer) {
+  const RowSums sums = sums_of_own(table, from_zeros);
   std::vector<std::byte> summed(sums.bytes());
   const std::byte* input = table.values.one_run(0, sums.from_bytes());
   if (!summed.empty()) reducer.sum_rows(summed.data(), input, sums, 1);
   return summed;
 }
-
-bool is_sketch(Method method) { return method == Method::kSketchExact || method == Method::kSketch; }
 
 }  // namespace
 
@@ -34,24 +39,27 @@ SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
   own_.problem = task_.problem, own_.method = task_.method, own_.from_zeros = task_.from_zeros;
   own_.sketch = task_.sketch;
   own_.on_device = task_.on_device;
-  for (const SparseTable& table : task_.tables) {
+  for (std::size_t i = 0; i < task_.tables.size(); ++i) {
+    const SparseTable& table = task_.tables[i];
     own_.tables.push_back(table.shape);
     own_.present.push_back(table.own.present);
-    if (!is_sketch(task_.method)) continue;
+    if (task_.method == Method::kSketch) own_.norms.push_back(norms_of(energies_of(i)));
+    if (task_.method != Method::kSketchExact) continue;
     summed_.push_back(summed_rows(table, task_.from_zeros, task_.reducer));
-    const std::byte* rows = summed_.back().data();
     const std::size_t elements = summed_.back().size() / table.shape.element_bytes;
-    const std::size_t row_elements = table.shape.row_bytes / table.shape.element_bytes;
-    if (task_.method == Method::kSketchExact)
-      own_.exponents.push_back(exponents_of(task_.signature.dtype, rows, elements));
-    else
-      own_.norms.push_back(norms_of(task_.signature.dtype, rows, elements / row_elements, row_elements));
+    own_.exponents.push_back(exponents_of(task_.signature.dtype, summed_.back().data(), elements));
   }
   if (task_.method == Method::kSketch && task_.sketch.feedback)
     keep_heaviest(own_.present.front(), own_.norms.front(), kAnnouncedRowsACell * sketch_cells());
   if (carries_bitmaps(own_)) return;
   presence_ = write_presence(own_);
   own_.presence_bytes = presence_.size();
+}
+
+std::vector<double> SparseAllReduce::energies_of(std::size_t table) const {
+  const RowSums rows = sums_of_own(task_.tables[table], task_.from_zeros);
+  if (task_.on_device) return task_.energies_on_device(table, rows);
+  return energies_of_rows(task_.signature.dtype, task_.tables[table].values.one_run(0, rows.from_bytes()), rows);
 }
 
 Act SparseAllReduce::announce() {
@@ -71,7 +79,7 @@ Act SparseAllReduce::announce() {
 }
 
 int SparseAllReduce::further_acts() const {
-  return 1 + (carries_bitmaps(own_) ? 0 : 1) + (is_sketch(task_.method) ? 1 : 0);
+  return 1 + (carries_bitmaps(own_) ? 0 : 1) + (task_.method == Method::kSketchExact ? 1 : 0);
 }
 
 Act SparseAllReduce::next() {
@@ -132,9 +140,25 @@ void SparseAllReduce::unite_tables() {
 }
 
 Act SparseAllReduce::reduce() {
+  if (task_.method == Method::kSketch) lay_out_cells();
   if (task_.on_device || task_.only_plans) return nothing();
-  if (!is_sketch(task_.method)) return exact_act();
-  if (task_.method == Method::kSketch) return sketch_act();
+  return task_.method == Method::kSketchExact ? add_sketches() : last_act();
+}
+
+// Of kSketch.
+std::size_t SparseAllReduce::sketch_cells() const { return task_.sketch.bytes / task_.tables.front().shape.row_bytes; }
+
+void SparseAllReduce::lay_out_cells() {
+  std::vector<std::vector<BFloat16>> norms;
+  for (const Announcement& one : all_) norms.push_back(one.norms.front());
+  const UnionRows& united = united_.front();
+  layout_ = lay_out_sketch(united, energies_of_union(united, norms), sketch_cells(), task_.sketch);
+  SketchResult result = sketch_result(united, task_.tables.front().own.present, layout_);
+  estimated_ = std::move(result.estimated), kept_ = std::move(result.kept);
+}
+
+// Of kSketchExact.
+Act SparseAllReduce::add_sketches() {
   std::vector<ExactSketch::Table> tables;
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
     const SparseTable& table = task_.tables[i];
@@ -143,7 +167,7 @@ Act SparseAllReduce::reduce() {
   }
   sketch_ =
       ExactSketch::make(std::move(tables), {task_.signature.dtype, task_.rank, task_.topology, task_.reducer.divisor});
-  if (!sketch_) return exact_act();
+  if (!sketch_) return last_act();
   Act act = sketch_->all_reduce(task_.signature);
   for (std::size_t i = 0; i < plans_.size(); ++i)
     count_table(plans_[i], task_.tables[i].shape, task_.rank,
@@ -151,33 +175,8 @@ Act SparseAllReduce::reduce() {
   return act;
 }
 
-std::size_t SparseAllReduce::sketch_cells() const { return task_.sketch.bytes / task_.tables.front().shape.row_bytes; }
-
-// Of kSketch.
-Act SparseAllReduce::sketch_act() {
-  const SparseTable& table = task_.tables.front();
-  std::vector<std::vector<BFloat16>> norms;
-  for (const Announcement& one : all_) norms.push_back(one.norms.front());
-  const UnionRows& united = united_.front();
-  SketchLayout layout = lay_out_sketch(united, energies_of_union(united, norms), sketch_cells(), task_.sketch);
-  lossy_sketch_.emplace(LossySketch::Rows{table.own, united, std::move(summed_.front()), table.shape.row_bytes},
-                        std::move(layout),
-                        LossySketch::Ways{task_.signature.dtype, task_.rank, task_.topology, task_.reducer});
-  Act act = lossy_sketch_->all_reduce(task_.signature);
-  count_table(plans_.front(), table.shape, task_.rank, act.program->program().bytes_of(StepKind::kSend));
-  return act;
-}
-
-void SparseAllReduce::read_sketch() {
-  const bool into_table = task_.tables.front().into_table;
-  lossy_sketch_->put_estimates(static_cast<std::byte*>(task_.allocate(0, lossy_sketch_->estimated())), into_table);
-  if (task_.sketch.feedback)
-    lossy_sketch_->put_kept(static_cast<std::byte*>(task_.allocate_kept(0, lossy_sketch_->kept())), into_table);
-}
-
-// Of a sketch: after the sketches were added up; or after an act that did without, when nothing is left to do.
+// After the sketches were added up; or after an act that did without, when nothing is left to do.
 Act SparseAllReduce::recover() {
-  if (lossy_sketch_) read_sketch();
   if (!sketch_) return nothing();
   if (task_.spoil_sketch) sketch_->spoil();
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
@@ -186,7 +185,7 @@ Act SparseAllReduce::recover() {
     const auto put = [&](std::uint32_t u, const std::byte* row, std::size_t bytes) {
       std::memcpy(to + (table.into_table ? united_[i].ids[u] : u) * bytes, row, bytes);
     };
-    if (!sketch_->recover(i, put)) return exact_act();
+    if (!sketch_->recover(i, put)) return last_act();
   }
   return nothing();
 }
@@ -200,18 +199,27 @@ Act SparseAllReduce::nothing() const {
 }
 
 // A method that is one program for each table; kBalanced for kSketchExact where there is no sketch.
-Act SparseAllReduce::exact_act() {
+Act SparseAllReduce::last_act() {
   Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = task_.reducer};
-  for (std::size_t i = 0; i < united_.size(); ++i) {
-    if (plans_[i].method == Method::kSketchExact) plans_[i].method = Method::kBalanced;
-    act.input.append(task_.tables[i].values);
-    act.output.append(task_.allocate(i, united_[i].ids), result_bytes(i));
-  }
+  for (TablePlan& plan : plans_)
+    if (plan.method == Method::kSketchExact) plan.method = Method::kBalanced;
+  make_room(act);
   const std::vector<Program> parts = programs_of(task_.rank);
   for (std::size_t i = 0; i < parts.size(); ++i)
     count_table(plans_[i], task_.tables[i].shape, task_.rank, parts[i].bytes_of(StepKind::kSend));
   act.program = std::make_shared<PreparedProgram>(as_one(parts));
   return act;
+}
+
+// For the results, in the order in which programs have them.
+void SparseAllReduce::make_room(Act& act) {
+  for (std::size_t i = 0; i < united_.size(); ++i) {
+    const std::vector<std::uint32_t>& ids = task_.method == Method::kSketch ? estimated_ : united_[i].ids;
+    act.input.append(task_.tables[i].values);
+    act.output.append(task_.allocate(i, ids), result_bytes(i, ids));
+  }
+  if (task_.method == Method::kSketch && task_.sketch.feedback)
+    act.output.append(task_.allocate_kept(0, kept_), result_bytes(0, kept_));
 }
 
 // By table; of another rank, its messages alone.
@@ -221,8 +229,12 @@ std::vector<Program> SparseAllReduce::programs_of(int rank) const {
     const SparseTable& table = task_.tables[i];
     const Contributions contributions{
         united_[i], table.own, rank, table.shape.row_bytes, task_.from_zeros, table.into_table, rank != task_.rank};
-    programs.push_back(
-        program_of(plans_[i], contributions, table.shape, task_.topology, task_.on_device ? kDeviceGrain : Grain()));
+    if (task_.method == Method::kSketch)
+      programs.push_back(
+          lossy_all_reduce(contributions, layout_, {task_.topology, table.shape.element_bytes}, task_.sketch.feedback));
+    else
+      programs.push_back(
+          program_of(plans_[i], contributions, table.shape, task_.topology, task_.on_device ? kDeviceGrain : Grain()));
   }
   return programs;
 }
@@ -233,20 +245,21 @@ Program SparseAllReduce::as_one(const std::vector<Program>& parts) const {
   Mapping mapping;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     append(whole, parts[i], mapping);
-    mapping.input.offset += task_.tables[i].values.size(), mapping.output.offset += result_bytes(i);
+    mapping.input.offset += task_.tables[i].values.size();
+    mapping.output.offset += result_bytes(i, united_[i].ids);
   }
   return whole;
 }
 
-std::size_t SparseAllReduce::result_bytes(std::size_t table) const {
+std::size_t SparseAllReduce::result_bytes(std::size_t table, const std::vector<std::uint32_t>& ids) const {
   const SparseTable& one = task_.tables[table];
-  return (one.into_table ? one.shape.table_rows : united_[table].rows()) * one.shape.row_bytes;
+  return (one.into_table ? one.shape.table_rows : ids.size()) * one.shape.row_bytes;
 }
 
 // Rounds follow from the messages of all ranks, and those from what was announced: how often a rank holds a row, and
 // whether it makes a whole table, changes neither its messages nor what they come after.
 DeviceShare SparseAllReduce::device_share() {
-  DeviceShare share{exact_act(), {}};
+  DeviceShare share{last_act(), {}};
   std::vector<Program> programs;
   for (int rank = 0; rank < task_.topology.size(); ++rank)
     programs.push_back(rank == task_.rank ? share.act.program->program() : as_one(programs_of(rank)));

@@ -3,7 +3,8 @@
 // contributes (of large tables in an act of its own); then all of them make the same plan, and carry it out. With
 // kSketchExact there is one act more: the ranks have added up a sketch of all rows (exact_sketch.h), from which each
 // recovers the sums by itself; should that fail, which shows on all ranks alike, the last act is that of kBalanced.
-// With kSketch the last act moves nothing: it reads the estimates from the sketch that was added up (lossy_sketch.h).
+// With kSketch the heaviest rows are announced with their norms, and the plan is which rows share the cells of the
+// sketch (lossy_sketch.h).
 //
 // Of rows on a device (on_device) the acts make the plan alone: what they exchange lies in the host's memory. Then each
 // rank carries out its device_share() itself (transport/nccl_programs.h).
@@ -11,14 +12,13 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "sparse/announcement.h"
 #include "sparse/exact_sketch.h"
-#include "sparse/lossy_sketch.h"
 #include "sparse/own_rows.h"
 #include "sparse/plan.h"
+#include "sparse/sketch_layout.h"
 #include "transport/nccl_rounds.h"
 #include "transport/operation.h"
 
@@ -50,6 +50,8 @@ struct SparseTask {
   using Allocate = std::function<void*(std::size_t table, const std::vector<std::uint32_t>& ids)>;
   Allocate allocate;
   Allocate allocate_kept = {};  // the same for what this rank keeps, of kSketch with feedback
+  // Of kSketch on a device: row_energies.h's energies_of_rows, of a table's values.
+  std::function<std::vector<double>(std::size_t table, const RowSums& rows)> energies_on_device = {};
 };
 
 // What a rank does once the acts are done, when the rows are on a device.
@@ -78,27 +80,30 @@ class SparseAllReduce {
   Act exchange_presence();
   void unite_tables();
   Act reduce();
+  std::vector<double> energies_of(std::size_t table) const;
   std::size_t sketch_cells() const;
-  Act sketch_act();
+  void lay_out_cells();
+  Act add_sketches();
   Act recover();
-  void read_sketch();
-  Act exact_act();
+  Act last_act();
+  void make_room(Act& act);
   Act nothing() const;
   std::vector<Program> programs_of(int rank) const;
   Program as_one(const std::vector<Program>& parts) const;
-  std::size_t result_bytes(std::size_t table) const;
+  std::size_t result_bytes(std::size_t table, const std::vector<std::uint32_t>& ids) const;
 
   SparseTask task_;
   Announcement own_;
   std::vector<std::byte> announced_, all_announced_;
-  // By table, of a sketch: this rank's rows, until the sketch has them.
-  std::vector<std::vector<std::byte>> summed_;
   std::vector<Announcement> all_;                // by rank; what comes later is added
   std::vector<std::byte> presence_, presences_;  // what comes later: of this rank, of all
   std::vector<UnionRows> united_;                // by table
   std::vector<TablePlan> plans_;
+  std::vector<std::vector<std::byte>>
+      summed_;  // by table, of kSketchExact: this rank's rows, until the sketch has them
   std::unique_ptr<ExactSketch> sketch_;
-  std::optional<LossySketch> lossy_sketch_;
+  SketchLayout layout_;  // of kSketch
+  std::vector<std::uint32_t> estimated_, kept_;
 };
 
 }  // namespace merak

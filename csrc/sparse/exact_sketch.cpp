@@ -1,6 +1,7 @@
 #include "sparse/exact_sketch.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <optional>
 #include <utility>
 
@@ -36,47 +37,51 @@ std::unique_ptr<ExactSketch> ExactSketch::make(std::vector<Table> tables, const 
 
 ExactSketch::ExactSketch(std::vector<Table> tables, const Ways& ways, int bits, std::vector<PeelingPlan> plans)
     : tables_(std::move(tables)), ways_(ways), bits_(bits), plans_(std::move(plans)) {
-  const std::size_t integer_bytes = static_cast<std::size_t>(bits_) / 8;
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     const std::size_t elements = tables_[i].summed.size() / element_bytes(ways_.dtype);
-    auto& integers = integers_.emplace_back(elements * integer_bytes);
+    auto& integers = integers_.emplace_back(elements * integer_bytes());
     to_fixed_point(ways_.dtype, tables_[i].summed.data(), elements, tables_[i].exponents, bits_, integers.data());
-    sketches_.emplace_back(plans_[i].cells() * tables_[i].row_elements * integer_bytes);
+    const PeelingSums& peeling = peelings_.emplace_back(peeling_sums(plans_[i], row_bytes(i)));
+    places_.emplace_back((plans_[i].cells() + plans_[i].rows() + peeling.remains.rows()) * row_bytes(i));
   }
 }
 
 Act ExactSketch::all_reduce(const Signature& signature) {
   Act act{.signature = signature, .program = {}, .input = {}, .output = {}, .reducer = {}};
   act.reducer = make_sparse_reducer(bits_ == 32 ? DType::kInt32 : DType::kInt64, Reduction::kSum, 1);
-  const std::size_t integer_bytes = static_cast<std::size_t>(bits_) / 8;
   Program whole;
   for (std::size_t i = 0; i < tables_.size(); ++i) {
-    const Place input = {kInput, act.input.size()}, sketch = {kOutput, act.output.size()};
-    const std::size_t row_bytes = tables_[i].row_elements * integer_bytes;
-    const std::uint32_t made =
-        whole.sum_rows(sketch, input, sketch_sums(plans_[i], own_of_union(tables_[i]), row_bytes), {}, false);
-    const CollectiveShape shape{
-        .kind = OperationKind::kAllReduce, .bytes = sketches_[i].size(), .element_bytes = integer_bytes};
-    if (ways_.topology.size() > 1)
-      append_after(whole, choose(shape, ways_.rank, ways_.topology).program, {.output = sketch}, {made});
+    append_table(whole, i, {kInput, act.input.size()}, {kOutput, act.output.size()});
     act.input.append(integers_[i].data(), integers_[i].size());
-    act.output.append(sketches_[i].data(), sketches_[i].size());
+    act.output.append(places_[i].data(), places_[i].size());
   }
   act.program = std::make_shared<PreparedProgram>(std::move(whole));
   return act;
 }
 
-bool ExactSketch::peel_table(std::size_t table, std::vector<std::byte>& values) {
-  const std::size_t lanes = tables_[table].row_elements, elements = tables_[table].rows.rows() * lanes;
-  std::vector<std::byte> sums(elements * static_cast<std::size_t>(bits_) / 8);
-  std::byte* sketch = sketches_[table].data();
-  const bool whole = bits_ == 32 ? peel(plans_[table], reinterpret_cast<std::uint32_t*>(sketch), lanes,
-                                        reinterpret_cast<std::uint32_t*>(sums.data()))
-                                 : peel(plans_[table], reinterpret_cast<std::uint64_t*>(sketch), lanes,
-                                        reinterpret_cast<std::uint64_t*>(sums.data()));
-  if (!whole) return false;
+void ExactSketch::append_table(Program& whole, std::size_t table, Place input, Place output) const {
+  const RowSums own = sketch_sums(plans_[table], own_of_union(tables_[table]), row_bytes(table));
+  std::vector<std::uint32_t> before = {whole.sum_rows(output, input, own, {}, false)};
+  const CollectiveShape shape{.kind = OperationKind::kAllReduce,
+                              .bytes = plans_[table].cells() * row_bytes(table),
+                              .element_bytes = integer_bytes()};
+  if (ways_.topology.size() > 1) {
+    append_after(whole, choose(shape, ways_.rank, ways_.topology).program, {.output = output}, before);
+    while (before.back() + 1 < whole.steps.size()) before.push_back(before.back() + 1);
+  }
+  for (const RowSums& round : peelings_[table].rounds) before = {whole.sum_rows(output, output, round, before, false)};
+  whole.sum_rows(output, output, peelings_[table].remains, before, false);
+}
+
+// Of the sums, one behind the other; false where something remains in the sketch.
+bool ExactSketch::values_of(std::size_t table, std::vector<std::byte>& values) const {
+  const std::byte* rows = places_[table].data() + plans_[table].cells() * row_bytes(table);
+  const std::byte* remains = rows + plans_[table].rows() * row_bytes(table);
+  const auto is_zero = [](std::byte byte) { return byte == std::byte{0}; };
+  if (!std::all_of(remains, places_[table].data() + places_[table].size(), is_zero)) return false;
+  const std::size_t elements = plans_[table].rows() * tables_[table].row_elements;
   values.resize(elements * element_bytes(ways_.dtype));
-  from_fixed_point(ways_.dtype, sums.data(), elements, tables_[table].exponents, bits_, ways_.divisor, values.data());
+  from_fixed_point(ways_.dtype, rows, elements, tables_[table].exponents, bits_, ways_.divisor, values.data());
   return true;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // An all-reduce by a sketch of all rows, without loss: rows become integers (fixed_point.h), every rank adds its rows
 // up in a sketch (peeling.h), a dense all-reduce adds up the sketches, and every rank peels the sums from the result.
+// All of it but the conversions is one program.
 //
 // For fabrics that can only add: it needs a sum of arrays of known size, and nothing else. It sends 1.4 times what
 // packed rows take, and twice that where values need 64 bits.
@@ -41,30 +42,35 @@ class ExactSketch {
   // the same.
   static std::unique_ptr<ExactSketch> make(std::vector<Table> tables, const Ways& ways);
 
-  // Adds up the sketches. Used once.
+  // Adds up the sketches, and peels them. Used once.
   Act all_reduce(const Signature& signature);
 
-  // Recovers the sums of a table: calls put(u, row) for each row of the union. Returns the certificate.
+  // The sums of a table: calls put(u, row) for each row of the union. Returns the certificate: if false, it has put
+  // nothing.
   template <class Put>
   bool recover(std::size_t table, Put put);
 
-  void spoil() { sketches_.front().front() ^= std::byte{1}; }
+  void spoil() { places_.front().back() ^= std::byte{1}; }
 
  private:
   ExactSketch(std::vector<Table> tables, const Ways& ways, int bits, std::vector<PeelingPlan> plans);
-  bool peel_table(std::size_t table, std::vector<std::byte>& values);
+  void append_table(Program& whole, std::size_t table, Place input, Place output) const;
+  bool values_of(std::size_t table, std::vector<std::byte>& values) const;
+  std::size_t integer_bytes() const { return static_cast<std::size_t>(bits_) / 8; }
+  std::size_t row_bytes(std::size_t table) const { return tables_[table].row_elements * integer_bytes(); }
 
   std::vector<Table> tables_;
   const Ways ways_;
   const int bits_;
   std::vector<PeelingPlan> plans_;
-  std::vector<std::vector<std::byte>> integers_, sketches_;  // by table
+  std::vector<PeelingSums> peelings_;                      // by table
+  std::vector<std::vector<std::byte>> integers_, places_;  // by table: its rows; where it is peeled
 };
 
 template <class Put>
 bool ExactSketch::recover(std::size_t table, Put put) {
   std::vector<std::byte> values;
-  if (!peel_table(table, values)) return false;
+  if (!values_of(table, values)) return false;
   const std::size_t rows = tables_[table].rows.rows(), row_bytes = rows == 0 ? 0 : values.size() / rows;
   for (std::size_t u = 0; u < rows; ++u) put(static_cast<std::uint32_t>(u), values.data() + u * row_bytes, row_bytes);
   return true;

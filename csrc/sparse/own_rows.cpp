@@ -40,7 +40,8 @@ Bitmap present_rows(const std::byte* table, std::size_t table_rows, std::size_t 
   Bitmap present(table_rows);
   with_word(element_bytes, [&]<class Word>(Word) {
     const std::size_t words = row_bytes / sizeof(Word);
-    for_each(OnCpu{}, table_rows, MarkRows<Word>{reinterpret_cast<const Word*>(table), present.data(), words, words});
+    with_longest_vectors(MarkRows<Word>{reinterpret_cast<const Word*>(table), present.data(), words, words},
+                         [&](const auto& mark) { for_each(OnCpu{}, table_rows, mark); });
   });
   return present;
 }

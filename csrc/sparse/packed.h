@@ -9,19 +9,10 @@
 // Scratch: that of the dense one. dense_all_reduce needs the table besides, and packed_all_reduce the union's rows
 // where the output is a table.
 
-#include <cstddef>
-
-#include "collectives/choose.h"
 #include "sparse/contributions.h"
+#include "sparse/strips.h"
 
 namespace merak {
-
-// The collective is that of the costs as they stand in costs.h, and not as measured: so the order of sums is the same
-// from run to run.
-struct DenseWays {  // how to reduce densely
-  const Topology& topology;
-  std::size_t element_bytes;
-};
 
 Program packed_all_reduce(const Contributions& contributions, const DenseWays& ways);
 Program dense_all_reduce(const Contributions& contributions, const DenseWays& ways);

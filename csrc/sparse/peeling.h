@@ -8,7 +8,8 @@
 // more; below 1.22 it almost surely does not.
 //
 // Which rows are in the sketch tells whether peeling will succeed and in what order, before anything is sent. So a plan
-// tries seeds until one succeeds.
+// tries seeds until one succeeds. It peels in *rounds*: all rows that are alone in some cell at once. There are some
+// fifteen, and as sums of rows (transport/row_sums.h), they are steps of a program.
 //
 // Values must add up exactly and subtract exactly: integers, which wrap around (fixed_point.h makes them).
 //
@@ -33,13 +34,14 @@ struct PeelingPlan {
   std::uint32_t part_cells = 0;
   // The cells of each row, one in each part, all parts counted together.
   std::vector<std::array<std::uint32_t, kSketchParts>> cells_of;
-  // In this order, row `row` is alone in `cell` when its turn comes. Rows count as in the list that the plan is for.
+  // In these rounds, row `row` is alone in `cell` when its turn comes. Rows count as in the list that the plan is for.
   struct Turn {
     std::uint32_t row, cell;
   };
-  std::vector<Turn> turns;
+  std::vector<std::vector<Turn>> rounds;
 
-  std::size_t cells() const { return std::size_t{kSketchParts} * part_cells; }
+  std::uint32_t cells() const { return kSketchParts * part_cells; }
+  std::uint32_t rows() const { return static_cast<std::uint32_t>(cells_of.size()); }
 };
 
 // For rows of those ids, all different. Nothing if no seed among the first few succeeds with that many cells a row.
@@ -49,13 +51,16 @@ std::optional<PeelingPlan> plan_peeling(const std::vector<std::uint32_t>& ids, d
 // that get something.
 RowSums sketch_sums(const PeelingPlan& plan, const std::vector<std::uint32_t>& mine, std::size_t row_bytes);
 
-// Recovers the rows of the plan into `rows`, one behind the other, `lanes` integers each. Returns the certificate: that
-// nothing else is in the sketch.
+// What recovers the rows of a sketch. All lies in one place, from which the sums are made and where they are put: the
+// cells; behind them the rows; behind those *remains*, a row for each cell that gave none.
 //
-// Nothing is subtracted in place: a row is its cell less the other rows there, all of them recovered by then. The cells
-// that gave no row must be the sums of their rows. Memory traffic, with C cells and R rows: C + 3 R rows, where
-// rewriting the cells would take 6 R and C more to look for remains.
-bool peel(const PeelingPlan& plan, const std::uint32_t* sketch, std::size_t lanes, std::uint32_t* rows);
-bool peel(const PeelingPlan& plan, const std::uint64_t* sketch, std::size_t lanes, std::uint64_t* rows);
+// Nothing is subtracted from a cell: a row is its cell less the other rows there, recovered in rounds before. Memory
+// traffic, with C cells and R rows: C + 3 R rows, and as many again as there are remains; rewriting the cells would
+// take 6 R and C more to look for remains.
+struct PeelingSums {
+  std::vector<RowSums> rounds;  // one after the other
+  RowSums remains;              // after them. All zero, unless something else was in the sketch: the certificate
+};
+PeelingSums peeling_sums(const PeelingPlan& plan, std::size_t row_bytes);
 
 }  // namespace merak

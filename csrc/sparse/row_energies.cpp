@@ -8,42 +8,40 @@
 #include <string>
 #include <utility>
 
+#include "sparse/whole_rows.h"
+
 namespace merak {
 namespace {
 
-constexpr std::size_t kLanes = 8;  // partial sums that do not wait for each other
-
 template <class T>
-BFloat16 norm_of(const T* row, std::size_t elements) {
-  double sums[kLanes] = {};
-  std::size_t i = 0;
-  for (; i + kLanes <= elements; i += kLanes)
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      const auto value = static_cast<double>(row[i + lane]);
-      sums[lane] += value * value;
-    }
-  double energy = 0;
-  for (double sum : sums) energy += sum;
-  for (; i < elements; ++i) energy += static_cast<double>(row[i]) * static_cast<double>(row[i]);
-  const double norm = std::sqrt(energy);
-  // What a conversion to float does with larger numbers is undefined.
-  const bool fits = norm <= static_cast<double>(std::numeric_limits<float>::max());
-  return BFloat16(fits ? static_cast<float>(norm) : std::numeric_limits<float>::infinity());
-}
-
-template <class T>
-std::vector<BFloat16> norms_of_type(const T* values, std::size_t rows, std::size_t row_elements) {
-  std::vector<BFloat16> norms(rows);
-  for (std::size_t row = 0; row < rows; ++row) norms[row] = norm_of(values + row * row_elements, row_elements);
-  return norms;
+std::vector<double> energies_of_type(const T* from, const RowSums& rows) {
+  using Body = EnergiesOfStrips<T, kCpuStrip<T>>;
+  Body body{from, rows.first.data(), rows.from.data(), rows.row_bytes / sizeof(T), nullptr};
+  std::vector<double> of_strips(rows.rows() * body.strips()), energies(rows.rows());
+  body.energies = of_strips.data();
+  for_each_whole_row(body, rows.rows(), rows.from.size());
+  for_each(OnCpu{}, rows.rows(), EnergiesOfRows{of_strips.data(), body.strips(), energies.data()});
+  return energies;
 }
 
 }  // namespace
 
-std::vector<BFloat16> norms_of(DType dtype, const void* values, std::size_t rows, std::size_t row_elements) {
-  if (dtype == DType::kFloat32) return norms_of_type(static_cast<const float*>(values), rows, row_elements);
-  if (dtype == DType::kFloat64) return norms_of_type(static_cast<const double*>(values), rows, row_elements);
+std::vector<double> energies_of_rows(DType dtype, const void* from, const RowSums& rows) {
+  if (dtype == DType::kFloat32) return energies_of_type(static_cast<const float*>(from), rows);
+  if (dtype == DType::kFloat64) return energies_of_type(static_cast<const double*>(from), rows);
   throw std::invalid_argument(std::string("rows of ") + name(dtype) + " have no norm here");
+}
+
+std::vector<BFloat16> norms_of(std::span<const double> energies) {
+  constexpr auto kLargest = static_cast<double>(std::numeric_limits<float>::max());
+  std::vector<BFloat16> norms;
+  norms.reserve(energies.size());
+  for (double energy : energies) {
+    const double norm = std::sqrt(energy);
+    // What a conversion to float does with larger numbers is undefined.
+    norms.emplace_back(norm <= kLargest ? static_cast<float>(norm) : std::numeric_limits<float>::infinity());
+  }
+  return norms;
 }
 
 void keep_heaviest(Bitmap& present, std::vector<BFloat16>& norms, std::size_t most) {

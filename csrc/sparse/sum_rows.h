@@ -50,31 +50,51 @@ struct SumRows {
 
   // The strip of a row that begins at an element of it.
   MERAK_HD void strip(std::size_t row, std::size_t begin) const {
-    if (elements - begin >= kStrip)
-      sum(row, begin, std::integral_constant<std::size_t, kStrip>());
-    else
-      sum(row, begin, elements - begin);
+    if (is_copy(row)) return copy(row, begin, elements - begin < kStrip ? elements - begin : kStrip);
+    visit(row, begin, [=, this](const Wide* sums, auto count) { finish(target(row, begin), sums, count); });
   }
 
-  // Copies a row that is one source; else false.
+  // Calls use(sums, count) with the sums of that strip.
+  template <class Use>
+  MERAK_HD void visit(std::size_t row, std::size_t begin, Use use) const {
+    if (elements - begin >= kStrip)
+      sum(row, begin, std::integral_constant<std::size_t, kStrip>(), use);
+    else
+      sum(row, begin, elements - begin, use);
+  }
+
+  // Does a row that is one source, or one on zeros, in one go; else false.
   MERAK_HD bool whole(std::size_t row) const {
+    if (divisor != 1) return false;
+    const std::uint32_t* source = sources + first[row];
+    const std::size_t count = first[row + 1] - first[row];
+    if (count == 2 && source[0] == RowSums::kZeros && source[1] != RowSums::kZeros) {
+      put_on_zeros(target(row, 0), source[1]);
+      return true;
+    }
     if (is_copy(row)) copy(row, 0, elements);
     return is_copy(row);
   }
 
  private:
   // `Count`: a constant of the type where it can be, so that the partial sums lie in registers.
-  template <class Count>
-  MERAK_HD void sum(std::size_t row, std::size_t begin, Count count) const {
-    if (is_copy(row)) return copy(row, begin, count);
+  template <class Count, class Use>
+  MERAK_HD void sum(std::size_t row, std::size_t begin, Count count, Use use) const {
     std::uint32_t next = first[row];
     const std::uint32_t end = first[row + 1];
     Wide sums[kStrip];
-    const bool zeros = next == end || sources[next] == RowSums::kZeros;
-    const T* start = zeros ? nullptr : source_at(sources[next], begin);
-    for (std::size_t j = 0; j < count; ++j) sums[j] = zeros ? Wide(0) : Wide(start[j]);
+    start(sums, next == end ? RowSums::kZeros : sources[next], begin, count);
     for (++next; next < end; ++next) add(sums, sources[next], begin, count);
-    finish(target(row, begin), sums, count);
+    use(sums, count);
+  }
+
+  template <class Count>
+  MERAK_HD void start(Wide* sums, std::uint32_t source, std::size_t begin, Count count) const {
+    const bool zeros = source == RowSums::kZeros;
+    const T* values = zeros ? nullptr : source_at(source, begin);
+    for (std::size_t j = 0; j < count; ++j) sums[j] = zeros ? Wide(0) : Wide(values[j]);
+    if (!zeros && RowSums::is_minus(source))
+      for (std::size_t j = 0; j < count; ++j) sums[j] = negative(sums[j]);
   }
 
   template <class Count>
@@ -84,7 +104,25 @@ struct SumRows {
       return;
     }
     const T* values = source_at(source, begin);
-    for (std::size_t j = 0; j < count; ++j) sums[j] = kernels::Sum::of(sums[j], Wide(values[j]));
+    if (RowSums::is_minus(source))
+      for (std::size_t j = 0; j < count; ++j) sums[j] = kernels::Sum::of(sums[j], negative(Wide(values[j])));
+    else
+      for (std::size_t j = 0; j < count; ++j) sums[j] = kernels::Sum::of(sums[j], Wide(values[j]));
+  }
+
+  MERAK_HD void put_on_zeros(T* to, std::uint32_t source) const {
+    const T* values = source_at(source, 0);
+    if (RowSums::is_minus(source))
+      for (std::size_t j = 0; j < elements; ++j) to[j] = T(kernels::Sum::of(Wide(0), negative(Wide(values[j]))));
+    else
+      for (std::size_t j = 0; j < elements; ++j) to[j] = T(kernels::Sum::of(Wide(0), Wide(values[j])));
+  }
+
+  MERAK_HD static Wide negative(Wide value) {
+    if constexpr (std::is_integral_v<Wide>)
+      return static_cast<Wide>(kernels::Wrapping<Wide>(0) - kernels::Wrapping<Wide>(value));  // as Sum wraps around
+    else
+      return -value;
   }
 
   template <class Count>
@@ -95,7 +133,11 @@ struct SumRows {
       for (std::size_t j = 0; j < count; ++j) to[j] = T(kernels::divided(sums[j], divisor));
   }
 
-  MERAK_HD bool is_copy(std::size_t row) const { return first[row + 1] == first[row] + 1 && divisor == 1; }
+  MERAK_HD bool is_copy(std::size_t row) const {
+    if (first[row + 1] != first[row] + 1 || divisor != 1) return false;
+    const std::uint32_t source = sources[first[row]];
+    return source == RowSums::kZeros || !RowSums::is_minus(source);
+  }
 
   MERAK_HD void copy(std::size_t row, std::size_t begin, std::size_t count) const {
     const std::uint32_t source = sources[first[row]];
@@ -107,7 +149,7 @@ struct SumRows {
 
   MERAK_HD T* target(std::size_t row, std::size_t begin) const { return at + rows[row] * elements + begin; }
   MERAK_HD const T* source_at(std::uint32_t source, std::size_t begin) const {
-    return from + source * elements + begin;
+    return from + RowSums::row_of(source) * elements + begin;
   }
 };
 

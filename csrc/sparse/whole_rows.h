@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "transport/for_each.h"
+#include "transport/row_sums.h"
 #include "transport/vectorise.h"
 
 namespace merak {
@@ -35,7 +36,7 @@ struct WholeRows {
     const std::size_t next = body.first[row + 1], own = next - body.first[row];
     const std::size_t end = next + own < count ? next + own : count;  // the next row mostly has as many
     for (std::size_t begin = 0; begin < body.elements; begin += kCpuStrip<typename Body::Wide>) {
-      for (std::size_t source = next; source < end; ++source) fetch(body.sources[source], begin);
+      for (std::size_t source = next; source < end; ++source) fetch(RowSums::row_of(body.sources[source]), begin);
       body.strip(row, begin);
     }
   }

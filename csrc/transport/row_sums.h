@@ -1,20 +1,31 @@
 #pragma once
 // Sums of rows, as data: what a kSumRows step computes. Gathering rows, scattering them, adding up duplicates and
-// adding up what ranks contributed are all of this kind.
+// adding up what ranks contributed are all of this kind; so are sketches, which subtract rows, too.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <vector>
+
+#include "transport/host_device.h"
 
 namespace merak {
 
 // Row at[i] of one place = the sum of the rows from[first[i]] to from[first[i + 1] - 1] of another, in that order, the
-// partial sums kept as wide as fp32 at least. One row alone is copied, bit by bit; the sum of none is zeros.
+// partial sums kept as wide as fp32 at least. One row alone is copied, bit by bit (if it is not subtracted); the sum of
+// none is zeros.
 struct RowSums {
   // Among the sources: a row of positive zeros. It turns a sum of negative zeros into a positive one, as adding the
   // zeros of the ranks that contribute nothing does.
   static constexpr std::uint32_t kZeros = UINT32_MAX;
+  // With it a source is subtracted.
+  static constexpr std::uint32_t kMinus = 1u << 31;
+  static constexpr std::uint32_t kMostRows = kMinus - 1;  // of the place they come from
+
+  MERAK_HD static bool is_minus(std::uint32_t source) { return (source & kMinus) != 0; }   // kZeros: no matter
+  MERAK_HD static std::uint32_t row_of(std::uint32_t source) { return source & ~kMinus; }  // not of kZeros
 
   std::size_t row_bytes = 0;
   std::vector<std::uint32_t> at;
@@ -25,7 +36,14 @@ struct RowSums {
   bool operator==(const RowSums&) const = default;
 
   // Adds a source of the row that the next end_row() completes.
-  void add(std::uint32_t source) { from.push_back(source); }
+  void add(std::uint32_t source) {
+    if (source >= kMostRows && source != kZeros) too_many(source);
+    from.push_back(source);
+  }
+  void subtract(std::uint32_t source) {
+    add(source);
+    from.back() |= kMinus;
+  }
   void end_row(std::uint32_t row) {
     at.push_back(row);
     first.push_back(static_cast<std::uint32_t>(from.size()));
@@ -39,15 +57,20 @@ struct RowSums {
   std::size_t bytes() const { return rows() * row_bytes; }
 
   // How far the two places must reach.
-  std::size_t at_bytes() const { return reach(at) * row_bytes; }
-  std::size_t from_bytes() const { return reach(from) * row_bytes; }
+  std::size_t at_bytes() const {
+    return at.empty() ? 0 : (std::size_t{*std::max_element(at.begin(), at.end())} + 1) * row_bytes;
+  }
+  std::size_t from_bytes() const {
+    std::size_t end = 0;
+    for (std::uint32_t source : from)
+      if (source != kZeros) end = std::max(end, std::size_t{row_of(source)} + 1);
+    return end * row_bytes;
+  }
 
  private:
-  static std::size_t reach(const std::vector<std::uint32_t>& rows) {
-    std::size_t end = 0;
-    for (std::uint32_t row : rows)
-      if (row != kZeros) end = std::max(end, std::size_t{row} + 1);
-    return end;
+  [[noreturn]] static void too_many(std::uint32_t source) {
+    throw std::length_error("row " + std::to_string(source) + " is one of more than " + std::to_string(kMostRows) +
+                            ", too many to be added up");
   }
 };
 

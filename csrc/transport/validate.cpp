@@ -41,13 +41,19 @@ void add_rows(std::vector<Access>& accesses, std::uint32_t step, Place place, st
   if (!writes) rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
   const std::size_t begin = accesses.size();
   for (std::uint32_t row : rows) {
-    if (row == RowSums::kZeros) continue;
     const Place at = {place.buffer, place.offset + row * row_bytes};
     if (accesses.size() > begin && accesses.back().end() == at.offset)
       accesses.back().bytes += row_bytes;
     else
       accesses.push_back({step, at, row_bytes, writes});
   }
+}
+
+std::vector<std::uint32_t> rows_read(const RowSums& sums) {
+  std::vector<std::uint32_t> rows;
+  for (std::uint32_t source : sums.from)
+    if (source != RowSums::kZeros) rows.push_back(RowSums::row_of(source));
+  return rows;
 }
 
 std::vector<Access> accesses_of(const Program& program) {
@@ -58,7 +64,7 @@ std::vector<Access> accesses_of(const Program& program) {
     if (step.kind == StepKind::kSumRows) {
       const RowSums& sums = program.row_sums[step.row_sums];
       add_rows(accesses, index, step.at, sums.at, sums.row_bytes, true);
-      add_rows(accesses, index, step.from, sums.from, sums.row_bytes, false);
+      add_rows(accesses, index, step.from, rows_read(sums), sums.row_bytes, false);
       continue;
     }
     accesses.push_back({index, step.at, step.bytes, step.kind != StepKind::kSend});

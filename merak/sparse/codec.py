@@ -64,7 +64,7 @@ class SketchCodec:
                 f"a SketchCodec keeps what is left of one tensor: of {_text(residual)}; it was given {_text(x)}. Use a "
                 "codec for each tensor."
             )
-        pending = x if residual is None else _added(x, residual)
+        pending = x if residual is None else _added(x, residual.to(x.device))
         seed = (self.seed + self.steps) % 2**64
         work = backend.sketch_all_reduce(pending, op, self.budget_bytes, seed, self.feedback, timeout)
         self.steps += 1
@@ -147,8 +147,8 @@ def _added(x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
 
 def _kind(x: torch.Tensor) -> tuple[Any, ...]:
     sparse_dim = x.sparse_dim() if x.layout is torch.sparse_coo else 0
-    return x.shape, x.dtype, x.layout, sparse_dim, x.device.type
+    return x.shape, x.dtype, x.layout, sparse_dim
 
 
 def _text(x: torch.Tensor) -> str:
-    return f"a {x.layout} tensor of shape {tuple(x.shape)} and dtype {x.dtype} on {x.device.type}"
+    return f"a {x.layout} tensor of shape {tuple(x.shape)} and dtype {x.dtype}"

@@ -8,6 +8,8 @@
 #include "sparse/harness.h"
 #include "sparse/mark_rows_cuda.h"
 #include "sparse/plan.h"
+#include "sparse/row_energies.h"
+#include "sparse/row_energies_cuda.h"
 
 namespace merak {
 namespace {
@@ -33,12 +35,15 @@ TEST(SparseCuda, MarksTheRowsThatTheCpuMarks) {
     }
 }
 
-// Sums of up to four of 200 rows, zeros among them.
+// Sums of up to four of 200 rows, some subtracted, zeros among them.
 RowSums random_sums(std::mt19937& random, std::size_t row_bytes) {
   RowSums sums(row_bytes);
   for (std::uint32_t row = 0; row < 300; ++row) {
     for (unsigned count = random() % 5; count > 0; --count)
-      sums.add(random() % 9 == 0 ? RowSums::kZeros : random() % 200);
+      if (random() % 9 == 0)
+        sums.add(RowSums::kZeros);
+      else
+        random() % 3 == 0 ? sums.subtract(random() % 200) : sums.add(random() % 200);
     sums.end_row(299 - row);
   }
   return sums;
@@ -89,6 +94,37 @@ TEST(SparseCuda, SumsOfRowsGiveTheBitsThatTheCpuGives) {
           EXPECT_EQ(device_at.read(), at) << name(dtype) << ", " << elements << " elements, divided by " << divisor;
         }
       }
+}
+
+OnDevice on_device(const std::vector<std::uint32_t>& list) {
+  Message bytes(list.size() * sizeof(std::uint32_t));
+  if (!bytes.empty()) std::memcpy(bytes.data(), list.data(), bytes.size());
+  return OnDevice(bytes);
+}
+
+TEST(SparseCuda, EnergiesAreThoseOfTheCpuButForTheOrderOfSums) {
+  ASSERT_GT(devices(), 0) << "this needs a GPU";
+  std::mt19937 random(2);
+  for (DType dtype : {DType::kFloat32, DType::kFloat64})
+    for (std::size_t elements : {1, 15, 16, 17, 512}) {
+      const RowSums rows = random_sums(random, elements * element_bytes(dtype));
+      const Message from = random_rows(random, dtype, 200 * rows.row_bytes);
+      const OnDevice device_from(from), first = on_device(rows.first), sources = on_device(rows.from);
+      const DeviceRows there{device_from.data(), reinterpret_cast<const std::uint32_t*>(first.data()),
+                             reinterpret_cast<const std::uint32_t*>(sources.data()), rows.rows(), elements};
+      const OnDevice strips(Message(strip_energies(there) * sizeof(double)));
+      const OnDevice energies(Message(rows.rows() * sizeof(double)));
+      energies_of_rows_on_device(dtype, there, reinterpret_cast<double*>(strips.data()),
+                                 reinterpret_cast<double*>(energies.data()), nullptr);
+      require(cudaGetLastError());
+      const Message read = energies.read();
+      const std::vector<double> expected = energies_of_rows(dtype, from.data(), rows);
+      for (std::size_t row = 0; row < expected.size(); ++row) {
+        double found = 0;
+        std::memcpy(&found, read.data() + row * sizeof(double), sizeof(double));
+        EXPECT_NEAR(found, expected[row], 1e-12 * expected[row]) << name(dtype) << ", " << elements << " elements";
+      }
+    }
 }
 
 // What the ranks of one case do, by one method.

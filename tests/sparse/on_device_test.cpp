@@ -62,6 +62,31 @@ TEST(SparseOnDevice, SeveralTablesAndOperations) {
     }
 }
 
+// What a device makes of a lossy sketch is what the engine makes of it.
+TEST(SparseOnDevice, LossySketches) {
+  static const NcclApi api = FakeNccl::api();
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    const Case one = random_case(seed, true);
+    const SketchBudget budget{(1 + seed % 7) * one.columns * sizeof(float), seed, seed % 2 == 0};
+    FakeNccl nccl(one.size);
+    on_all(one.size, [&](int rank, Engine& engine, Group& group) {
+      NcclCommunicator communicator(api, nccl.id(), rank, one.size, 30s);
+      Part here(one, rank, budget), there(one, rank, budget, {.on_device = true});
+      for (Part* part : {&here, &there}) {
+        const auto acts = part->start(engine, group);
+        ASSERT_TRUE(acts->wait_until(Clock::now() + 60s));
+        expect_no_error(*acts);
+      }
+      ASSERT_NO_THROW(run_share(there, communicator));
+      EXPECT_EQ(there.result_ids, here.result_ids);
+      EXPECT_EQ(there.results, here.results);
+      EXPECT_EQ(there.kept_ids, here.kept_ids);
+      EXPECT_EQ(there.kept, here.kept);
+    });
+  }
+}
+
 // Too many rows for bitmaps in the announcement; more bytes than one round carries on a route.
 TEST(SparseOnDevice, LargeTablesAndMessages) {
   Case one{.size = 3, .table_rows = 200'000, .columns = 700, .of_rank = {}};

@@ -9,6 +9,7 @@
 
 #include "sparse/all_reduce.h"
 #include "sparse/harness.h"
+#include "sparse/row_energies.h"
 #include "transport/engine.h"
 #include "transport/in_process_transport.h"
 
@@ -30,11 +31,14 @@ struct Part {
   Part(const std::vector<const Case*>& tables, int rank, Method method, How how = {})
       : dense(tables.size()), results(tables.size()), reduction(task_of(tables, rank, method, how)) {}
 
-  Part(const Case& table, int rank, const SketchBudget& sketch)
-      : dense(1), results(1), reduction(sketch_task(table, rank, sketch)) {}
+  Part(const Case& table, int rank, const SketchBudget& sketch, How how = {})
+      : dense(1), results(1), reduction(sketch_task(table, rank, sketch, how)) {}
 
-  SparseTask sketch_task(const Case& table, int rank, const SketchBudget& sketch) {
-    SparseTask task = task_of({&table}, rank, Method::kSketch, {});
+  SparseTask sketch_task(const Case& table, int rank, const SketchBudget& sketch, How how) {
+    SparseTask task = task_of({&table}, rank, Method::kSketch, how);
+    task.energies_on_device = [this, values = task.tables[0].values](std::size_t, const RowSums& rows) {
+      return energies_of_rows(DType::kFloat32, values.one_run(0, rows.from_bytes()), rows);
+    };
     task.sketch = sketch;
     task.allocate_kept = [this, &table](std::size_t, const std::vector<std::uint32_t>& ids) -> void* {
       kept_ids = ids;

@@ -12,6 +12,7 @@
 #include <random>
 #include <string>
 
+#include "sparse/harness.h"
 #include "sparse/lossy_sketch.h"
 #include "sparse/row_energies.h"
 #include "sparse/sum_rows.h"
@@ -20,6 +21,13 @@ namespace merak {
 namespace {
 
 constexpr std::size_t kLanes = 3;
+
+template <class T>
+std::vector<BFloat16> norms_of_rows(DType dtype, const std::vector<T>& values, std::size_t lanes) {
+  RowSums rows(lanes * sizeof(T));
+  for (std::uint32_t row = 0; row < values.size() / lanes; ++row) rows.copy_row(row, row);
+  return norms_of(energies_of_rows(dtype, values.data(), rows));
+}
 
 // One rank with `rows` rows of a table twice as long.
 struct OneRank {
@@ -39,7 +47,7 @@ struct OneRank {
   }
 
   std::vector<double> energies() const {
-    return energies_of_union(all, {norms_of(DType::kFloat32, values.data(), all.rows(), kLanes)});
+    return energies_of_union(all, {norms_of_rows(DType::kFloat32, values, kLanes)});
   }
   double energy() const {
     double sum = 0;
@@ -49,17 +57,23 @@ struct OneRank {
 
   // What a sketch of so many cells makes of the rows; zeros where it has no estimate.
   std::vector<float> estimates(std::size_t cells, const SketchBudget& budget) const {
-    const Topology alone = uniform_topology(1);
-    const Reducer reducer = make_sparse_reducer(DType::kFloat32, Reduction::kSum, 1);
-    std::vector<std::byte> summed(values.size() * sizeof(float));
-    std::memcpy(summed.data(), values.data(), summed.size());
-    LossySketch sketch({own, all, summed, kLanes * sizeof(float)}, lay_out_sketch(all, energies(), cells, budget),
-                       {DType::kFloat32, 0, alone, reducer});
-    sketch.all_reduce({});
-    std::vector<float> table(own.present.bits() * kLanes), rows;
-    sketch.put_estimates(reinterpret_cast<std::byte*>(table.data()), true);
+    const std::vector<float> table = table_of(lay_out_sketch(all, energies(), cells, budget));
+    std::vector<float> rows;
     for (std::uint32_t id : all.ids) rows.insert(rows.end(), &table[id * kLanes], &table[id * kLanes] + kLanes);
     return rows;
+  }
+
+  // The whole table, made by the program of one rank.
+  std::vector<float> table_of(const SketchLayout& layout) const {
+    const Topology alone = uniform_topology(1);
+    const Contributions mine{all, own, 0, kLanes * sizeof(float), true, true};
+    const Program program = lossy_all_reduce(mine, layout, {alone, sizeof(float)}, false);
+    Message table(own.present.bits() * kLanes * sizeof(float));
+    std::vector<Memory> memory = {{bytes_of(values), table}};
+    play({program}, memory, make_sparse_reducer(DType::kFloat32, Reduction::kSum, 1), 1);
+    std::vector<float> result(own.present.bits() * kLanes);
+    std::memcpy(result.data(), memory[0].output.data(), memory[0].output.size());
+    return result;
   }
 
   double squared_error(const std::vector<float>& estimates) const {
@@ -147,18 +161,7 @@ TEST(SketchLayout, SketchesAddUp) {
   }
   // One layout for all, as all ranks have it.
   const SketchLayout layout = lay_out_sketch(sum.all, sum.energies(), 12, {0, 5, false});
-  const Topology alone = uniform_topology(1);
-  const Reducer reducer = make_sparse_reducer(DType::kFloat32, Reduction::kSum, 1);
-  const auto cells = [&](const OneRank& one) {
-    std::vector<std::byte> summed(one.values.size() * sizeof(float));
-    std::memcpy(summed.data(), one.values.data(), summed.size());
-    LossySketch sketch({one.own, one.all, summed, kLanes * sizeof(float)}, layout,
-                       {DType::kFloat32, 0, alone, reducer});
-    std::vector<float> estimates(one.values.size());
-    sketch.put_estimates(reinterpret_cast<std::byte*>(estimates.data()), false);
-    return estimates;
-  };
-  const std::vector<float> of_a = cells(a), of_b = cells(b), of_sum = cells(sum);
+  const std::vector<float> of_a = a.table_of(layout), of_b = b.table_of(layout), of_sum = sum.table_of(layout);
   for (std::size_t i = 0; i < of_sum.size(); ++i) EXPECT_EQ(of_a[i] + of_b[i], of_sum[i]);
 }
 
@@ -204,7 +207,7 @@ TEST(SketchLayout, TheHeaviestRowsAreAnnounced) {
 
 TEST(SketchLayout, NormsAreRootsOfSumsOfSquares) {
   const std::vector<double> values = {3, 4, 0, 0, 1e200, 1, 1e-160, 0, 3e-30, 4e-30};
-  const auto norms = norms_of(DType::kFloat64, values.data(), 5, 2);
+  const auto norms = norms_of_rows(DType::kFloat64, values, 2);
   EXPECT_EQ(static_cast<float>(norms[0]), 5);
   EXPECT_EQ(static_cast<float>(norms[1]), 0);
   EXPECT_EQ(static_cast<float>(norms[2]), std::numeric_limits<float>::infinity());
@@ -215,8 +218,7 @@ TEST(SketchLayout, NormsAreRootsOfSumsOfSquares) {
     std::vector<float> row(elements);
     for (float& value : row) value = std::normal_distribution<float>()(random);
     const double expected = std::sqrt(std::inner_product(row.begin(), row.end(), row.begin(), 0.0));
-    EXPECT_NEAR(static_cast<float>(norms_of(DType::kFloat32, row.data(), 1, elements)[0]), expected,
-                expected / 512 * 1.01);
+    EXPECT_NEAR(static_cast<float>(norms_of_rows(DType::kFloat32, row, elements)[0]), expected, expected / 512 * 1.01);
   }
 }
 

@@ -10,7 +10,8 @@
 namespace merak {
 namespace {
 
-// Sums of no row, of one, of several, with zeros among them; rows of the output in any order, some left out.
+// Sums of no row, of one, of several, some subtracted, with zeros among them; rows of the output in any order, some
+// left out.
 RowSums random_sums(std::size_t sources, std::size_t targets, std::size_t row_bytes, std::mt19937& random) {
   std::vector<std::uint32_t> rows(targets);
   for (std::uint32_t i = 0; i < targets; ++i) rows[i] = i;
@@ -18,22 +19,35 @@ RowSums random_sums(std::size_t sources, std::size_t targets, std::size_t row_by
   rows.resize(random() % (targets + 1));
   RowSums sums(row_bytes);
   for (std::uint32_t row : rows) {
-    for (std::size_t count = random() % 5; count > 0; --count)
-      sums.add(random() % 6 == 0 ? RowSums::kZeros : static_cast<std::uint32_t>(random() % sources));
+    for (std::size_t count = random() % 5; count > 0; --count) {
+      const std::uint32_t source = random() % sources;
+      if (random() % 6 == 0)
+        sums.add(RowSums::kZeros);
+      else
+        random() % 3 == 0 ? sums.subtract(source) : sums.add(source);
+    }
     sums.end_row(row);
   }
   return sums;
 }
 
-// Element after element. One source alone keeps its bits; a sum begins with its first source.
+// Element after element. One source alone keeps its bits, but where it is subtracted; a sum begins with its first
+// source.
 template <class T>
 void sum_obviously(std::vector<T>& to, const std::vector<T>& from, const RowSums& sums, std::size_t lanes,
                    int divisor) {
   using Wide = typename WideOf<T>::type;
   for (std::size_t i = 0; i < sums.rows(); ++i)
     for (std::size_t j = 0; j < lanes; ++j) {
-      const auto value = [&](std::uint32_t p) {
-        return sums.from[p] == RowSums::kZeros ? T(Wide(0)) : from[sums.from[p] * lanes + j];
+      const auto value = [&](std::uint32_t p) -> T {
+        const std::uint32_t source = sums.from[p];
+        if (source == RowSums::kZeros) return T(Wide(0));
+        const T added = from[(source & 0x7fffffff) * lanes + j];
+        if (source < 0x80000000) return added;
+        if constexpr (std::is_integral_v<T>)
+          return static_cast<T>(0 - static_cast<std::make_unsigned_t<T>>(added));
+        else
+          return T(-Wide(added));
       };
       const std::uint32_t begin = sums.first[i], end = sums.first[i + 1];
       T& at = to[sums.at[i] * lanes + j];
@@ -97,6 +111,13 @@ TEST(SumRows, AddsUpRowsOfAnyWidthBitByBit) {
     expect_obvious_sums<std::int32_t>(DType::kInt32, seed);
     expect_obvious_sums<std::int64_t>(DType::kInt64, seed);
   }
+}
+
+TEST(SumRows, TooManyRowsAreRefused) {
+  RowSums sums(4);
+  sums.add(RowSums::kMostRows - 1);
+  EXPECT_THROW(sums.add(RowSums::kMostRows), std::length_error);
+  EXPECT_THROW(sums.subtract(RowSums::kMinus), std::length_error);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ from tests.sparse.test_all_reduce import DTYPES, contribution
 
 GPUS = torch.cuda.device_count()
 SIZES = range(1, min(GPUS, 4) + 1)
-METHODS = tuple(method for method in get_args(merak.sparse.Method) if method != "sketch-exact")
+METHODS = tuple(method for method in get_args(merak.sparse.Method) if not method.startswith("sketch"))
 SHAPES: tuple[tuple[tuple[int, ...], int], ...] = (((60, 33), 1), ((12, 9, 5), 2), ((200,), 1), ((70_000, 3), 1))
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(GPUS == 0, reason="needs a GPU")]
@@ -70,6 +70,29 @@ def floats(context: Context) -> bytes:
 @pytest.mark.parametrize("size", SIZES)
 def test_floats_are_the_same_bits_everywhere(pool: RankPool, size: int) -> None:
     assert len(set(pool.run(floats, world_size=size, backend=BACKEND))) == 1
+
+
+def sketches(context: Context, dtype: torch.dtype, feedback: bool) -> None:
+    torch.cuda.set_device(context.rank)
+    for seed, (shape, sparse_dim) in enumerate(SHAPES):
+        codecs = [merak.sparse.SketchCodec(6 * 8 * shape[-1], seed, feedback) for _ in range(4)]
+        for step in range(3):
+            coo = contribution(10 * seed + step, context.rank, shape, sparse_dim, dtype)
+            for x, on_gpu, on_cpu in ((coo, *codecs[:2]), (coo.to_dense(), *codecs[2:])):
+                y = merak.sparse.all_reduce(x.cuda(), method="sketch", codec=on_gpu)
+                same_bits(y, merak.sparse.all_reduce(x, method="sketch", codec=on_cpu))
+                if feedback:
+                    assert on_gpu.residual is not None
+                    assert on_cpu.residual is not None
+                    same_bits(on_gpu.residual, on_cpu.residual)
+                on_gpu.load_state_dict({key: value.cpu() for key, value in on_gpu.state_dict().items()})
+
+
+@pytest.mark.parametrize("feedback", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", SIZES)
+def test_sketches_are_those_of_cpus(pool: RankPool, size: int, dtype: torch.dtype, feedback: bool) -> None:
+    pool.run(sketches, dtype, feedback, world_size=size, backend=BACKEND, deadline=180)
 
 
 def calls_of_all_kinds(context: Context) -> None:
