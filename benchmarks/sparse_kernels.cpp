@@ -215,20 +215,19 @@ void measure_encode(const Table& table, Size size, std::mt19937& random) {
 void measure_exact_sketch(const Table& table, Size size, std::mt19937& random) {
   const PeelingPlan plan = *plan_peeling(random_ids(size, random), kCellsARow);
   std::vector<std::uint32_t> mine(size.rows);
-  const PeelingSums peeling = peeling_sums(plan, kRowBytes);
-  Values<std::uint32_t> values(size.rows * kLanes);
-  Values<std::uint32_t> place((plan.cells() + plan.rows() + peeling.remains.rows()) * kLanes);
+  const std::vector<RowSums> peeling = peeling_sums(plan, kRowBytes);
+  Values<std::uint32_t> values(size.rows * kLanes), sketch(plan.cells() * kLanes);
   std::iota(mine.begin(), mine.end(), 0);
   for (std::uint32_t& value : values) value = random();
   const RowSums sums = sketch_sums(plan, mine, kRowBytes);
   const Reducer integers = make_sparse_reducer(DType::kInt32, Reduction::kSum, 1);
   // Each row is read for each of its three cells; cells that get something are written.
   table.measure("three-hash encode", (3 * size.rows + sums.rows()) * kRowBytes,
-                [&] { integers.sum_rows(bytes_of(place), bytes_of(values), sums, 1); });
-  // Each cell is read; each row is written, and read in its other two cells; remains are written.
-  table.measure("peel", (plan.cells() + 3 * plan.rows() + peeling.remains.rows()) * kRowBytes, [&] {
-    for (const RowSums& round : peeling.rounds) integers.sum_rows(bytes_of(place), bytes_of(place), round, 1);
-    integers.sum_rows(bytes_of(place), bytes_of(place), peeling.remains, 1);
+                [&] { integers.sum_rows(bytes_of(sketch), bytes_of(values), sums, 1); });
+  std::size_t rows_moved = 0;  // what is alone in its cell is there already
+  for (const RowSums& round : peeling) rows_moved += round.rows() + round.from.size();
+  table.measure("peel", rows_moved * kRowBytes, [&] {
+    for (const RowSums& round : peeling) integers.sum_rows(bytes_of(sketch), bytes_of(sketch), round, 1);
   });
 }
 

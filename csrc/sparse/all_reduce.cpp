@@ -1,6 +1,5 @@
 #include "sparse/all_reduce.h"
 
-#include <cstring>
 #include <utility>
 
 #include "collectives/choose.h"
@@ -179,13 +178,12 @@ Act SparseAllReduce::add_sketches() {
 Act SparseAllReduce::recover() {
   if (!sketch_) return nothing();
   if (task_.spoil_sketch) sketch_->spoil();
+  if (!sketch_->certificate()) return last_act();
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
     const SparseTable& table = task_.tables[i];
     auto* to = static_cast<std::byte*>(task_.allocate(i, united_[i].ids));
-    const auto put = [&](std::uint32_t u, const std::byte* row, std::size_t bytes) {
-      std::memcpy(to + (table.into_table ? united_[i].ids[u] : u) * bytes, row, bytes);
-    };
-    if (!sketch_->recover(i, put)) return last_act();
+    for (std::uint32_t u = 0; u < united_[i].rows(); ++u)
+      sketch_->recover(i, u, to + (table.into_table ? united_[i].ids[u] : u) * table.shape.row_bytes);
   }
   return nothing();
 }

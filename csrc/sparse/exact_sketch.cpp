@@ -41,8 +41,7 @@ ExactSketch::ExactSketch(std::vector<Table> tables, const Ways& ways, int bits, 
     const std::size_t elements = tables_[i].summed.size() / element_bytes(ways_.dtype);
     auto& integers = integers_.emplace_back(elements * integer_bytes());
     to_fixed_point(ways_.dtype, tables_[i].summed.data(), elements, tables_[i].exponents, bits_, integers.data());
-    const PeelingSums& peeling = peelings_.emplace_back(peeling_sums(plans_[i], row_bytes(i)));
-    places_.emplace_back((plans_[i].cells() + plans_[i].rows() + peeling.remains.rows()) * row_bytes(i));
+    sketches_.emplace_back(plans_[i].cells() * row_bytes(i));
   }
 }
 
@@ -53,7 +52,7 @@ Act ExactSketch::all_reduce(const Signature& signature) {
   for (std::size_t i = 0; i < tables_.size(); ++i) {
     append_table(whole, i, {kInput, act.input.size()}, {kOutput, act.output.size()});
     act.input.append(integers_[i].data(), integers_[i].size());
-    act.output.append(places_[i].data(), places_[i].size());
+    act.output.append(sketches_[i].data(), sketches_[i].size());
   }
   act.program = std::make_shared<PreparedProgram>(std::move(whole));
   return act;
@@ -62,27 +61,28 @@ Act ExactSketch::all_reduce(const Signature& signature) {
 void ExactSketch::append_table(Program& whole, std::size_t table, Place input, Place output) const {
   const RowSums own = sketch_sums(plans_[table], own_of_union(tables_[table]), row_bytes(table));
   std::vector<std::uint32_t> before = {whole.sum_rows(output, input, own, {}, false)};
-  const CollectiveShape shape{.kind = OperationKind::kAllReduce,
-                              .bytes = plans_[table].cells() * row_bytes(table),
-                              .element_bytes = integer_bytes()};
+  const CollectiveShape shape{
+      .kind = OperationKind::kAllReduce, .bytes = sketches_[table].size(), .element_bytes = integer_bytes()};
   if (ways_.topology.size() > 1) {
     append_after(whole, choose(shape, ways_.rank, ways_.topology).program, {.output = output}, before);
     while (before.back() + 1 < whole.steps.size()) before.push_back(before.back() + 1);
   }
-  for (const RowSums& round : peelings_[table].rounds) before = {whole.sum_rows(output, output, round, before, false)};
-  whole.sum_rows(output, output, peelings_[table].remains, before, false);
+  for (const RowSums& round : peeling_sums(plans_[table], row_bytes(table)))
+    before = {whole.sum_rows(output, output, round, before, false)};
 }
 
-// Of the sums, one behind the other; false where something remains in the sketch.
-bool ExactSketch::values_of(std::size_t table, std::vector<std::byte>& values) const {
-  const std::byte* rows = places_[table].data() + plans_[table].cells() * row_bytes(table);
-  const std::byte* remains = rows + plans_[table].rows() * row_bytes(table);
-  const auto is_zero = [](std::byte byte) { return byte == std::byte{0}; };
-  if (!std::all_of(remains, places_[table].data() + places_[table].size(), is_zero)) return false;
-  const std::size_t elements = plans_[table].rows() * tables_[table].row_elements;
-  values.resize(elements * element_bytes(ways_.dtype));
-  from_fixed_point(ways_.dtype, rows, elements, tables_[table].exponents, bits_, ways_.divisor, values.data());
+bool ExactSketch::certificate() const {
+  for (std::size_t i = 0; i < tables_.size(); ++i) {
+    const Bitmap present = present_rows(sketches_[i].data(), plans_[i].cells(), row_bytes(i), integer_bytes());
+    const std::vector<std::uint32_t> others = plans_[i].other_cells();
+    if (std::any_of(others.begin(), others.end(), [&](std::uint32_t cell) { return present.test(cell); })) return false;
+  }
   return true;
+}
+
+void ExactSketch::recover(std::size_t table, std::uint32_t u, void* to) const {
+  from_fixed_point(ways_.dtype, sketches_[table].data() + plans_[table].cell_of[u] * row_bytes(table),
+                   tables_[table].row_elements, tables_[table].exponents, bits_, ways_.divisor, to);
 }
 
 }  // namespace merak

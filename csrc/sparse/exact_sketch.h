@@ -45,17 +45,16 @@ class ExactSketch {
   // Adds up the sketches, and peels them. Used once.
   Act all_reduce(const Signature& signature);
 
-  // The sums of a table: calls put(u, row) for each row of the union. Returns the certificate: if false, it has put
-  // nothing.
-  template <class Put>
-  bool recover(std::size_t table, Put put);
+  // After it. The certificate: that nothing else was in the sketches.
+  bool certificate() const;
+  // Row u of the union of a table, to `to`.
+  void recover(std::size_t table, std::uint32_t u, void* to) const;
 
-  void spoil() { places_.front().back() ^= std::byte{1}; }
+  void spoil() { sketches_.front().at(plans_.front().other_cells().front() * row_bytes(0)) ^= std::byte{1}; }
 
  private:
   ExactSketch(std::vector<Table> tables, const Ways& ways, int bits, std::vector<PeelingPlan> plans);
   void append_table(Program& whole, std::size_t table, Place input, Place output) const;
-  bool values_of(std::size_t table, std::vector<std::byte>& values) const;
   std::size_t integer_bytes() const { return static_cast<std::size_t>(bits_) / 8; }
   std::size_t row_bytes(std::size_t table) const { return tables_[table].row_elements * integer_bytes(); }
 
@@ -63,17 +62,7 @@ class ExactSketch {
   const Ways ways_;
   const int bits_;
   std::vector<PeelingPlan> plans_;
-  std::vector<PeelingSums> peelings_;                      // by table
-  std::vector<std::vector<std::byte>> integers_, places_;  // by table: its rows; where it is peeled
+  std::vector<std::vector<std::byte>> integers_, sketches_;  // by table
 };
-
-template <class Put>
-bool ExactSketch::recover(std::size_t table, Put put) {
-  std::vector<std::byte> values;
-  if (!values_of(table, values)) return false;
-  const std::size_t rows = tables_[table].rows.rows(), row_bytes = rows == 0 ? 0 : values.size() / rows;
-  for (std::size_t u = 0; u < rows; ++u) put(static_cast<std::uint32_t>(u), values.data() + u * row_bytes, row_bytes);
-  return true;
-}
 
 }  // namespace merak

@@ -11,6 +11,8 @@ namespace {
 constexpr std::uint64_t kSeeds = 8;
 constexpr std::uint32_t kFewestCells = 8;  // of a part: in smaller ones rows often share all three cells
 
+constexpr std::uint32_t kNoCell = UINT32_MAX;
+
 // What is known of a cell while rows are peeled: how many are left in it, and the exclusive or of their numbers, which
 // is the number of the last one.
 struct Cell {
@@ -18,7 +20,7 @@ struct Cell {
 };
 
 PeelingPlan place_rows(const std::vector<std::uint32_t>& ids, std::uint64_t seed, std::uint32_t part_cells) {
-  PeelingPlan plan{RowHash{seed}, part_cells, {}, {}};
+  PeelingPlan plan{RowHash{seed}, part_cells, {}, {}, {}};
   plan.cells_of.reserve(ids.size());
   for (std::uint32_t id : ids) {
     auto& cells = plan.cells_of.emplace_back();
@@ -36,20 +38,20 @@ bool find_rounds(PeelingPlan& plan) {
   std::vector<std::uint32_t> alone;  // cells with one row
   for (std::uint32_t cell = 0; cell < cells.size(); ++cell)
     if (cells[cell].rows == 1) alone.push_back(cell);
-  std::vector<bool> is_found(plan.rows());
+  plan.cell_of.assign(plan.rows(), kNoCell);
   std::size_t found = 0;
   while (!alone.empty()) {
-    std::vector<PeelingPlan::Turn>& turns = plan.rounds.emplace_back();
+    std::vector<std::uint32_t>& round = plan.rounds.emplace_back();
     for (std::uint32_t cell : alone) {
       const std::uint32_t row = cells[cell].which;
-      if (!is_found[row]) turns.push_back({row, cell});  // else in another cell of this round
-      is_found[row] = true;
+      if (plan.cell_of[row] != kNoCell) continue;  // alone in another cell, too
+      round.push_back(row), plan.cell_of[row] = cell;
     }
-    found += turns.size(), alone.clear();
-    for (const PeelingPlan::Turn& turn : turns)
-      for (std::uint32_t cell : plan.cells_of[turn.row]) --cells[cell].rows, cells[cell].which ^= turn.row;
-    for (const PeelingPlan::Turn& turn : turns)
-      for (std::uint32_t cell : plan.cells_of[turn.row])
+    found += round.size(), alone.clear();
+    for (std::uint32_t row : round)
+      for (std::uint32_t cell : plan.cells_of[row]) --cells[cell].rows, cells[cell].which ^= row;
+    for (std::uint32_t row : round)
+      for (std::uint32_t cell : plan.cells_of[row])
         if (cells[cell].rows == 1) alone.push_back(cell);
   }
   return found == plan.rows();
@@ -96,27 +98,35 @@ RowSums sketch_sums(const PeelingPlan& plan, const std::vector<std::uint32_t>& m
   return sums;
 }
 
-PeelingSums peeling_sums(const PeelingPlan& plan, std::size_t row_bytes) {
+std::vector<std::uint32_t> PeelingPlan::other_cells() const {
+  std::vector<bool> gives_a_row(cells());
+  for (std::uint32_t cell : cell_of) gives_a_row[cell] = true;
+  std::vector<std::uint32_t> others;
+  for (std::uint32_t cell = 0; cell < cells(); ++cell)
+    if (!gives_a_row[cell]) others.push_back(cell);
+  return others;
+}
+
+std::vector<RowSums> peeling_sums(const PeelingPlan& plan, std::size_t row_bytes) {
   const RowsOfCells in(plan);
-  std::vector<bool> gave_a_row(plan.cells());
-  PeelingSums peeling{{}, RowSums(row_bytes)};
-  for (const std::vector<PeelingPlan::Turn>& turns : plan.rounds) {
-    RowSums& sums = peeling.rounds.emplace_back(row_bytes);
-    for (const PeelingPlan::Turn& turn : turns) {
-      sums.add(turn.cell), gave_a_row[turn.cell] = true;
-      for (std::uint32_t other : in[turn.cell])
-        if (other != turn.row) sums.subtract(plan.cells() + other);
-      sums.end_row(plan.cells() + turn.row);
-    }
+  // What is left of a cell without its rows, but one.
+  const auto leave = [&](RowSums& sums, std::uint32_t cell, std::uint32_t but) {
+    const std::span<const std::uint32_t> rows = in[cell];
+    if (rows.empty() || (rows.size() == 1 && rows[0] == but)) return;  // it is as it should be
+    sums.add(cell);
+    for (std::uint32_t row : rows)
+      if (row != but) sums.subtract(plan.cell_of[row]);
+    sums.end_row(cell);
+  };
+  constexpr std::uint32_t kNoRow = UINT32_MAX;
+  std::vector<RowSums> all;
+  for (const std::vector<std::uint32_t>& round : plan.rounds) {
+    RowSums& sums = all.emplace_back(row_bytes);
+    for (std::uint32_t row : round) leave(sums, plan.cell_of[row], row);
   }
-  std::uint32_t remains = plan.cells() + plan.rows();
-  for (std::uint32_t cell = 0; cell < plan.cells(); ++cell) {
-    if (gave_a_row[cell]) continue;
-    peeling.remains.add(cell);
-    for (std::uint32_t row : in[cell]) peeling.remains.subtract(plan.cells() + row);
-    peeling.remains.end_row(remains++);
-  }
-  return peeling;
+  RowSums& remains = all.emplace_back(row_bytes);
+  for (std::uint32_t cell : plan.other_cells()) leave(remains, cell, kNoRow);
+  return all;
 }
 
 }  // namespace merak

@@ -34,14 +34,13 @@ struct PeelingPlan {
   std::uint32_t part_cells = 0;
   // The cells of each row, one in each part, all parts counted together.
   std::vector<std::array<std::uint32_t, kSketchParts>> cells_of;
-  // In these rounds, row `row` is alone in `cell` when its turn comes. Rows count as in the list that the plan is for.
-  struct Turn {
-    std::uint32_t row, cell;
-  };
-  std::vector<std::vector<Turn>> rounds;
+  // The rounds, each with the rows that are alone in some cell then. Rows count as in the list that the plan is for.
+  std::vector<std::vector<std::uint32_t>> rounds;
+  std::vector<std::uint32_t> cell_of;  // by row: that cell
 
   std::uint32_t cells() const { return kSketchParts * part_cells; }
   std::uint32_t rows() const { return static_cast<std::uint32_t>(cells_of.size()); }
+  std::vector<std::uint32_t> other_cells() const;  // in which no row is recovered, ascending
 };
 
 // For rows of those ids, all different. Nothing if no seed among the first few succeeds with that many cells a row.
@@ -51,16 +50,12 @@ std::optional<PeelingPlan> plan_peeling(const std::vector<std::uint32_t>& ids, d
 // that get something.
 RowSums sketch_sums(const PeelingPlan& plan, const std::vector<std::uint32_t>& mine, std::size_t row_bytes);
 
-// What recovers the rows of a sketch. All lies in one place, from which the sums are made and where they are put: the
-// cells; behind them the rows; behind those *remains*, a row for each cell that gave none.
+// What recovers the rows of a sketch in place, one after the other: then row i lies in cell_of[i], and the other cells
+// are zero, unless something else was in the sketch: the certificate.
 //
-// Nothing is subtracted from a cell: a row is its cell less the other rows there, recovered in rounds before. Memory
-// traffic, with C cells and R rows: C + 3 R rows, and as many again as there are remains; rewriting the cells would
-// take 6 R and C more to look for remains.
-struct PeelingSums {
-  std::vector<RowSums> rounds;  // one after the other
-  RowSums remains;              // after them. All zero, unless something else was in the sketch: the certificate
-};
-PeelingSums peeling_sums(const PeelingPlan& plan, std::size_t row_bytes);
+// A row is its cell less the other rows there, recovered in rounds before. Memory traffic, with C cells and R rows:
+// C + 2 R rows are read and C written at most, where subtracting each row from its other cells would read 3 R and write
+// 2 R, and read C more to look for remains.
+std::vector<RowSums> peeling_sums(const PeelingPlan& plan, std::size_t row_bytes);
 
 }  // namespace merak

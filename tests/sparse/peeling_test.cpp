@@ -17,20 +17,19 @@ std::vector<std::uint32_t> random_ids(std::size_t count, std::mt19937& random) {
   return ids;
 }
 
-// Carries out what recovers the rows, in one place; whether nothing remains.
+// Carries out what recovers the rows; whether nothing remains.
 template <class Integer>
-bool peel(const PeelingPlan& plan, const std::vector<Integer>& sketch, std::size_t lanes, std::vector<Integer>& rows) {
-  const PeelingSums peeling = peeling_sums(plan, lanes * sizeof(Integer));
+bool peel(const PeelingPlan& plan, std::vector<Integer> cells, std::size_t lanes, std::vector<Integer>& rows) {
   const Reducer sum = make_sparse_reducer(sizeof(Integer) == 4 ? DType::kInt32 : DType::kInt64, Reduction::kSum, 1);
-  std::vector<Integer> place = sketch;
-  place.resize(sketch.size() + (plan.rows() + peeling.remains.rows()) * lanes, 99);
-  auto* bytes = reinterpret_cast<std::byte*>(place.data());
-  for (const RowSums& round : peeling.rounds) sum.sum_rows(bytes, bytes, round, 1);
-  sum.sum_rows(bytes, bytes, peeling.remains, 1);
-  const auto begin = place.begin() + static_cast<std::ptrdiff_t>(sketch.size());
-  const auto end = begin + static_cast<std::ptrdiff_t>(plan.rows() * lanes);
-  rows.assign(begin, end);
-  return std::all_of(end, place.end(), [](Integer value) { return value == 0; });
+  auto* bytes = reinterpret_cast<std::byte*>(cells.data());
+  for (const RowSums& round : peeling_sums(plan, lanes * sizeof(Integer))) sum.sum_rows(bytes, bytes, round, 1);
+  const auto begin = [&](std::uint32_t cell) { return cells.begin() + static_cast<std::ptrdiff_t>(cell * lanes); };
+  rows.clear();
+  for (std::uint32_t cell : plan.cell_of) rows.insert(rows.end(), begin(cell), begin(cell + 1));
+  const std::vector<std::uint32_t> others = plan.other_cells();
+  return std::all_of(others.begin(), others.end(), [&](std::uint32_t cell) {
+    return std::all_of(begin(cell), begin(cell + 1), [](Integer value) { return value == 0; });
+  });
 }
 
 // Every rank has some of the rows; what is peeled from the sum of their sketches is the sum of the rows.
