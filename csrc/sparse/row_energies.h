@@ -35,8 +35,12 @@ struct EnergiesOfStrips {
 
   MERAK_HD void operator()(std::size_t i) const { strip(i / strips(), i % strips() * kStrip); }
 
+  MERAK_HD const T* source_at(std::uint32_t source, std::size_t begin) const {
+    return from + RowSums::row_of(source) * elements + begin;
+  }
+
   MERAK_HD void strip(std::size_t row, std::size_t begin) const {
-    const SumRows<T, kStrip> sums{nullptr, from, nullptr, first, sources, elements, 1};
+    const SumRows<T, kStrip> sums{nullptr, from, nullptr, first, sources, elements, elements, elements, 1};
     double* to = energies + row * strips() + begin / kStrip;
     sums.visit(row, begin, [to](const Wide* values, auto count) { *to = energy_of(values, count); });
   }

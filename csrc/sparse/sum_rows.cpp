@@ -8,8 +8,15 @@ namespace {
 template <class T>
 void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, int divisor) {
   using Body = SumRows<T, kCpuStrip<typename WideOf<T>::type>>;
-  const Body body{reinterpret_cast<T*>(at), reinterpret_cast<const T*>(from), sums.at.data(), sums.first.data(),
-                  sums.from.data(),         sums.row_bytes / sizeof(T),       divisor};
+  const Body body{reinterpret_cast<T*>(at),
+                  reinterpret_cast<const T*>(from),
+                  sums.at.data(),
+                  sums.first.data(),
+                  sums.from.data(),
+                  sums.row_bytes / sizeof(T),
+                  sums.at_pitch / sizeof(T),
+                  sums.from_pitch / sizeof(T),
+                  divisor};
   for_each_whole_row(body, sums.rows(), sums.from.size());
 }
 

@@ -42,6 +42,7 @@ struct SumRows {
   const T* from;
   const std::uint32_t *rows, *first, *sources;  // of RowSums: at, first, from
   std::size_t elements;                         // of a row
+  std::size_t at_pitch, from_pitch;             // elements from a row to the next
   int divisor;
 
   MERAK_HD std::size_t strips() const { return (elements + kStrip - 1) / kStrip; }
@@ -61,6 +62,10 @@ struct SumRows {
       sum(row, begin, std::integral_constant<std::size_t, kStrip>(), use);
     else
       sum(row, begin, elements - begin, use);
+  }
+
+  MERAK_HD const T* source_at(std::uint32_t source, std::size_t begin) const {
+    return from + RowSums::row_of(source) * from_pitch + begin;
   }
 
   // Does a row that is one source, or one on zeros, in one go; else false.
@@ -147,10 +152,7 @@ struct SumRows {
       memcpy(target(row, begin), source_at(source, begin), count * sizeof(T));
   }
 
-  MERAK_HD T* target(std::size_t row, std::size_t begin) const { return at + rows[row] * elements + begin; }
-  MERAK_HD const T* source_at(std::uint32_t source, std::size_t begin) const {
-    return from + RowSums::row_of(source) * elements + begin;
-  }
+  MERAK_HD T* target(std::size_t row, std::size_t begin) const { return at + rows[row] * at_pitch + begin; }
 };
 
 MERAK_VECTORISE_END

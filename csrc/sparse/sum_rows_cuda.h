@@ -32,7 +32,7 @@ class DeviceRowLists {
  private:
   struct Where {  // in lists_
     std::size_t at, first, from;
-    std::size_t rows, row_bytes;
+    std::size_t rows, row_bytes, at_pitch, from_pitch;
   };
 
   std::vector<std::uint32_t> lists_;

@@ -36,22 +36,22 @@ struct WholeRows {
     const std::size_t next = body.first[row + 1], own = next - body.first[row];
     const std::size_t end = next + own < count ? next + own : count;  // the next row mostly has as many
     for (std::size_t begin = 0; begin < body.elements; begin += kCpuStrip<typename Body::Wide>) {
-      for (std::size_t source = next; source < end; ++source) fetch(RowSums::row_of(body.sources[source]), begin);
+      for (std::size_t source = next; source < end; ++source) fetch(body.sources[source], begin);
       body.strip(row, begin);
     }
   }
 
  private:
   void fetch(std::uint32_t source, std::size_t begin) const {
-    fetch_strip<typename Body::Element, kCpuStrip<typename Body::Wide>>(body.from + source * body.elements + begin);
+    fetch_strip<typename Body::Element, kCpuStrip<typename Body::Wide>>(body.source_at(source, begin));
   }
 };
 
 MERAK_VECTORISE_END
 
-// Runs `body` on so many rows, which have `sources` sources together. A body has the members `from`, `first`, `sources`
-// and `elements`, the types Element and Wide, and strip(row, begin), as SumRows; and, where some rows are done in one
-// go, whole(row), which says whether it did it.
+// Runs `body` on so many rows, which have `sources` sources together. A body has the members `first`, `sources` and
+// `elements`, the types Element and Wide, strip(row, begin) and source_at(source, begin), as SumRows; and, where some
+// rows are done in one go, whole(row), which says whether it did it.
 template <class Body>
 void for_each_whole_row(const Body& body, std::size_t rows, std::size_t sources) {
   with_longest_vectors(WholeRows<Body>{body, sources}, [rows](const auto& whole) { for_each(OnCpu{}, rows, whole); });

@@ -16,6 +16,10 @@ namespace merak {
 // Row at[i] of one place = the sum of the rows from[first[i]] to from[first[i + 1] - 1] of another, in that order, the
 // partial sums kept as wide as fp32 at least. One row alone is copied, bit by bit (if it is not subtracted); the sum of
 // none is zeros.
+//
+// Rows of a place lie one behind the other; or, as columns of a wider table do, a *pitch* apart.
+//
+// Nobody reads what another row's sum writes. Where both places are the same, a row may be among its own sources.
 struct RowSums {
   // Among the sources: a row of positive zeros. It turns a sum of negative zeros into a positive one, as adding the
   // zeros of the ranks that contribute nothing does.
@@ -28,11 +32,13 @@ struct RowSums {
   MERAK_HD static std::uint32_t row_of(std::uint32_t source) { return source & ~kMinus; }  // not of kZeros
 
   std::size_t row_bytes = 0;
+  std::size_t at_pitch = 0, from_pitch = 0;  // bytes from the begin of a row to that of the next
   std::vector<std::uint32_t> at;
   std::vector<std::uint32_t> first = {0};
   std::vector<std::uint32_t> from;
 
-  explicit RowSums(std::size_t bytes_of_a_row = 0) : row_bytes(bytes_of_a_row) {}
+  explicit RowSums(std::size_t bytes_of_a_row = 0)
+      : row_bytes(bytes_of_a_row), at_pitch(bytes_of_a_row), from_pitch(bytes_of_a_row) {}
   bool operator==(const RowSums&) const = default;
 
   // Adds a source of the row that the next end_row() completes.
@@ -58,13 +64,13 @@ struct RowSums {
 
   // How far the two places must reach.
   std::size_t at_bytes() const {
-    return at.empty() ? 0 : (std::size_t{*std::max_element(at.begin(), at.end())} + 1) * row_bytes;
+    return at.empty() ? 0 : *std::max_element(at.begin(), at.end()) * at_pitch + row_bytes;
   }
   std::size_t from_bytes() const {
     std::size_t end = 0;
     for (std::uint32_t source : from)
-      if (source != kZeros) end = std::max(end, std::size_t{row_of(source)} + 1);
-    return end * row_bytes;
+      if (source != kZeros) end = std::max(end, row_of(source) * from_pitch + row_bytes);
+    return end;
   }
 
  private:

@@ -35,13 +35,13 @@ struct Access {
 
 // Rows of a place, those that lie next to each other as one range.
 void add_rows(std::vector<Access>& accesses, std::uint32_t step, Place place, std::vector<std::uint32_t> rows,
-              std::size_t row_bytes, bool writes) {
+              std::size_t row_bytes, std::size_t pitch, bool writes) {
   std::sort(rows.begin(), rows.end());
   // Rows written twice stay two ranges, which then overlap; rows read twice do no harm.
   if (!writes) rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
   const std::size_t begin = accesses.size();
   for (std::uint32_t row : rows) {
-    const Place at = {place.buffer, place.offset + row * row_bytes};
+    const Place at = {place.buffer, place.offset + row * pitch};
     if (accesses.size() > begin && accesses.back().end() == at.offset)
       accesses.back().bytes += row_bytes;
     else
@@ -49,10 +49,15 @@ void add_rows(std::vector<Access>& accesses, std::uint32_t step, Place place, st
   }
 }
 
-std::vector<std::uint32_t> rows_read(const RowSums& sums) {
+// But those that are read to be written themselves, in the same place.
+std::vector<std::uint32_t> rows_read(const RowSums& sums, bool in_place) {
   std::vector<std::uint32_t> rows;
-  for (std::uint32_t source : sums.from)
-    if (source != RowSums::kZeros) rows.push_back(RowSums::row_of(source));
+  for (std::size_t i = 0; i < sums.rows(); ++i)
+    for (std::uint32_t next = sums.first[i]; next < sums.first[i + 1]; ++next) {
+      const std::uint32_t source = sums.from[next];
+      const bool is_itself = in_place && RowSums::row_of(source) == sums.at[i];
+      if (source != RowSums::kZeros && !is_itself) rows.push_back(RowSums::row_of(source));
+    }
   return rows;
 }
 
@@ -63,8 +68,9 @@ std::vector<Access> accesses_of(const Program& program) {
     if (step.bytes == 0) continue;
     if (step.kind == StepKind::kSumRows) {
       const RowSums& sums = program.row_sums[step.row_sums];
-      add_rows(accesses, index, step.at, sums.at, sums.row_bytes, true);
-      add_rows(accesses, index, step.from, rows_read(sums), sums.row_bytes, false);
+      add_rows(accesses, index, step.at, sums.at, sums.row_bytes, sums.at_pitch, true);
+      add_rows(accesses, index, step.from, rows_read(sums, step.at == step.from), sums.row_bytes, sums.from_pitch,
+               false);
       continue;
     }
     accesses.push_back({index, step.at, step.bytes, step.kind != StepKind::kSend});

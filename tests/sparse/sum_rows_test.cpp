@@ -96,7 +96,7 @@ TEST(SumRows, AddsUpStripsThatStandAlone) {
     for (float& value : from) value = random_value<float>(random);
     sum_obviously(expected, from, sums, lanes, 3);
     const SumRows<float, 4> body{
-        found.data(), from.data(), sums.at.data(), sums.first.data(), sums.from.data(), lanes, 3};
+        found.data(), from.data(), sums.at.data(), sums.first.data(), sums.from.data(), lanes, lanes, lanes, 3};
     for_each(OnCpu{}, sums.rows() * body.strips(), body);
     ASSERT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)), 0) << "seed " << seed;
   }
@@ -110,6 +110,26 @@ TEST(SumRows, AddsUpRowsOfAnyWidthBitByBit) {
     expect_obvious_sums<BFloat16>(DType::kBFloat16, seed);
     expect_obvious_sums<std::int32_t>(DType::kInt32, seed);
     expect_obvious_sums<std::int64_t>(DType::kInt64, seed);
+  }
+}
+
+// Columns of a wider table: rows that lie further apart than they are long.
+TEST(SumRows, RowsMayLieAPitchApart) {
+  for (unsigned seed = 0; seed < 100; ++seed) {
+    std::mt19937 random(seed);
+    const std::size_t lanes = 1 + random() % 90, from_pitch = lanes + random() % 9, at_pitch = lanes + random() % 9;
+    RowSums sums = random_sums(10, 10, lanes * sizeof(float), random);
+    std::vector<float> from(10 * from_pitch), found(10 * at_pitch), packed(10 * lanes), expected(10 * lanes);
+    for (float& value : from) value = random_value<float>(random);
+    for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = from[i / lanes * from_pitch + i % lanes];
+    sum_obviously(expected, packed, sums, lanes, 1);
+    sums.at_pitch = at_pitch * sizeof(float), sums.from_pitch = from_pitch * sizeof(float);
+    make_sparse_reducer(DType::kFloat32, Reduction::kSum, 1)
+        .sum_rows(reinterpret_cast<std::byte*>(found.data()), reinterpret_cast<const std::byte*>(from.data()), sums, 1);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const float value = i % at_pitch < lanes ? expected[i / at_pitch * lanes + i % at_pitch] : 0.0f;
+      ASSERT_EQ(found[i], value) << "seed " << seed << ", element " << i;
+    }
   }
 }
 
