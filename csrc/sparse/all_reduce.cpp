@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "collectives/choose.h"
-#include "collectives/cut.h"
 #include "sparse/compose.h"
 #include "sparse/lossy_sketch.h"
 #include "sparse/row_energies.h"
@@ -34,25 +32,28 @@ std::vector<std::byte> summed_rows(const SparseTable& table, bool from_zeros, co
 
 }  // namespace
 
-SparseAllReduce::SparseAllReduce(SparseTask task) : task_(std::move(task)) {
-  own_.problem = task_.problem, own_.method = task_.method, own_.from_zeros = task_.from_zeros;
-  own_.sketch = task_.sketch;
-  own_.on_device = task_.on_device;
+SparseAllReduce::SparseAllReduce(SparseTask task)
+    : task_(std::move(task)), announcing_(own_announcement(), task_.rank, task_.topology, task_.signature) {}
+
+Announcement SparseAllReduce::own_announcement() {
+  Announcement own{.problem = task_.problem,
+                   .method = task_.method,
+                   .on_device = task_.on_device,
+                   .from_zeros = task_.from_zeros,
+                   .sketch = task_.sketch};
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
     const SparseTable& table = task_.tables[i];
-    own_.tables.push_back(table.shape);
-    own_.present.push_back(table.own.present);
-    if (task_.method == Method::kSketch) own_.norms.push_back(norms_of(energies_of(i)));
+    own.tables.push_back(table.shape);
+    own.present.push_back(table.own.present);
+    if (task_.method == Method::kSketch) own.norms.push_back(norms_of(energies_of(i)));
     if (task_.method != Method::kSketchExact) continue;
     summed_.push_back(summed_rows(table, task_.from_zeros, task_.reducer));
     const std::size_t elements = summed_.back().size() / table.shape.element_bytes;
-    own_.exponents.push_back(exponents_of(task_.signature.dtype, summed_.back().data(), elements));
+    own.exponents.push_back(exponents_of(task_.signature.dtype, summed_.back().data(), elements));
   }
   if (task_.method == Method::kSketch && task_.sketch.feedback)
-    keep_heaviest(own_.present.front(), own_.norms.front(), kAnnouncedRowsACell * sketch_cells());
-  if (carries_bitmaps(own_)) return;
-  presence_ = write_presence(own_);
-  own_.presence_bytes = presence_.size();
+    keep_heaviest(own.present.front(), own.norms.front(), kAnnouncedRowsACell * sketch_cells());
+  return own;
 }
 
 std::vector<double> SparseAllReduce::energies_of(std::size_t table) const {
@@ -61,78 +62,31 @@ std::vector<double> SparseAllReduce::energies_of(std::size_t table) const {
   return energies_of_rows(task_.signature.dtype, task_.tables[table].values.one_run(0, rows.from_bytes()), rows);
 }
 
-Act SparseAllReduce::announce() {
-  const std::size_t bytes = announcement_bytes(own_);
-  announced_.resize(bytes);
-  all_announced_.resize(bytes * task_.topology.host_of.size());
-  write(own_, announced_.data());
-  Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = {}};
-  act.signature.bytes = bytes;
-  const CollectiveShape shape{.kind = OperationKind::kAllGather, .bytes = bytes};
-  Program program = choose(shape, task_.rank, task_.topology).program;
-  count_announcement(program.bytes_of(StepKind::kSend));
-  act.program = std::make_shared<PreparedProgram>(std::move(program));
-  act.input.append(announced_.data(), announced_.size());
-  act.output.append(all_announced_.data(), all_announced_.size());
-  return act;
-}
+Act SparseAllReduce::announce() { return announcing_.first(); }
 
 int SparseAllReduce::further_acts() const {
-  return 1 + (carries_bitmaps(own_) ? 0 : 1) + (task_.method == Method::kSketchExact ? 1 : 0);
+  return announcing_.acts() + (task_.method == Method::kSketchExact ? 1 : 0);
 }
 
 Act SparseAllReduce::next() {
   if (!united_.empty()) return recover();
-  if (all_.empty()) {
-    hear();
-    if (!carries_bitmaps(own_)) return exchange_presence();
-  }
+  if (++begun_ < announcing_.acts()) return announcing_.second();
   unite_tables();
   return reduce();
 }
 
-// The announcements of all ranks are here.
-void SparseAllReduce::hear() {
-  for (int rank = 0; rank < task_.topology.size(); ++rank) {
-    const std::byte* theirs = all_announced_.data() + static_cast<std::size_t>(rank) * announced_.size();
-    all_.push_back(parse_announcement(theirs, own_, rank, task_.rank));
-    task_.from_zeros |= all_.back().from_zeros;
-  }
-  for (const Announcement& one : all_)
-    for (std::size_t i = 0; i < own_.exponents.size(); ++i) own_.exponents[i].include(one.exponents[i]);
-}
-
-// Everyone sends everyone what it did not announce: what it has of each table.
-Act SparseAllReduce::exchange_presence() {
-  Act act{.signature = task_.signature, .program = {}, .input = {}, .output = {}, .reducer = {}};
-  std::vector<std::size_t> begin = {0};
-  for (const Announcement& one : all_) begin.push_back(begin.back() + one.presence_bytes);
-  presences_.resize(begin.back());
-  Program program;
-  for (int distance = 1; distance < task_.topology.size(); ++distance) {
-    const int to = wrap(task_.rank + distance, task_.topology.size());
-    const auto from = static_cast<std::size_t>(wrap(task_.rank - distance, task_.topology.size()));
-    program.send(to, {kInput, 0}, presence_.size());
-    program.receive(static_cast<int>(from), {kOutput, begin[from]}, all_[from].presence_bytes);
-  }
-  program.copy({kOutput, begin[static_cast<std::size_t>(task_.rank)]}, {kInput, 0}, presence_.size());
-  count_announcement(program.bytes_of(StepKind::kSend));
-  act.program = std::make_shared<PreparedProgram>(std::move(program));
-  act.input.append(presence_.data(), presence_.size());
-  act.output.append(presences_.data(), presences_.size());
-  return act;
-}
-
 // The union of each table, once it is known who has what.
 void SparseAllReduce::unite_tables() {
-  std::size_t begin = 0;
-  for (Announcement& one : all_) {
-    if (!carries_bitmaps(own_)) parse_presence({presences_.data() + begin, one.presence_bytes}, one);
-    begin += one.presence_bytes;
+  std::vector<Announcement> all = announcing_.heard();
+  exponents_ = announcing_.own().exponents;
+  for (Announcement& one : all) {
+    task_.from_zeros |= one.from_zeros;
+    for (std::size_t i = 0; i < exponents_.size(); ++i) exponents_[i].include(one.exponents[i]);
+    if (task_.method == Method::kSketch) norms_.push_back(std::move(one.norms.front()));
   }
-  for (std::size_t i = 0; i < own_.tables.size(); ++i) {
+  for (std::size_t i = 0; i < task_.tables.size(); ++i) {
     std::vector<Bitmap> present;
-    for (Announcement& one : all_) present.push_back(std::move(one.present[i]));
+    for (Announcement& one : all) present.push_back(std::move(one.present[i]));
     united_.push_back(unite(present));
     plans_.push_back(plan_table(united_[i], task_.tables[i].shape, task_.method, task_.topology, task_.costs));
   }
@@ -148,10 +102,8 @@ Act SparseAllReduce::reduce() {
 std::size_t SparseAllReduce::sketch_cells() const { return task_.sketch.bytes / task_.tables.front().shape.row_bytes; }
 
 void SparseAllReduce::lay_out_cells() {
-  std::vector<std::vector<BFloat16>> norms;
-  for (const Announcement& one : all_) norms.push_back(one.norms.front());
   const UnionRows& united = united_.front();
-  layout_ = lay_out_sketch(united, energies_of_union(united, norms), sketch_cells(), task_.sketch);
+  layout_ = lay_out_sketch(united, energies_of_union(united, norms_), sketch_cells(), task_.sketch);
   SketchResult result = sketch_result(united, task_.tables.front().own.present, layout_);
   estimated_ = std::move(result.estimated), kept_ = std::move(result.kept);
 }
@@ -162,7 +114,7 @@ Act SparseAllReduce::add_sketches() {
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {
     const SparseTable& table = task_.tables[i];
     tables.push_back({table.own, united_[i], std::move(summed_[i]), table.shape.row_bytes / table.shape.element_bytes,
-                      own_.exponents[i]});
+                      exponents_[i]});
   }
   sketch_ =
       ExactSketch::make(std::move(tables), {task_.signature.dtype, task_.rank, task_.topology, task_.reducer.divisor});

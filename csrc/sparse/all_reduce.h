@@ -14,7 +14,7 @@
 #include <memory>
 #include <vector>
 
-#include "sparse/announcement.h"
+#include "sparse/announcing.h"
 #include "sparse/exact_sketch.h"
 #include "sparse/own_rows.h"
 #include "sparse/plan.h"
@@ -76,8 +76,7 @@ class SparseAllReduce {
   const std::vector<TablePlan>& plans() const { return plans_; }  // by table, once they are made
 
  private:
-  void hear();
-  Act exchange_presence();
+  Announcement own_announcement();
   void unite_tables();
   Act reduce();
   std::vector<double> energies_of(std::size_t table) const;
@@ -93,16 +92,16 @@ class SparseAllReduce {
   std::size_t result_bytes(std::size_t table, const std::vector<std::uint32_t>& ids) const;
 
   SparseTask task_;
-  Announcement own_;
-  std::vector<std::byte> announced_, all_announced_;
-  std::vector<Announcement> all_;                // by rank; what comes later is added
-  std::vector<std::byte> presence_, presences_;  // what comes later: of this rank, of all
-  std::vector<UnionRows> united_;                // by table
-  std::vector<TablePlan> plans_;
   std::vector<std::vector<std::byte>>
-      summed_;  // by table, of kSketchExact: this rank's rows, until the sketch has them
+      summed_;  // of kSketchExact, by table: this rank's rows, until the sketch has them
+  Announcing announcing_;
+  int begun_ = 0;                  // acts
+  std::vector<UnionRows> united_;  // by table
+  std::vector<TablePlan> plans_;
   std::unique_ptr<ExactSketch> sketch_;
-  SketchLayout layout_;  // of kSketch
+  std::vector<ExponentRange> exponents_;      // of kSketchExact, of all ranks, by table
+  std::vector<std::vector<BFloat16>> norms_;  // of kSketch, by rank
+  SketchLayout layout_;                       // of kSketch, and what follows from it
   std::vector<std::uint32_t> estimated_, kept_;
 };
 

@@ -38,10 +38,10 @@ std::string text_of(const SketchBudget& sketch) {
 
 const char* place(bool on_device) { return on_device ? "a GPU" : "CPU"; }
 
-[[noreturn]] void disagree(const std::string& rank, const std::string& theirs, const std::string& own_rank,
-                           const std::string& ours) {
+[[noreturn]] void disagree(const char* call, const std::string& rank, const std::string& theirs,
+                           const std::string& own_rank, const std::string& ours) {
   throw MismatchError(
-      "sparse_all_reduce: " + rank + " has " + theirs + ", " + own_rank + " has " + ours +
+      std::string(call) + ": " + rank + " has " + theirs + ", " + own_rank + " has " + ours +
       ". All ranks must pass tensors of the same shape and the same method, and codecs made and used alike");
 }
 
@@ -113,36 +113,40 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
   const std::string theirs = "rank " + std::to_string(rank), ours = "rank " + std::to_string(own_rank);
   const Head head = take<Head>(from);
   if (head.problem[0] != 0)
-    throw MismatchError("sparse_all_reduce: " + theirs +
+    throw MismatchError(std::string(expected.call) + ": " + theirs +
                         " cannot take part: " + std::string(head.problem, strnlen(head.problem, kProblemBytes)));
   if (head.method != static_cast<std::uint32_t>(expected.method))
-    disagree(theirs, "another method", ours, std::string("method '") + name(expected.method) + "'");
+    disagree(expected.call, theirs, "another method", ours, std::string("method '") + name(expected.method) + "'");
   if ((head.on_device != 0) != expected.on_device)
-    throw MismatchError("sparse_all_reduce: " + theirs + " has tensors on " + place(!expected.on_device) + ", " + ours +
-                        " on " + place(expected.on_device) + ". All ranks must pass tensors of one kind of device");
+    throw MismatchError(std::string(expected.call) + ": " + theirs + " has tensors on " + place(!expected.on_device) +
+                        ", " + ours + " on " + place(expected.on_device) +
+                        ". All ranks must pass tensors of one kind of device");
   if (head.tables != expected.tables.size())
-    disagree(theirs, std::to_string(head.tables) + " tables", ours, std::to_string(expected.tables.size()));
+    disagree(expected.call, theirs, std::to_string(head.tables) + " tables", ours,
+             std::to_string(expected.tables.size()));
   if (const SketchBudget sketch{head.sketch_bytes, head.sketch_seed, head.sketch_feedback != 0};
       sketch != expected.sketch)
-    disagree(theirs, text_of(sketch), ours, text_of(expected.sketch));
+    disagree(expected.call, theirs, text_of(sketch), ours, text_of(expected.sketch));
   if (head.presence_bytes > most_presence_bytes(expected))
-    throw MismatchError("sparse_all_reduce: " + theirs + " announced more than there can be");
+    throw MismatchError(std::string(expected.call) + ": " + theirs + " announced more than there can be");
   Announcement parsed;
-  parsed.method = expected.method, parsed.sketch = expected.sketch, parsed.tables = expected.tables;
+  parsed.call = expected.call, parsed.method = expected.method, parsed.sketch = expected.sketch,
+  parsed.tables = expected.tables;
   parsed.on_device = expected.on_device, parsed.from_zeros = head.from_zeros != 0;
   parsed.presence_bytes = head.presence_bytes;
   for (const Shape& table : expected.tables) {
     const TableHead found = take<TableHead>(from);
     if (found.table_rows != table.table_rows || found.row_bytes != table.row_bytes)
-      disagree(theirs, text_of(Shape{found.table_rows, found.row_bytes, table.element_bytes}), ours, text_of(table));
-    if (found.sizes != table.sizes) disagree(theirs, "a tensor of other sizes", ours, text_of(table));
+      disagree(expected.call, theirs, text_of(Shape{found.table_rows, found.row_bytes, table.element_bytes}), ours,
+               text_of(table));
+    if (found.sizes != table.sizes) disagree(expected.call, theirs, "a tensor of other sizes", ours, text_of(table));
     parsed.exponents.push_back({found.low, found.high, found.representable != 0});
     if (!carries_bitmaps(expected)) continue;
     Bitmap present(table.table_rows);
     if (table.table_rows > 0) std::memcpy(present.data(), from, bitmap_bytes(table));
     from += bitmap_bytes(table);
     if (!present.fits())
-      throw MismatchError("sparse_all_reduce: " + theirs + " announced rows beyond the end of its table");
+      throw MismatchError(std::string(expected.call) + ": " + theirs + " announced rows beyond the end of its table");
     parsed.present.push_back(std::move(present));
   }
   return parsed;
@@ -158,8 +162,10 @@ std::vector<std::byte> write_presence(const Announcement& announcement) {
 }
 
 void parse_presence(std::span<const std::byte> bytes, Announcement& announced) {
-  const auto require = [](bool fine) {
-    if (!fine) throw MismatchError("sparse_all_reduce: a rank announced rows and weights that do not belong together");
+  const auto require = [&](bool fine) {
+    if (!fine)
+      throw MismatchError(std::string(announced.call) +
+                          ": a rank announced rows and weights that do not belong together");
   };
   std::vector<std::size_t> bits;
   for (const Shape& table : announced.tables) bits.push_back(table.table_rows);

@@ -17,7 +17,8 @@
 namespace merak {
 
 struct Announcement {
-  std::string problem = {};  // what is wrong with what this rank was given; then all ranks fail
+  const char* call = "sparse_all_reduce";  // of which operation, for errors
+  std::string problem = {};                // what is wrong with what this rank was given; then all ranks fail
   Method method = Method::kAuto;
   bool on_device = false;    // where the rows are; the same on all ranks
   bool from_zeros = true;    // contributions.h; ranks may differ, and one that wants it is enough

@@ -1,0 +1,36 @@
+#pragma once
+// What the ranks look up in one table at a time: known to all of them once they have exchanged which rows they read
+// (sparse/announcing.h). A row that a rank reads several times travels once.
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "embedding/columns.h"
+#include "sparse/own_rows.h"
+#include "sparse/union_rows.h"
+
+namespace merak {
+
+struct Batch {
+  int rank = 0;
+  std::size_t table_rows = 0;
+  Columns columns{0, 1};
+  std::size_t element_bytes = 0;
+  OwnRows own;  // of this rank's tokens: row p of those that it reads is read by tokens own.at(p)
+  std::vector<std::vector<std::uint32_t>> read;  // by rank: the rows of the table that it reads, ascending
+  UnionRows rows;                                // that any rank reads
+
+  int ranks() const { return columns.ranks; }
+  std::size_t width(int of_rank) const { return columns.count(of_rank) * element_bytes; }  // of a row's part there
+  std::size_t row_bytes() const { return columns.all * element_bytes; }
+};
+
+// `present`: by rank, the rows that it reads; `own`: those of this rank.
+Batch make_batch(int rank, const Columns& columns, std::size_t element_bytes, OwnRows own,
+                 const std::vector<Bitmap>& present);
+
+// The same without one row, which nobody reads then.
+Batch without_row(const Batch& batch, std::uint32_t row);
+
+}  // namespace merak
