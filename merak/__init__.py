@@ -19,11 +19,11 @@ from merak._torch_compat import check_torch_matches_build
 from merak._version import __version__
 
 if TYPE_CHECKING:
-    from merak import backend, sparse
+    from merak import backend, embedding, sparse
 
-__all__ = ["__version__", "backend", "sparse"]
+__all__ = ["__version__", "backend", "embedding", "sparse"]
 
-_ROOMS = ("backend", "sparse")
+_ROOMS = ("backend", "embedding", "sparse")
 
 check_torch_matches_build()
 _merak_autoload.register()

@@ -52,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
     lines: list[Line] = []
     try:
         for hosts in options.hosts:
-            measured = _measure(suite, Topology(hosts, round(options.rate * 1e6)), options.timeout)
+            measured = measure(
+                "benchmarks.sparse.worker", suite, Topology(hosts, round(options.rate * 1e6)), options.timeout
+            )
             lines += measured
             for table in tables:
                 console.print(_show(table, hosts, [line for line in measured if Table(**line["table"]) == table]))
@@ -64,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(suite: Suite, topology: Topology, timeout: float) -> list[Line]:
+def measure(worker: str, suite: Suite, topology: Topology, timeout: float) -> list[Line]:
+    """What rank 0 of a worker prints, on a cluster of its own."""
     lines: list[Line] = []
 
     def on_line(host: int, text: str) -> None:
@@ -72,7 +75,7 @@ def _measure(suite: Suite, topology: Topology, timeout: float) -> list[Line]:
             lines.append(json.loads(text) | {"goodput": topology.goodput})
 
     with Cluster(topology) as cluster:
-        program = ["-m", "benchmarks.sparse.worker", suite.to_json()]
+        program = ["-m", worker, suite.to_json()]
         torchrun(cluster, program, ranks=1, timeout=timeout, cwd=str(CHECKOUT), on_line=on_line)
     return lines
 

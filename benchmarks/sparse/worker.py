@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -58,8 +59,8 @@ class Suite:
 class Bench:
     """The groups and sockets of one rank."""
 
-    def __init__(self, suite: Suite) -> None:
-        self.suite = suite
+    def __init__(self, suite: Suite, ways: Mapping[str, Callable[..., Way]] = WAYS) -> None:
+        self.suite, self.ways = suite, ways
         store, self.rank, self.size = next(rendezvous("env://", timeout=TIMEOUT))
         self.control = Control(PrefixStore("bench", store), self.rank, self.size)
         dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
@@ -73,7 +74,7 @@ class Bench:
             plan = merak.sparse.explain(gradient, group=self.groups["merak"])
             expected = gradient.to_dense()
             dist.all_reduce(expected, group=self.groups["gloo"])
-            ways = {name: WAYS[name](gradient, self.groups) for name in self.suite.ways}
+            ways = {name: self.ways[name](gradient, self.groups) for name in self.suite.ways}
             left = {name: self.first_call(name, way, expected) for name, way in ways.items()}
             with before_others(self.suite.realtime):
                 turns = [Turn(way.reset, way.call) for way in ways.values()]

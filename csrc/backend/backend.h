@@ -23,6 +23,7 @@
 #include "backend/plans.h"
 #include "backend/torch_store.h"
 #include "backend/work.h"
+#include "embedding/batch.h"
 #include "sparse/plan.h"
 #include "sparse/sketch_layout.h"
 
@@ -120,6 +121,21 @@ class Backend final : public c10d::Backend {
   // How that would be done, by tensor: the ranks exchange their bitmaps, and nothing else. Waits.
   std::vector<TablePlan> sparse_plans(const Tensors& tensors, const std::string& method,
                                       std::chrono::milliseconds timeout);
+
+  // A lookup in a table whose columns are split over the ranks (embedding/columns.h): `shard` is this rank's part of
+  // it, [rows, columns of this rank], contiguous; `ids` of any shape. result() of the Work: a row of `columns` elements
+  // for each. Once it is done, batch() is what the gradient goes back by.
+  struct Lookup {
+    WorkPtr work;
+    std::function<std::shared_ptr<const Batch>()> batch;
+  };
+  Lookup embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns, int priority,
+                          std::chrono::milliseconds timeout);
+  // The gradient of that, averaged over the ranks. `gradient`: as the lookup's result. `padding`: a row that has none,
+  // or -1. result() of the Work: ids of rows, ascending, int64; and of each this rank's columns, in the dtype of the
+  // gradient.
+  WorkPtr embedding_gradient(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient,
+                             std::int64_t padding, int priority, std::chrono::milliseconds timeout);
 
  private:
   struct SparseCall {

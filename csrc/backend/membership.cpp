@@ -134,6 +134,8 @@ void Membership::close_all(Clock::duration linger) {
   for (const auto& entry : members) {
     if (auto member = entry.lock()) member->close(std::max(until - Clock::now(), Clock::duration::zero()));
   }
+  // They may hold tensors, which cannot be released once Python has begun to end.
+  Engine::process().callbacks().wait_until_idle(until);
 }
 
 }  // namespace merak

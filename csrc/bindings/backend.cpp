@@ -102,6 +102,26 @@ void bind_backend(py::module_& module) {
       },
       py::arg("tensors"), py::arg("method"), py::arg("timeout"));
 
+  py::class_<Batch, std::shared_ptr<Batch>>(module, "EmbeddingBatch")
+      .def_property_readonly("rows", [](const Batch& batch) { return batch.rows.rows(); })
+      .def_property_readonly("own_rows", [](const Batch& batch) { return batch.own.first.size() - 1; });
+
+  py::class_<Backend::Lookup>(module, "EmbeddingLookup")
+      .def_readonly("work", &Backend::Lookup::work)
+      .def("batch", [](const Backend::Lookup& lookup) { return std::const_pointer_cast<Batch>(lookup.batch()); });
+
+  backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("columns"),
+              py::arg("priority"), py::arg("timeout"), py::call_guard<py::gil_scoped_release>());
+
+  backend.def(
+      "embedding_gradient",
+      [](Backend& self, const std::shared_ptr<Batch>& batch, const at::Tensor& gradient, std::int64_t padding,
+         int priority, std::chrono::milliseconds timeout) {
+        return self.embedding_gradient(batch, gradient, padding, priority, timeout);
+      },
+      py::arg("batch"), py::arg("gradient"), py::arg("padding"), py::arg("priority"), py::arg("timeout"),
+      py::call_guard<py::gil_scoped_release>());
+
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);
 

@@ -39,6 +39,7 @@ Announcement SparseAllReduce::own_announcement() {
   Announcement own{.problem = task_.problem,
                    .method = task_.method,
                    .on_device = task_.on_device,
+                   .only_plans = task_.only_plans,
                    .from_zeros = task_.from_zeros,
                    .sketch = task_.sketch};
   for (std::size_t i = 0; i < task_.tables.size(); ++i) {

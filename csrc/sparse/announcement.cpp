@@ -17,7 +17,8 @@ struct Head {
   std::uint16_t on_device, from_zeros;
   std::uint64_t tables;
   std::uint64_t presence_bytes;
-  std::uint64_t sketch_bytes, sketch_seed, sketch_feedback;
+  std::uint64_t sketch_bytes, sketch_seed;
+  std::uint32_t sketch_feedback, only_plans;
 };
 
 struct TableHead {
@@ -95,7 +96,8 @@ void write(const Announcement& announcement, std::byte* to) {
                .presence_bytes = announcement.presence_bytes,
                .sketch_bytes = announcement.sketch.bytes,
                .sketch_seed = announcement.sketch.seed,
-               .sketch_feedback = announcement.sketch.feedback ? 1u : 0u};
+               .sketch_feedback = announcement.sketch.feedback ? 1u : 0u,
+               .only_plans = announcement.only_plans ? 1u : 0u};
   announcement.problem.copy(head.problem, kProblemBytes - 1);
   put(to, head);
   for (std::size_t i = 0; i < announcement.tables.size(); ++i) {
@@ -121,6 +123,10 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     throw MismatchError(std::string(expected.call) + ": " + theirs + " has tensors on " + place(!expected.on_device) +
                         ", " + ours + " on " + place(expected.on_device) +
                         ". All ranks must pass tensors of one kind of device");
+  if ((head.only_plans != 0) != expected.only_plans)
+    throw MismatchError(std::string(expected.call) + ": " + (expected.only_plans ? ours : theirs) +
+                        " calls explain(), " + (expected.only_plans ? theirs : ours) +
+                        " all_reduce(). All ranks must call the same");
   if (head.tables != expected.tables.size())
     disagree(expected.call, theirs, std::to_string(head.tables) + " tables", ours,
              std::to_string(expected.tables.size()));

@@ -21,6 +21,7 @@ struct Announcement {
   std::string problem = {};                // what is wrong with what this rank was given; then all ranks fail
   Method method = Method::kAuto;
   bool on_device = false;    // where the rows are; the same on all ranks
+  bool only_plans = false;   // nothing is reduced; the same on all ranks
   bool from_zeros = true;    // contributions.h; ranks may differ, and one that wants it is enough
   SketchBudget sketch = {};  // of kSketch
   std::vector<Shape> tables = {};

@@ -43,6 +43,7 @@ struct WholeRows {
 
  private:
   void fetch(std::uint32_t source, std::size_t begin) const {
+    if (source == RowSums::kZeros) return;
     fetch_strip<typename Body::Element, kCpuStrip<typename Body::Wide>>(body.source_at(source, begin));
   }
 };

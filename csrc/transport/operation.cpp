@@ -11,7 +11,7 @@ namespace merak {
 
 struct CallbackThreads::State {
   std::mutex mutex;
-  std::condition_variable changed;
+  std::condition_variable changed, became_idle;
   std::deque<std::function<void()>> queue;
   std::size_t idle = 0;  // threads that wait for something to run
   bool stopping = false;
@@ -42,8 +42,11 @@ struct CallbackThreads::State {
       callback = nullptr;  // what it holds is released without the lock
       lock.lock();
       ++idle;
+      if (is_idle()) became_idle.notify_all();
     }
   }
+
+  bool is_idle() const { return queue.empty() && idle == threads.size(); }
 };
 
 CallbackThreads::CallbackThreads(int threads) : state_(std::make_unique<State>()) {
@@ -68,6 +71,11 @@ void CallbackThreads::post(std::function<void()> callback) {
       state_->try_to_start_another();
   }
   state_->changed.notify_one();
+}
+
+bool CallbackThreads::wait_until_idle(std::chrono::steady_clock::time_point until) {
+  std::unique_lock lock(state_->mutex);
+  return state_->became_idle.wait_until(lock, until, [this] { return state_->is_idle(); });
 }
 
 bool Operation::wait_until(Clock::time_point until) {

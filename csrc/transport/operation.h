@@ -65,6 +65,10 @@ class CallbackThreads {
 
   void post(std::function<void()> callback);
 
+  // Waits until nothing is queued and nothing runs, so that nothing is held either, or until `until`; returns whether
+  // that is so.
+  bool wait_until_idle(std::chrono::steady_clock::time_point until);
+
  private:
   struct State;
   std::unique_ptr<State> state_;

@@ -17,7 +17,9 @@ constexpr std::array<const char*, kOperationKinds> kKindNames = {"unknown operat
                                                                  "barrier",
                                                                  "send/recv",
                                                                  "sparse_all_reduce",
-                                                                 "sparse_all_reduce with method auto, measuring first"};
+                                                                 "sparse_all_reduce with method auto, measuring first",
+                                                                 "embedding_lookup",
+                                                                 "embedding_gradient"};
 constexpr std::array<const char*, kDTypes> kDTypeNames = {
     "no data", "bool",     "uint8",         "int8",        "int16",           "int32",           "int64",
     "float16", "bfloat16", "float32",       "float64",     "complex64",       "complex128",      "uint16",

@@ -21,8 +21,10 @@ enum class OperationKind : std::uint8_t {
   kSend,  // point to point: the sender's send and the receiver's receive
   kSparseAllReduce,
   kMeasuring,  // of what the group's operations cost
+  kEmbeddingLookup,
+  kEmbeddingGradient,
 };
-inline constexpr int kOperationKinds = 13;  // one above the last
+inline constexpr int kOperationKinds = 15;  // one above the last
 
 enum class DType : std::uint8_t {
   kNone = 0,  // no data (barrier)

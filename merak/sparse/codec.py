@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,21 +45,23 @@ class SketchCodec:
 
     @property
     def residual(self) -> torch.Tensor | None:
-        """What this rank has not sent yet, laid out as the tensors are (a coalesced COO tensor); None before the first.
-        Waits for an operation that goes on."""
+        """A copy of what this rank has not sent yet, laid out as the tensors are (a coalesced COO tensor); None before
+        the first. Waits for an operation that goes on. When that fails, which its own wait() raises, what it was given
+        is lost, and what was kept before is not."""
+        kept = self._kept()
+        return None if kept is None else kept.clone()
+
+    def _kept(self) -> torch.Tensor | None:
         if self._work is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # as all errors of torch.distributed
                 self._work.wait()
-            except Exception:
-                self._work = None  # it has failed: what it was given is lost, what was kept before is not
-                raise
-            self._residual = self._work.get_future().wait()[1]
+                self._residual = self._work.get_future().wait()[1]
             self._work = None
         return self._residual
 
     def start(self, backend: Backend, x: torch.Tensor, op: dist.ReduceOp, timeout: datetime.timedelta) -> dist.Work:
         """For `all_reduce`, which says what x may be. After the wait(), `get_future().wait()[0]` is the estimate."""
-        residual = self.residual
+        residual = self._kept()
         if residual is not None and _kind(x) != _kind(residual):
             backend.refuse_sparse_all_reduce(
                 f"a SketchCodec keeps what is left of one tensor: of {_text(residual)}; it was given {_text(x)}. Use a "
@@ -75,7 +78,7 @@ class SketchCodec:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Dense tensors alone, on every rank its own."""
         state = {"steps": torch.tensor(self.steps)}
-        residual = self.residual
+        residual = self._kept()
         if residual is None:
             return state
         if residual.layout is torch.strided:

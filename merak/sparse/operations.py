@@ -230,7 +230,7 @@ def _told_to_all(backend: Backend, start: Callable[[], dist.Work]) -> dist.Work:
     or they would wait."""
     try:
         return start()
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         backend.refuse_sparse_all_reduce(f"an argument is of a wrong type. {error}")
         raise
 

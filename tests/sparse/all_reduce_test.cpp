@@ -200,8 +200,8 @@ TEST(SparseAllReduce, ALossySketchWithACellForEachRowIsExact) {
 TEST(SparseAllReduce, CodecsThatDifferAreRefused) {
   const Case one{.size = 2, .table_rows = 100, .columns = 4, .of_rank = std::vector<Contribution>(2)};
   on_all(2, [&](int rank, Engine& engine, Group& group) {
-    Part part(one, rank, SketchBudget{64, rank == 0 ? 1u : 2u, true});
-    const auto operation = part.start(engine, group);
+    const auto part = std::make_shared<Part>(one, rank, SketchBudget{64, rank == 0 ? 1u : 2u, true});
+    const auto operation = part->start(engine, group);
     ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
     EXPECT_THROW(std::rethrow_exception(operation->error()), MismatchError);
   });
@@ -212,8 +212,8 @@ std::vector<std::string> errors_of(const std::vector<const Case*>& tables, const
   std::vector<std::string> errors(tables.size());
   on_all(static_cast<int>(tables.size()), [&](int rank, Engine& engine, Group& group) {
     const auto at = static_cast<std::size_t>(rank);
-    Part part({tables[at]}, rank, Method::kAuto, hows[at]);
-    const auto operation = part.start(engine, group);
+    const auto part = std::make_shared<Part>(std::vector<const Case*>{tables[at]}, rank, Method::kAuto, hows[at]);
+    const auto operation = part->start(engine, group);
     ASSERT_TRUE(operation->wait_until(Clock::now() + 60s));
     try {
       if (auto error = operation->error()) std::rethrow_exception(error);

@@ -21,8 +21,9 @@ struct How {
   bool spoil_sketch = false, on_device = false, into_table = false;
 };
 
-// One rank's part in one operation, with its memory.
-struct Part {
+// One rank's part in one operation, with its memory. Of one that fails it has to be owned by a std::shared_ptr: an act
+// may be under way still.
+struct Part : std::enable_shared_from_this<Part> {
   std::vector<std::vector<float>> dense, results;   // by table: what goes in, of those into_table, and what comes out
   std::vector<std::uint32_t> result_ids, kept_ids;  // of a sketch
   std::vector<float> kept;
@@ -91,7 +92,7 @@ struct Part {
     Request request;
     static_cast<Act&>(request) = reduction.announce();
     request.further_acts = reduction.further_acts(), request.next_act = [this] { return reduction.next(); };
-    request.timeout = 30s;
+    request.timeout = 30s, request.keep_alive = weak_from_this().lock();
     return engine.start(group, std::move(request));
   }
 };

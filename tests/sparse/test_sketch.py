@@ -228,6 +228,56 @@ def test_budgets_that_make_no_sense_are_refused(budget: Any) -> None:
         merak.sparse.SketchCodec(budget)
 
 
+def failing(context: Context) -> None:
+    """The operation fails, in its group; its codec goes on in another, from where it was."""
+    other = dist.new_group(list(range(context.world_size)))
+    codec = merak.sparse.SketchCodec(ROW_BYTES)
+    x = torch.eye(ROWS, COLUMNS)
+    merak.sparse.all_reduce(x, method="sketch", codec=codec)
+    before = codec.residual
+    assert before is not None
+    before += 1  # a copy
+    op = dist.ReduceOp.AVG if context.rank else dist.ReduceOp.SUM
+    work = merak.sparse.all_reduce(x, op, method="sketch", codec=codec, async_op=True)
+    with pytest.raises(dist.DistError):
+        work.wait()
+    assert codec.state_dict()["residual"].equal(before - 1)
+    merak.sparse.all_reduce(x, group=other, method="sketch", codec=codec)  # type: ignore[arg-type]
+
+
+def test_a_codec_survives_an_operation_that_fails(pool: RankPool) -> None:
+    pool.run(failing, world_size=2)
+
+
+def no_codec(context: Context) -> str:
+    codec: Any = merak.sparse.SketchCodec(ROW_BYTES) if context.rank else 3
+    with pytest.raises((ValueError, dist.DistBackendError)) as caught:
+        merak.sparse.all_reduce(torch.eye(ROWS, COLUMNS), method="sketch", codec=codec)
+    context.store.set(f"rank {context.rank}", "")
+    context.store.wait([f"rank {rank}" for rank in range(context.world_size)])  # nobody leaves before all were told
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def test_what_is_no_codec_is_told_to_all(pool: RankPool) -> None:
+    here, *others = pool.run(no_codec, world_size=3)
+    assert "an argument is of a wrong type" in here
+    for text in others:
+        assert "rank 0 refused the arguments" in text
+
+
+def explaining(context: Context) -> str:
+    x = torch.eye(ROWS, COLUMNS)
+    merak.sparse.calibrate()
+    with pytest.raises(dist.DistBackendError) as caught:
+        _ = merak.sparse.all_reduce(x) if context.rank else merak.sparse.explain(x)
+    return str(caught.value)
+
+
+def test_explain_beside_all_reduce_is_refused(pool: RankPool) -> None:
+    for text in pool.run(explaining, world_size=3):
+        assert "rank 0 calls explain(), rank " in text
+
+
 def regression(context: Context, state: merak.sparse.SketchState | None, steps: int, save_at: int = -1) -> Any:
     """Rows of a table that are to become given ones: a convex problem with sparse gradients."""
     torch.manual_seed(0)

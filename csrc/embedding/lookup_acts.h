@@ -1,0 +1,49 @@
+#pragma once
+// The lookup of one rank, in acts (transport/operation.h): first every rank announces which rows it reads; then rows
+// travel as lookup.h has it. The batch that all ranks know from then on is what the gradient goes back by.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "embedding/batch.h"
+#include "sparse/announcing.h"
+
+namespace merak {
+
+struct LookupTask {
+  std::string problem = {};  // sparse/announcement.h
+  std::size_t table_rows = 0, element_bytes = 0;
+  Columns columns{0, 1};
+  OwnRows own = {};  // of this rank's tokens
+  int rank = 0;
+  Topology topology;
+  Signature signature;
+  Buffer shard, output;  // lookup.h's input and output
+};
+
+// Which rows these tokens read. Throws std::out_of_range, naming the first id that is none of the table's.
+OwnRows rows_of_tokens(std::span<const std::int64_t> ids, std::size_t table_rows);
+
+// Used by one thread at a time. Must live as long as the operation.
+class LookupActs {
+ public:
+  explicit LookupActs(LookupTask task);
+
+  Act announce() { return announcing_.first(); }
+  int further_acts() const { return announcing_.acts(); }
+  Act next();  // throws MismatchError when the ranks disagree
+
+  // Once the operation is done.
+  const std::shared_ptr<const Batch>& batch() const { return batch_; }
+
+ private:
+  LookupTask task_;
+  Announcing announcing_;
+  int begun_ = 0;  // acts
+  std::shared_ptr<const Batch> batch_;
+};
+
+}  // namespace merak

@@ -1,0 +1,10 @@
+"""Embedding tables whose columns are split over the ranks, inside data parallelism.
+
+emb = merak.embedding.ShardedEmbedding(50_000, 512)
+merak.embedding.shard(model)
+"""
+
+from merak.embedding.module import ShardedEmbedding
+from merak.embedding.replacing import shard
+
+__all__ = ["ShardedEmbedding", "shard"]

@@ -1,0 +1,186 @@
+"""The drop-in for torch.nn.Embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+import merak.backend
+from merak.embedding.lookup import Lookup, Table
+
+_BLOCK = 2**24
+"""Elements of a table that are drawn at a time."""
+
+
+class ShardedEmbedding(torch.nn.Module):
+    """`torch.nn.Embedding` inside data parallelism, its columns split over the ranks of `mesh`.
+
+    Every rank passes its own ids and gets their rows, as with `nn.Embedding` under DDP; gradients are averaged over the
+    ranks, as DDP does. But a rank holds, and updates, only its columns of the table: `weight`, [num_embeddings, columns
+    of this rank], as `DTensor` cuts dimension 1. Rows and their gradients travel between the ranks that hold them and
+    those that read them, each row that a rank reads once. All ranks call the module together, and their backward.
+
+    `weight.grad` is a coalesced COO tensor (with ``sparse=False`` a dense one), so that SGD, Adagrad and SparseAdam of
+    `torch.optim` work. DDP must leave the table alone: `merak.embedding.shard` tells it so.
+
+    `state_dict()["weight"]` is the whole table, as a DTensor; `load_state_dict` takes that, or a tensor of the whole
+    table as `nn.Embedding` has it.
+
+    Args:
+        num_embeddings, embedding_dim, padding_idx, sparse, device, dtype: as of `torch.nn.Embedding`. Rows are drawn as
+            it draws them; with the same seed on all ranks the table is the same for any number of ranks.
+        max_norm, scale_grad_by_freq: are refused.
+        mesh: of one dimension; default: all ranks. Its group has to be merak's.
+
+    Raises:
+        ValueError: for what is refused.
+        DistBackendError: an id is none of the table's; on all ranks, naming the rank and the id.
+    """
+
+    weight: torch.nn.Parameter
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        mesh: DeviceMesh | None = None,
+    ) -> None:
+        super().__init__()
+        if max_norm is not None:
+            raise ValueError(
+                "max_norm is not taken: it would change rows in the forward pass, whose norm no rank can tell from its "
+                "columns alone. Clip what the optimizer does instead."
+            )
+        if scale_grad_by_freq:
+            raise ValueError("scale_grad_by_freq is not taken: ranks do not tell each other how often they read a row.")
+        self.num_embeddings, self.embedding_dim, self.sparse = num_embeddings, embedding_dim, sparse
+        self.padding_idx = _padding(padding_idx, num_embeddings)
+        self.mesh = mesh if mesh is not None else DeviceMesh.from_group(_world(), "cpu")
+        if self.mesh.ndim != 1:
+            raise ValueError(f"the mesh has {self.mesh.ndim} dimensions; pass one of them: mesh[name].")
+        group = self.mesh.get_group()
+        self._table = Table(
+            merak.backend.of_group(group), embedding_dim, -1 if self.padding_idx is None else self.padding_idx, sparse
+        )
+        ranks = self.mesh.size()
+        most = -(-embedding_dim // ranks)
+        begin = min(self.mesh.get_local_rank() * most, embedding_dim)
+        self._columns = slice(begin, min(begin + most, embedding_dim))
+        self._hold(torch.empty(num_embeddings, self._columns.stop - begin, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @classmethod
+    def from_embedding(
+        cls, embedding: torch.nn.Embedding, *, mesh: DeviceMesh | None = None, sparse: bool = True
+    ) -> ShardedEmbedding:
+        """With the weights of an `nn.Embedding`, which are the same on all ranks."""
+        made = cls(
+            embedding.num_embeddings,
+            embedding.embedding_dim,
+            embedding.padding_idx,
+            embedding.max_norm,
+            embedding.scale_grad_by_freq,
+            sparse,
+            "meta",
+            embedding.weight.dtype,
+            mesh=mesh,
+        )
+        columns = embedding.weight.detach()[:, made._columns].clone(memory_format=torch.contiguous_format)
+        made._hold(columns, embedding.weight.requires_grad)
+        return made
+
+    def _hold(self, columns: torch.Tensor, requires_grad: bool = True) -> None:
+        self.weight = torch.nn.Parameter(columns, requires_grad)
+        if requires_grad:
+            self.weight.register_post_accumulate_grad_hook(_keep_coalesced)
+
+    def reset_parameters(self) -> None:
+        """Draws the table from N(0, 1), its padding row zeros. Uses up as many random numbers as the whole table."""
+        if self.weight.is_meta:
+            return
+        rows = max(_BLOCK // max(self.embedding_dim, 1), 1)
+        with torch.no_grad():
+            for begin in range(0, self.num_embeddings, rows):
+                count = min(rows, self.num_embeddings - begin)
+                whole = torch.empty(count, self.embedding_dim, device=self.weight.device, dtype=self.weight.dtype)
+                self.weight[begin : begin + count] = whole.normal_()[:, self._columns]
+            if self.padding_idx is not None:
+                self.weight[self.padding_idx].zero_()
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows of the table, [*, embedding_dim], for this rank's ids, int64 or int32 of any shape [*]."""
+        rows: torch.Tensor = Lookup.apply(self.weight, ids, self._table)
+        return rows
+
+    def whole_table(self) -> DTensor:
+        """The table, of which this rank has its columns; shares their memory."""
+        return DTensor.from_local(
+            self.weight.detach(),
+            self.mesh,
+            [Shard(1)],
+            run_check=False,
+            shape=torch.Size((self.num_embeddings, self.embedding_dim)),
+            stride=(self.embedding_dim, 1),
+        )
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        columns = self._columns
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}{padding}, columns {columns.start} to {columns.stop} of rank "
+            f"{self.mesh.get_local_rank()} of {self.mesh.size()}"
+        )
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination[prefix + "weight"] = self.weight if keep_vars else self.whole_table()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        key = prefix + "weight"
+        whole = state_dict.get(key)
+        whole_shape = (self.num_embeddings, self.embedding_dim)
+        if whole is not None and tuple(whole.shape) == whole_shape:
+            state_dict = dict(state_dict)
+            state_dict[key] = self._columns_of(whole)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _columns_of(self, whole: torch.Tensor) -> torch.Tensor:
+        if not isinstance(whole, DTensor):
+            return whole[:, self._columns]
+        if whole.device_mesh != self.mesh or tuple(whole.placements) != (Shard(1),):
+            whole = whole.redistribute(self.mesh, [Shard(1)])
+        return whole.to_local()
+
+
+def _keep_coalesced(weight: torch.Tensor) -> None:
+    """A first gradient is coalesced, but autograd forgets it; optimizers would sort its rows again."""
+    gradient = weight.grad
+    if gradient is None or not gradient.is_sparse:
+        return
+    ids = gradient._indices()[0]
+    if bool((ids[1:] > ids[:-1]).all()):
+        gradient._coalesced_(True)
+
+
+def _padding(padding_idx: int | None, rows: int) -> int | None:
+    if padding_idx is None:
+        return None
+    if not -rows <= padding_idx < rows:
+        raise ValueError(f"padding_idx is {padding_idx}; the embedding has {rows} rows.")
+    return padding_idx % rows
+
+
+def _world() -> dist.ProcessGroup:
+    if dist.group.WORLD is None:
+        raise ValueError('there is no process group: call torch.distributed.init_process_group("merak") first.')
+    return dist.group.WORLD

@@ -1,0 +1,64 @@
+"""Embeddings of models that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from merak.embedding.module import ShardedEmbedding
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+def shard(
+    model: torch.nn.Module,
+    mesh: DeviceMesh | None = None,
+    *,
+    only: Callable[[str, torch.nn.Embedding], bool] | None = None,
+    sparse: bool = True,
+) -> list[str]:
+    """Replaces the `torch.nn.Embedding` modules of a model, which is the same on all ranks, by `ShardedEmbedding`, in
+    place; and tells DDP to leave them alone. Returns their names. Call it before the model is wrapped, and before its
+    optimizer is made.
+
+    Args:
+        only: of name and module: whether to replace it; default: all.
+        sparse: see `ShardedEmbedding`.
+
+    Raises:
+        ValueError: a table is shared with another module, as where input and output embeddings are tied: the other
+            one needs whole rows. Or there is no embedding, or one has a feature that `ShardedEmbedding` refuses. The
+            model is as it was then.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is torch.nn.Embedding and (only is None or only(name, module))
+    }
+    if not found:
+        raise ValueError("the model has no torch.nn.Embedding to replace.")
+    _refuse_tied(model, found)
+    made = {name: ShardedEmbedding.from_embedding(module, mesh=mesh, sparse=sparse) for name, module in found.items()}
+    for name, module in made.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
+    ignored = {name for name, module in model.named_modules() if isinstance(module, ShardedEmbedding)}
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [f"{name}.weight" for name in ignored])
+    return list(made)
+
+
+def _refuse_tied(model: torch.nn.Module, found: dict[str, torch.nn.Embedding]) -> None:
+    tables = {id(module.weight): name for name, module in found.items()}
+    for owner, module in model.named_modules(remove_duplicate=False):
+        for name, parameter in module.named_parameters(recurse=False):
+            table = tables.get(id(parameter))
+            if table is not None and owner != table:
+                raise ValueError(
+                    f"{table}.weight is also {owner}.{name}: the two are tied, and {owner} needs whole rows. Untie "
+                    "them (of a Hugging Face model: config.tie_word_embeddings = False), or leave this one out: "
+                    f"only=lambda name, module: name != {table!r}."
+                )

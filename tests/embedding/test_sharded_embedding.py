@@ -1,0 +1,270 @@
+"""ShardedEmbedding beside torch.nn.Embedding: one process with the global batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+import merak.embedding
+from tests.backend.harness import Context, RankError, RankPool
+
+ROWS = 40
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.05),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9),
+    "Adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.1),
+    "SparseAdam": lambda parameters: torch.optim.SparseAdam(parameters, lr=0.05),
+}
+
+
+def tokens(step: int, rank: int) -> torch.Tensor:
+    """Of another number on each rank and at each step, none among them; some rows often."""
+    random = torch.Generator().manual_seed(100 * step + rank)
+    count = int(torch.randint(0, 12, (), generator=random)) * int((step + rank) % 4 != 0)
+    return (torch.rand(count, 3, generator=random) ** 2 * ROWS).long()
+
+
+def target(ids: torch.Tensor, columns: int) -> torch.Tensor:
+    return (ids.unsqueeze(-1) + torch.arange(columns)).to(torch.float64).sin()
+
+
+def loss_of(rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return ((rows - target(ids, rows.shape[-1])) ** 2 * (1 + ids.unsqueeze(-1) % 5)).sum()
+
+
+def training(context: Context, columns: int, name: str, padding: int | None) -> torch.Tensor:
+    torch.manual_seed(1)
+    table = merak.embedding.ShardedEmbedding(ROWS, columns, padding, dtype=torch.float64)
+    optimizer = OPTIMIZERS[name](table.parameters())
+    for step in range(20):
+        ids = tokens(step, context.rank)
+        optimizer.zero_grad()
+        loss_of(table(ids), ids).backward()
+        assert table.weight.grad is not None
+        assert table.weight.grad.is_coalesced()
+        optimizer.step()
+    return table.whole_table().full_tensor()
+
+
+def in_one_process(size: int, columns: int, name: str, padding: int | None) -> torch.Tensor:
+    torch.manual_seed(1)
+    table = torch.nn.Embedding(ROWS, columns, padding, sparse=True, dtype=torch.float64)
+    optimizer = OPTIMIZERS[name](table.parameters())
+    for step in range(20):
+        optimizer.zero_grad()
+        loss = torch.zeros((), dtype=torch.float64)
+        for rank in range(size):
+            ids = tokens(step, rank)
+            loss = loss + loss_of(table(ids), ids) / size
+        loss.backward()
+        optimizer.step()
+    return table.weight.detach()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("size", "columns"), [(1, 5), (2, 8), (3, 7), (4, 16), (4, 9), (3, 2)])
+def test_training_is_that_of_one_process(pool: RankPool, size: int, columns: int, name: str) -> None:
+    padding = 3 if columns % 2 else None
+    expected = in_one_process(size, columns, name, padding)
+    for whole in pool.run(training, columns, name, padding, world_size=size):
+        torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
+
+
+def test_eight_ranks(pool: RankPool) -> None:
+    expected = in_one_process(8, 20, "Adagrad", None)
+    for whole in pool.run(training, 20, "Adagrad", None, world_size=8):
+        torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
+
+
+def integers(context: Context, dtype: torch.dtype) -> None:
+    """Bit-equal: values small enough to be added up in any order, an average over two ranks."""
+    whole = torch.arange(ROWS * 6).view(ROWS, 6).remainder(64).to(dtype)
+    table = merak.embedding.ShardedEmbedding(ROWS, 6, dtype=dtype)
+    table.load_state_dict({"weight": whole})
+    reference = torch.nn.Embedding(ROWS, 6, dtype=dtype)
+    reference.load_state_dict({"weight": whole})
+    for step in range(5):
+        loss = torch.zeros((), dtype=dtype)
+        for rank in range(context.world_size):
+            ids = tokens(step, rank)
+            gradient = (ids.unsqueeze(-1) % 7 - 3 + torch.arange(6)).to(dtype) * 2
+            expected = reference(ids)
+            if rank == context.rank:
+                rows = table(ids)
+                assert torch.equal(rows, expected)
+                rows.backward(gradient)
+            loss = loss + (expected * gradient).sum() / context.world_size
+        loss.backward()
+        with torch.no_grad():
+            assert table.weight.grad is not None
+            assert reference.weight.grad is not None
+            table.weight -= table.weight.grad.to_dense()
+            reference.weight -= reference.weight.grad
+        table.weight.grad = reference.weight.grad = None
+        assert torch.equal(table.whole_table().full_tensor(), reference.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_integers_are_bit_equal(pool: RankPool, dtype: torch.dtype) -> None:
+    pool.run(integers, dtype, world_size=2)
+
+
+class Words(torch.nn.Module):
+    def __init__(self, tied: bool = False) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(ROWS, 6, padding_idx=0, dtype=torch.float64)
+        self.positions = torch.nn.Embedding(3, 6, dtype=torch.float64)
+        self.head = torch.nn.Linear(6, ROWS, bias=False, dtype=torch.float64)
+        if tied:
+            self.head.weight = self.table.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = self.head(self.table(ids) + self.positions(torch.arange(3)))
+        return rows
+
+
+def under_ddp(context: Context, sharded: bool) -> dict[str, Any]:
+    torch.manual_seed(2)
+    model = Words()
+    if sharded:
+        assert merak.embedding.shard(model, sparse=False) == ["table", "positions"]
+    ddp = DistributedDataParallel(model)
+    optimizer = torch.optim.Adam(ddp.parameters(), lr=0.01)
+    for step in range(6):
+        ids = torch.randint(0, ROWS, (4, 3), generator=torch.Generator().manual_seed(10 * step + context.rank))
+        optimizer.zero_grad()
+        ddp(ids).logsumexp(-1).square().mean().backward()
+        optimizer.step()
+    state = model.state_dict()
+    return {key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in state.items()}
+
+
+def test_a_model_under_ddp_trains_the_same(pool: RankPool) -> None:
+    for ours, theirs in zip(*(pool.run(under_ddp, sharded, world_size=3) for sharded in (True, False)), strict=True):
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-9)
+
+
+def checkpoints(context: Context) -> None:
+    """A state loads into itself, into a plain embedding, and from one."""
+    torch.manual_seed(3)
+    table = merak.embedding.ShardedEmbedding(ROWS, 7, padding_idx=-1)
+    state = table.state_dict()
+    assert isinstance(state["weight"], DTensor)
+    assert state["weight"].shape == (ROWS, 7)
+    assert table.padding_idx == ROWS - 1
+    plain = torch.nn.Embedding(ROWS, 7)
+    plain.load_state_dict({"weight": state["weight"].full_tensor()})
+    before = table.weight.detach().clone()
+    torch.nn.init.zeros_(table.weight)
+    table.load_state_dict(plain.state_dict())
+    assert torch.equal(table.weight, before)
+    other = merak.embedding.ShardedEmbedding(ROWS, 7)
+    other.load_state_dict(table.state_dict())
+    assert torch.equal(other.weight, before)
+    torch.manual_seed(3)
+    assert torch.equal(torch.nn.Embedding(ROWS, 7, padding_idx=-1).weight, state["weight"].full_tensor())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.load_state_dict({"weight": torch.zeros(ROWS + 1, 7)})
+
+
+def test_states_are_those_of_plain_embeddings(pool: RankPool) -> None:
+    pool.run(checkpoints, world_size=3)
+
+
+def shapes(context: Context) -> None:
+    table = merak.embedding.ShardedEmbedding(ROWS, 4)
+    whole = table.whole_table().full_tensor()
+    for ids in (
+        torch.tensor(5),
+        torch.zeros(2, 0, dtype=torch.int64),
+        torch.randint(0, ROWS, (2, 3, 4)),
+        torch.randint(0, ROWS, (6, 5)).t(),
+        torch.randint(0, ROWS, (9,), dtype=torch.int32),
+    ):
+        mine = (ids + context.rank) % ROWS
+        with torch.no_grad():
+            assert torch.equal(table(mine), whole[mine.long()])
+    half = torch.nn.Sequential(table, torch.nn.Linear(4, 1))
+    half(torch.zeros(0, dtype=torch.int64) if context.rank else torch.tensor([1, 1, 2])).sum().backward()
+    assert table.weight.grad is not None
+    assert table.weight.grad.indices().tolist() == [[1, 2]]
+
+
+def test_ids_of_any_shape(pool: RankPool) -> None:
+    pool.run(shapes, world_size=2)
+
+
+def outside(context: Context, wrong: int) -> str:
+    table = merak.embedding.ShardedEmbedding(ROWS, 4)
+    with pytest.raises(dist.DistBackendError) as caught:
+        table(torch.tensor([1, wrong if context.rank == 1 else 2]))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [-1, ROWS, 2**40])
+def test_an_id_outside_the_table_is_told_to_all(pool: RankPool, wrong: int) -> None:
+    for text in pool.run(outside, wrong, world_size=3):
+        assert f"rank 1 cannot take part: id {wrong}, at position 1, is outside an embedding of {ROWS} rows" in text
+
+
+def disagreeing(context: Context) -> str:
+    table = merak.embedding.ShardedEmbedding(ROWS + context.rank, 4)
+    with pytest.raises(dist.DistBackendError) as caught:
+        table(torch.tensor([1]))
+    return str(caught.value)
+
+
+def test_tables_that_differ_are_refused(pool: RankPool) -> None:
+    for text in pool.run(disagreeing):
+        assert "40 rows of 4 elements" in text
+        assert "41 rows of 4 elements" in text
+
+
+def refusals(_: Context) -> None:
+    with pytest.raises(ValueError, match="max_norm is not taken"):
+        merak.embedding.ShardedEmbedding(4, 4, max_norm=1.0)
+    with pytest.raises(ValueError, match="scale_grad_by_freq is not taken"):
+        merak.embedding.ShardedEmbedding(4, 4, scale_grad_by_freq=True)
+    with pytest.raises(ValueError, match="padding_idx is 4"):
+        merak.embedding.ShardedEmbedding(4, 4, padding_idx=4)
+    table = merak.embedding.ShardedEmbedding(4, 4)
+    with pytest.raises(ValueError, match="ids have to be integers"):
+        table(torch.ones(3))
+    model = Words(tied=True)
+    with pytest.raises(ValueError, match=r"table\.weight is also head\.weight: the two are tied"):
+        merak.embedding.shard(model)
+    assert type(model.table) is torch.nn.Embedding
+    assert merak.embedding.shard(model, only=lambda name, module: name != "table") == ["positions"]
+    with pytest.raises(ValueError, match=r"no torch\.nn\.Embedding"):
+        merak.embedding.shard(torch.nn.Linear(2, 2))
+
+
+def test_what_does_not_work_is_refused(pool: RankPool) -> None:
+    pool.run(refusals)
+
+
+def test_without_a_group_it_says_so() -> None:
+    with pytest.raises(ValueError, match="there is no process group"):
+        merak.embedding.ShardedEmbedding(4, 4)
+
+
+def killed(context: Context) -> None:
+    table = merak.embedding.ShardedEmbedding(ROWS, 4)
+    table(torch.tensor([1]))
+    if context.rank == 1:
+        raise KeyError("an error of this rank alone")
+    table(torch.tensor([1]))
+
+
+def test_a_rank_that_fails_fails_the_others(pool: RankPool) -> None:
+    with pytest.raises(RankError, match="an error of this rank alone"):
+        pool.run(killed, world_size=3)
