@@ -2,6 +2,7 @@
 
     torchrun --nproc-per-node 4 examples/train_embedding_model.py                    sparse gradients over merak
     torchrun --nproc-per-node 4 examples/train_embedding_model.py --reduce gloo      the same over Gloo
+    ... --embedding alltoall      tables split over the ranks, rows travel (docs/embedding.md)
     python examples/train_embedding_model.py                                         one process, the same training
 
 Nothing is downloaded. The result is a folder (`--output`) with `losses.json` and `loss.png`; `--help` lists the

@@ -146,7 +146,7 @@ def train(name: str, share: float, options: Options, data: Data) -> float:
         state = (state[0].detach(), state[1].detach())
     with torch.no_grad():
         window = Streams(data.validation, options.streams, options.block).window(0)
-        return float(model.full_loss(window, None)[0])
+        return float(model.full_loss(window, None, model.class_table())[0])
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""How a step is computed: data parallel, by DistributedDataParallel with the hook that `--reduce` names."""
+"""How a step is computed: data parallel, by DistributedDataParallel with the hook that `--reduce` names; the tables
+replicated with the rest, or split over the ranks (`--embedding`)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
+
+import merak.embedding
 
 from .model import EmbeddingModel, State
 from .optimizers import Optimizers
@@ -33,13 +36,15 @@ class Engine:
         reduction = REDUCTIONS[options.reduce]
         torch.manual_seed(options.seed)
         self._plain = EmbeddingModel(vocabulary, options.width, options.hidden, reduction.sparse)
+        self.parameters = sum(parameter.numel() for parameter in self._plain.parameters())
+        if options.embedding == "alltoall":
+            merak.embedding.shard(self._plain, sparse=reduction.sparse)
         self._model = DistributedDataParallel(self._plain, gradient_as_bucket_view=True)
         self._hook = TimedHook(reduction.hook)
         self._hook.register(self._model, reduction.state(dict(zip(self._plain.tables(), budgets, strict=True))))
         self._optimizers = Optimizers(self._plain, options)
         self._world = world
         self._state: State | None = None
-        self.parameters = sum(parameter.numel() for parameter in self._plain.parameters())
         self.waited = 0.0
 
     def train_step(self, window: Window, negatives: Negatives) -> float:
@@ -55,8 +60,8 @@ class Engine:
     @torch.no_grad()
     def validate(self, windows: list[Window]) -> float:
         """The mean loss of consecutive windows by full softmax, over all ranks; nothing is learnt."""
-        total, state = 0.0, None
+        total, state, classes = 0.0, None, self._plain.class_table()
         for window in windows:
-            loss, state = self._plain.full_loss(window, state)
+            loss, state = self._plain.full_loss(window, state, classes)
             total += loss.item()
         return self._world.mean(total / len(windows))

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import merak.embedding
+
 from .negatives import Negatives
 from .streams import Window
 
@@ -51,10 +53,16 @@ class EmbeddingModel(nn.Module):
         contexts, state = self._contexts(window, state)
         return sampled_softmax(contexts, window.targets.flatten(), negatives, self.classes), state
 
-    def full_loss(self, window: Window, state: State | None) -> tuple[torch.Tensor, State]:
-        """The same by softmax over the whole vocabulary."""
+    def class_table(self) -> torch.Tensor:
+        """All rows of `classes`; where ranks have some columns each, gathered from them, which all must call."""
+        if isinstance(self.classes, merak.embedding.ShardedEmbedding):
+            return self.classes.whole_table().full_tensor()
+        return self.classes.weight
+
+    def full_loss(self, window: Window, state: State | None, classes: torch.Tensor) -> tuple[torch.Tensor, State]:
+        """The same by softmax over the whole vocabulary; `classes` as class_table() has it."""
         contexts, state = self._contexts(window, state)
-        return F.cross_entropy(contexts @ self.classes.weight.T, window.targets.flatten()), state
+        return F.cross_entropy(contexts @ classes.T, window.targets.flatten()), state
 
     def _contexts(self, window: Window, state: State | None) -> tuple[torch.Tensor, State]:
         outputs, state = self.lstm(self.embedding(window.inputs), state)
@@ -63,7 +71,7 @@ class EmbeddingModel(nn.Module):
 
 
 def sampled_softmax(
-    contexts: torch.Tensor, targets: torch.Tensor, negatives: Negatives, classes: nn.Embedding
+    contexts: torch.Tensor, targets: torch.Tensor, negatives: Negatives, classes: nn.Module
 ) -> torch.Tensor:
     """The mean loss of `targets`, int64 [tokens], after `contexts`, float32 [tokens, columns of `classes`]."""
     rows = classes(torch.cat([targets, negatives.classes]))  # one look-up, so one sparse gradient

@@ -10,12 +10,15 @@ from common.options import UsageError, check_least, habit, option
 from .optimizers import TABLE_RATES
 from .reductions import REDUCTIONS
 
+EMBEDDINGS = ("replicated", "alltoall")
+
 
 @dataclass(frozen=True)
 class Options:
     """Every option, with its default. Sizes count words, streams or steps, as the help says."""
 
     reduce: str = option("exact", "how gradients are averaged", choices=tuple(REDUCTIONS))
+    embedding: str = option("replicated", "tables: each rank has them, or some columns", choices=EMBEDDINGS)
     compression: float = option(4.0, "of sketch: how many times fewer bytes than exact it sends")
     vocabulary: int = option(30_000, "rows of the tables at most: words seen twice, and <unk>")
     width: int = option(512, "columns of the tables")
@@ -44,6 +47,8 @@ class Options:
             raise UsageError("--compression must be above 0.")
         if self.learning_rate <= 0 or self.clip <= 0 or self.table_learning_rate < 0:
             raise UsageError("--learning-rate and --clip must be above 0, and --table-learning-rate at least 0.")
+        if self.embedding == "alltoall" and REDUCTIONS[self.reduce].backend != "merak":
+            raise UsageError(f"--embedding alltoall needs merak; choose another --reduce than {self.reduce}.")
         if not REDUCTIONS[self.reduce].sparse and self.table_optimizer == "sparse-adam":
             raise UsageError(
                 f"--reduce {self.reduce} has dense gradients, which sparse-adam does not take (and Adam moves rows "

@@ -4,7 +4,8 @@ emb = merak.embedding.ShardedEmbedding(50_000, 512)
 merak.embedding.shard(model)
 """
 
+from merak.embedding.bag import ShardedEmbeddingBag
 from merak.embedding.module import ShardedEmbedding
 from merak.embedding.replacing import shard
 
-__all__ = ["ShardedEmbedding", "shard"]
+__all__ = ["ShardedEmbedding", "ShardedEmbeddingBag", "shard"]

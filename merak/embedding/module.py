@@ -96,9 +96,12 @@ class ShardedEmbedding(torch.nn.Module):
             embedding.weight.dtype,
             mesh=mesh,
         )
-        columns = embedding.weight.detach()[:, made._columns].clone(memory_format=torch.contiguous_format)
-        made._hold(columns, embedding.weight.requires_grad)
+        made._take(embedding.weight)
         return made
+
+    def _take(self, whole: torch.Tensor) -> None:
+        columns = whole.detach()[:, self._columns].clone(memory_format=torch.contiguous_format)
+        self._hold(columns, whole.requires_grad)
 
     def _hold(self, columns: torch.Tensor, requires_grad: bool = True) -> None:
         self.weight = torch.nn.Parameter(columns, requires_grad)

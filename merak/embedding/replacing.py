@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from merak.embedding.bag import ShardedEmbeddingBag
 from merak.embedding.module import ShardedEmbedding
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ def shard(
     model: torch.nn.Module,
     mesh: DeviceMesh | None = None,
     *,
-    only: Callable[[str, torch.nn.Embedding], bool] | None = None,
+    only: Callable[[str, torch.nn.Module], bool] | None = None,
     sparse: bool = True,
 ) -> list[str]:
-    """Replaces the `torch.nn.Embedding` modules of a model, which is the same on all ranks, by `ShardedEmbedding`, in
-    place; and tells DDP to leave them alone. Returns their names. Call it before the model is wrapped, and before its
-    optimizer is made.
+    """Replaces the `torch.nn.Embedding` and `EmbeddingBag` modules of a model, which is the same on all ranks, by
+    `ShardedEmbedding` and `ShardedEmbeddingBag`, in place; and tells DDP to leave them alone. Returns their names. Call
+    it before the model is wrapped, and before its optimizer is made.
 
     Args:
         only: of name and module: whether to replace it; default: all.
@@ -37,12 +38,12 @@ def shard(
     found = {
         name: module
         for name, module in model.named_modules()
-        if type(module) is torch.nn.Embedding and (only is None or only(name, module))
+        if type(module) in (torch.nn.Embedding, torch.nn.EmbeddingBag) and (only is None or only(name, module))
     }
     if not found:
-        raise ValueError("the model has no torch.nn.Embedding to replace.")
+        raise ValueError("the model has no torch.nn.Embedding or EmbeddingBag to replace.")
     _refuse_tied(model, found)
-    made = {name: ShardedEmbedding.from_embedding(module, mesh=mesh, sparse=sparse) for name, module in found.items()}
+    made = {name: _made_from(module, mesh, sparse) for name, module in found.items()}
     for name, module in made.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
@@ -51,7 +52,14 @@ def shard(
     return list(made)
 
 
-def _refuse_tied(model: torch.nn.Module, found: dict[str, torch.nn.Embedding]) -> None:
+def _made_from(module: torch.nn.Module, mesh: DeviceMesh | None, sparse: bool) -> ShardedEmbedding:
+    if isinstance(module, torch.nn.EmbeddingBag):
+        return ShardedEmbeddingBag.from_bag(module, mesh=mesh, sparse=sparse)
+    assert isinstance(module, torch.nn.Embedding)
+    return ShardedEmbedding.from_embedding(module, mesh=mesh, sparse=sparse)
+
+
+def _refuse_tied(model: torch.nn.Module, found: dict[str, torch.nn.Module]) -> None:
     tables = {id(module.weight): name for name, module in found.items()}
     for owner, module in model.named_modules(remove_duplicate=False):
         for name, parameter in module.named_parameters(recurse=False):

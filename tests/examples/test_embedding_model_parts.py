@@ -134,7 +134,7 @@ def test_with_all_classes_sampled_softmax_is_softmax() -> None:
     model = EmbeddingModel(vocabulary=50, width=6, hidden=5, sparse=False).double()
     words = window()
     gradients = []
-    for loss in (model(words, ALL, None)[0], model.full_loss(words, None)[0]):
+    for loss in (model(words, ALL, None)[0], model.full_loss(words, None, model.class_table())[0]):
         model.zero_grad()
         loss.backward()
         gradients.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
@@ -175,9 +175,9 @@ def test_the_state_carries_on() -> None:
     torch.manual_seed(5)
     model = EmbeddingModel(vocabulary=50, width=6, hidden=5, sparse=True)
     words = window()
-    whole, _ = model.full_loss(words, None)
-    first, state = model.full_loss(Window(words.inputs[:, :2], words.targets[:, :2]), None)
-    second, _ = model.full_loss(Window(words.inputs[:, 2:], words.targets[:, 2:]), state)
+    whole, _ = model.full_loss(words, None, model.class_table())
+    first, state = model.full_loss(Window(words.inputs[:, :2], words.targets[:, :2]), None, model.class_table())
+    second, _ = model.full_loss(Window(words.inputs[:, 2:], words.targets[:, 2:]), state, model.class_table())
     assert float(whole) == pytest.approx(float(first + second) / 2)
 
 
@@ -227,7 +227,7 @@ def test_rows_are_counted_from_the_words() -> None:
 def test_a_fresh_model_finds_all_words_about_as_likely() -> None:
     torch.manual_seed(8)
     model = EmbeddingModel(vocabulary=300, width=16, hidden=16, sparse=True)
-    loss, _ = model.full_loss(window(words=300), None)
+    loss, _ = model.full_loss(window(words=300), None, model.class_table())
     assert float(loss) == pytest.approx(math.log(300), abs=0.1)
 
 

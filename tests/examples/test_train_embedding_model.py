@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.examples.runs import EMBEDDING_MODEL, content, losses
 
-RUNS = {"exact": 4, "dense": 2, "gloo": 2}  # ranks
+RUNS = {"exact": 4, "dense": 2, "gloo": 2, "alltoall": 4}  # ranks
 
 
 def in_process(*arguments: str) -> int:
@@ -17,6 +18,12 @@ def in_process(*arguments: str) -> int:
     from train_embedding_model import main
 
     return main([*EMBEDDING_MODEL.tiny, *arguments])
+
+
+def way_of(report: dict[str, Any]) -> str:
+    """Which of RUNS it is."""
+    run = report["run"]
+    return str(run["reduce"] if run["embedding"] == "replicated" else run["embedding"])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,8 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run by several ranks, one for each reduction."""
     output = tmp_path_factory.mktemp(request.param)
-    done = EMBEDDING_MODEL.run(RUNS[request.param], output, "--reduce", request.param)
+    how = ["--embedding", "alltoall"] if request.param == "alltoall" else ["--reduce", request.param]
+    done = EMBEDDING_MODEL.run(RUNS[request.param], output, *how)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -45,21 +53,23 @@ def test_ranks_train_what_one_process_trains(ranks: Path, one_process: Path) -> 
 
 def test_the_report_is_whole(ranks: Path) -> None:
     report = content(ranks)
-    reduce, size = report["run"]["reduce"], report["ranks"]
-    assert (size, report["backend"]) == (RUNS[reduce], "gloo" if reduce == "gloo" else "merak")
+    name, size = way_of(report), report["ranks"]
+    assert (size, report["backend"]) == (RUNS[name], "gloo" if name == "gloo" else "merak")
     assert report["all_gather_bytes"] > 0 < report["waited_per_step"]
     assert (ranks / "loss.png").read_bytes().startswith(b"\x89PNG")
     tables = sum(report["sparse_tables"].values())
-    assert tables == (2 * 12 if reduce == "exact" else 0)  # two tables a step
+    assert tables == (2 * 12 if name == "exact" else 0)  # two tables a step
 
 
 def test_bytes_are_those_of_the_gradients(ranks: Path) -> None:
     report = content(ranks)
     sent, dense = report["session"]["bytes_sent"], report["session"]["ring_bytes"]
-    if report["run"]["reduce"] == "gloo":
+    if way_of(report) == "gloo":
         assert sent is None
-    elif report["run"]["reduce"] == "dense":
+    elif way_of(report) == "dense":
         assert dense <= sent <= 1.1 * dense
+    elif way_of(report) == "alltoall":
+        assert sum(report["sparse_bytes_sent"].values()) == 0 < sent < dense
     else:
         assert 0 < sum(report["sparse_bytes_sent"].values()) < sent < dense
 
