@@ -6,10 +6,12 @@
 #include <pybind11/functional.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <array>
 #include <memory>
 #include <utility>
 
 #include "backend/host_identity.h"
+#include "backend/table_update.h"
 #include "bindings/rooms.h"
 
 namespace merak {
@@ -125,6 +127,16 @@ void bind_backend(py::module_& module) {
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);
 
+  module.def(
+      "update_rows",
+      [](const std::string& kind, const std::array<double, 5>& options, std::uint64_t step, const at::Tensor& table,
+         const std::vector<at::Tensor>& remembered, const at::Tensor& ids, const at::Tensor& gradients) {
+        const auto [rate, first, second, epsilon, weight_decay] = options;
+        update_table({update_kind_named(kind), rate, first, second, epsilon, weight_decay}, step, table, remembered,
+                     ids, gradients);
+      },
+      py::arg("kind"), py::arg("options"), py::arg("step"), py::arg("table"), py::arg("remembered"), py::arg("ids"),
+      py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
   module.def(
       "close_all_groups",
       [](std::chrono::milliseconds linger) {
