@@ -65,7 +65,7 @@ Backend::Lookup Backend::embedding_lookup(const at::Tensor& shard, const at::Ten
   owner->ids = ids.to(at::kLong).contiguous(), owner->shard = shard.detach();
   owner->output = at::empty(sizes, shard.options());
   LookupTask task{.table_rows = static_cast<std::size_t>(shard.size(0)),
-                  .element_bytes = shard.element_size(),
+                  .element_bytes = static_cast<std::size_t>(shard.element_size()),
                   .columns = cut,
                   .rank = getRank(),
                   .topology = {},
@@ -106,7 +106,7 @@ Backend::WorkPtr Backend::embedding_gradient(const std::shared_ptr<const Batch>&
   Call call = this->call("embedding_gradient", OperationKind::kEmbeddingGradient, c10d::OpType::ALLTOALL, timeout);
   check_dtype(call.check, gradient);
   call.check.require(gradient.dim() >= 1 && gradient.size(-1) == static_cast<std::int64_t>(batch->columns.all) &&
-                         gradient.element_size() == batch->element_bytes &&
+                         gradient.element_size() == static_cast<std::int64_t>(batch->element_bytes) &&
                          bytes_of(gradient) == batch->own.input.size() * batch->row_bytes(),
                      "the gradient does not fit the lookup that it is of.");
   auto owner = std::make_shared<GradientOwner>();

@@ -60,16 +60,9 @@ py::tuple plan_as_tuple(const TablePlan& plan) {
   return py::make_tuple(name(plan.method), plan.union_rows, counts, priced, costs_as_dict(plan.costs));
 }
 
-}  // namespace
+using BackendClass = py::class_<Backend, c10d::Backend, c10::intrusive_ptr<Backend>>;
 
-void bind_backend(py::module_& module) {
-  // The classes that ours derive from are bound there.
-  py::module_::import("torch._C._distributed_c10d");
-
-  py::class_<Backend, c10d::Backend, c10::intrusive_ptr<Backend>> backend(module, "Backend");
-  backend.def(py::init(&create), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::kw_only(),
-              py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
-
+void bind_sparse_calls(BackendClass& backend) {
   backend.def(
       "sparse_all_reduce",
       [](Backend& self, const std::vector<at::Tensor>& tensors, const c10d::ReduceOp& op, const std::string& method,
@@ -103,15 +96,9 @@ void bind_backend(py::module_& module) {
         return result;
       },
       py::arg("tensors"), py::arg("method"), py::arg("timeout"));
+}
 
-  py::class_<Batch, std::shared_ptr<Batch>>(module, "EmbeddingBatch")
-      .def_property_readonly("rows", [](const Batch& batch) { return batch.rows.rows(); })
-      .def_property_readonly("own_rows", [](const Batch& batch) { return batch.own.first.size() - 1; });
-
-  py::class_<Backend::Lookup>(module, "EmbeddingLookup")
-      .def_readonly("work", &Backend::Lookup::work)
-      .def("batch", [](const Backend::Lookup& lookup) { return std::const_pointer_cast<Batch>(lookup.batch()); });
-
+void bind_embedding_calls(BackendClass& backend) {
   backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("columns"),
               py::arg("priority"), py::arg("timeout"), py::call_guard<py::gil_scoped_release>());
 
@@ -123,9 +110,16 @@ void bind_backend(py::module_& module) {
       },
       py::arg("batch"), py::arg("gradient"), py::arg("padding"), py::arg("priority"), py::arg("timeout"),
       py::call_guard<py::gil_scoped_release>());
+}
 
-  py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
-      .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);
+void bind_embedding(py::module_& module) {
+  py::class_<Batch, std::shared_ptr<Batch>>(module, "EmbeddingBatch")
+      .def_property_readonly("rows", [](const Batch& batch) { return batch.rows.rows(); })
+      .def_property_readonly("own_rows", [](const Batch& batch) { return batch.own.first.size() - 1; });
+
+  py::class_<Backend::Lookup>(module, "EmbeddingLookup")
+      .def_readonly("work", &Backend::Lookup::work)
+      .def("batch", [](const Backend::Lookup& lookup) { return std::const_pointer_cast<Batch>(lookup.batch()); });
 
   module.def(
       "update_rows",
@@ -137,6 +131,25 @@ void bind_backend(py::module_& module) {
       },
       py::arg("kind"), py::arg("options"), py::arg("step"), py::arg("table"), py::arg("remembered"), py::arg("ids"),
       py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace
+
+void bind_backend(py::module_& module) {
+  // The classes that ours derive from are bound there.
+  py::module_::import("torch._C._distributed_c10d");
+
+  BackendClass backend(module, "Backend");
+  backend.def(py::init(&create), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::kw_only(),
+              py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
+
+  bind_sparse_calls(backend);
+  bind_embedding_calls(backend);
+  bind_embedding(module);
+
+  py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
+      .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);
+
   module.def(
       "close_all_groups",
       [](std::chrono::milliseconds linger) {

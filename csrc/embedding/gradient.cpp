@@ -1,12 +1,14 @@
 #include "embedding/gradient.h"
 
 #include <algorithm>
+#include <utility>
 
-#include "collectives/cut.h"
 #include "embedding/row_exchange.h"
 
 namespace merak {
 namespace {
+
+constexpr std::size_t kBlockBytes = 128 * 1024;  // added up at a time: little is left to do when the last rows come
 
 struct Arrival {  // of rows [begin, end) from a rank
   std::uint32_t begin, end, step;
@@ -28,7 +30,7 @@ class Sums {
   }
 
   void append_to(Program& program) {
-    const std::size_t block = std::max<std::size_t>(kLargestStep / width_, 1);
+    const std::size_t block = std::max<std::size_t>(kBlockBytes / width_, 1);
     for (std::size_t begin = 0; begin < batch_.rows.rows(); begin += block)
       append_block(program, begin, std::min(batch_.rows.rows(), begin + block));
   }
@@ -69,13 +71,13 @@ class Sums {
 }  // namespace
 
 Program gradient(const Batch& batch) {
-  RowExchange exchange{batch.rank, {}, {}, {}, {}};
+  RowExchange exchange{batch.rank, {}, {}, {}, {}, true};
   const std::size_t own_rows = batch.read[static_cast<std::size_t>(batch.rank)].size();
   for (int peer = 0; peer < batch.ranks(); ++peer) {
     exchange.send.push_back({own_rows, batch.width(peer)});
     exchange.receive.push_back({batch.read[static_cast<std::size_t>(peer)].size(), batch.width(batch.rank)});
   }
-  exchange.make = [&](Program& program, const Segment& segment) {
+  exchange.make = [&](Program& program, const Segment& segment, std::vector<std::uint32_t> after) {
     RowSums rows(batch.width(segment.peer));
     rows.from_pitch = batch.row_bytes();
     for (std::uint32_t i = segment.begin; i < segment.end; ++i) {
@@ -83,11 +85,12 @@ Program gradient(const Batch& batch) {
       rows.end_row(i - segment.begin);
     }
     const Place columns = {kInput, batch.columns.begin(segment.peer) * batch.element_bytes};
-    return program.sum_rows(segment.place, columns, std::move(rows), {}, false);
+    return program.sum_rows(segment.place, columns, std::move(rows), std::move(after), false);
   };
   Arrivals arrivals(batch.read.size());
   exchange.use = [&](Program&, const Segment& segment, std::uint32_t come) {
     arrivals[static_cast<std::size_t>(segment.peer)].push_back({segment.begin, segment.end, come});
+    return come;
   };
   Program program;
   const std::vector<Place> come = exchange_rows(program, exchange);

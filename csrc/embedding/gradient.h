@@ -10,7 +10,7 @@
 namespace merak {
 
 // Input: the gradient of the lookup's output, a whole row a token. Output: of this rank's columns, the rows
-// batch.rows.ids, one behind the other; an average is divided. Scratch: the rows that travel.
+// batch.rows.ids, one behind the other; an average is divided. Scratch: what comes, and windows.
 Program gradient(const Batch& batch);
 
 }  // namespace merak

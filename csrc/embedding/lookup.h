@@ -14,7 +14,7 @@
 
 namespace merak {
 
-// Input: this rank's columns of all rows of the table. Output: whole rows, one a token. Scratch: the rows that travel.
+// Input: this rank's columns of all rows of the table. Output: whole rows, one a token. Scratch: windows.
 Program lookup(const Batch& batch);
 
 }  // namespace merak

@@ -7,7 +7,8 @@
 // come, so that this work goes on beside the messages of others. What a rank has for itself goes the same way, without
 // a message.
 //
-// Bytes on the wire: all parts but the own one. Scratch: all parts.
+// Bytes on the wire: all parts but the own one. Scratch: a window (sparse/window.h) of segments to each rank; and from
+// each a window, or, where what has come is kept, all parts.
 
 #include <cstddef>
 #include <cstdint>
@@ -32,13 +33,14 @@ struct Segment {  // rows of the part for, or from, a rank
 struct RowExchange {
   int rank;
   std::vector<Part> send, receive;  // by rank
-  // Appends what makes them; returns the step.
-  std::function<std::uint32_t(Program& program, const Segment& segment)> make;
-  // Appends what uses them, after the step `come`.
-  std::function<void(Program& program, const Segment& segment, std::uint32_t come)> use;
+  // Appends what makes them, after those steps; returns the step.
+  std::function<std::uint32_t(Program& program, const Segment& segment, std::vector<std::uint32_t> after)> make;
+  // Appends what uses them, after the step `come`; returns the step after which they are not needed any more.
+  std::function<std::uint32_t(Program& program, const Segment& segment, std::uint32_t come)> use;
+  bool keep = false;  // what has come
 };
 
-// Returns where the part from each rank lies, one after the other, in one buffer.
+// Returns where the part from each rank lies, one after the other, in one buffer, where it is kept.
 std::vector<Place> exchange_rows(Program& program, const RowExchange& exchange);
 
 }  // namespace merak

@@ -5,6 +5,7 @@ Those of torch.optim work, too; these are faster, there is a lazy AdamW among th
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,9 +23,9 @@ class RowOptimizer(torch.optim.Optimizer):
     STATE: tuple[tuple[str, str], ...] = ()
     """Names of what is remembered of a table, with the option that it is filled with at first, or "" for zeros."""
 
+    @abc.abstractmethod
     def _rule(self, group: dict[str, Any]) -> tuple[float, float, float, float, float]:
         """rate, first, second, epsilon and weight_decay, as csrc/embedding/update_rows.h has them."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
