@@ -135,6 +135,8 @@ def measured(job: Job, steps: int, world: World) -> dict[str, Any]:
         "rows_per_step": job.rows.report(),
         "all_gather_bytes": job.rows.all_gather_bytes(),
         "waited_per_step": world.mean(job.engine.waited) / steps,
+        "seconds_per_step": world.mean(job.engine.seconds) / steps,
+        "bytes_per_step": world.sum([job.engine.bytes_sent])[0] / steps,
         "sparse_tables": statistics["tables"],
         "sparse_bytes_sent": dict(zip(statistics["bytes_sent"], map(int, sent), strict=True)),
     }

@@ -42,15 +42,14 @@ def train(way: str, topology: Topology, steps: int, options: list[str], timeout:
         program = [str(EXAMPLE), *WAYS[way], *own, *options]
         torchrun(cluster, program, ranks=1, timeout=timeout, cwd=str(EXAMPLE.parents[1]), on_line=lambda *_: None)
         report = json.loads((Path(output) / "losses.json").read_text())
-    session = report["session"]
     return {
         "way": way,
         "hosts": topology.hosts,
         "steps": steps,
         "run": report["run"],
-        "ms_per_step": session["seconds"] / steps * 1e3,
+        "ms_per_step": report["seconds_per_step"] * 1e3,
         "waited_ms_per_step": report["waited_per_step"] * 1e3,
-        "bytes_sent": session["bytes_sent"],
+        "bytes_per_step": report["bytes_per_step"],  # 0: not counted
         "loss": report["validation"][-1]["loss"],
     }
 
@@ -58,7 +57,7 @@ def train(way: str, topology: Topology, steps: int, options: list[str], timeout:
 def shown(records: list[Record]) -> str:
     lines = [f"{'way':14} {'ms a step':>10} {'backward waited':>16} {'MB a step':>10} {'loss':>8}"]
     for one in records:
-        sent = "" if one["bytes_sent"] is None else f"{one['bytes_sent'] / one['steps'] / 1e6:.1f}"
+        sent = f"{one['bytes_per_step'] / 1e6:.1f}" if one["bytes_per_step"] else ""
         times = f"{one['ms_per_step']:10.1f} {one['waited_ms_per_step']:16.1f}"
         lines.append(f"{one['way']:14} {times} {sent:>10} {one['loss']:8.4f}")
     return "\n".join(lines)

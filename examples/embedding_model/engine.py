@@ -3,6 +3,7 @@ replicated with the rest, or split over the ranks (`--embedding`)."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +31,7 @@ class Engine:
         parameters: the numbers that are trained.
         waited: the seconds that this rank's backward passes were longer for communication: from when the last
             gradients were handed over to the end of the pass. That includes waiting for ranks that are late.
+        seconds, bytes_sent: of the training steps alone; bytes where the backend counts them.
     """
 
     def __init__(self, options: Options, vocabulary: int, world: World, budgets: tuple[int, int]) -> None:
@@ -45,17 +47,21 @@ class Engine:
         self._optimizers = Optimizers(self._plain, options)
         self._world = world
         self._state: State | None = None
-        self.waited = 0.0
+        self.waited, self.seconds, self.bytes_sent = 0.0, 0.0, 0
 
     def train_step(self, window: Window, negatives: Negatives) -> float:
         """Learns from the window that follows the one before; its mean loss over all ranks, before that."""
+        begin, sent = time.perf_counter(), self._world.bytes_sent() or 0
         self._optimizers.zero_grad()
         loss, state = self._model(window, negatives, self._state)
         loss.backward()
         self.waited += self._hook.waited()
         self._optimizers.step()
         self._state = (state[0].detach(), state[1].detach())
-        return self._world.mean(loss.item())
+        mean = self._world.mean(loss.item())
+        self.seconds += time.perf_counter() - begin
+        self.bytes_sent += (self._world.bytes_sent() or 0) - sent
+        return mean
 
     @torch.no_grad()
     def validate(self, windows: list[Window]) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
 if TYPE_CHECKING:
     from merak._C import Backend
@@ -32,21 +34,33 @@ class Table:
 
 class Lookup(torch.autograd.Function):
     """Rows of a table for this rank's ids, beside those of the other ranks for theirs. All ranks call it, and its
-    backward, in the same order."""
+    backward, in the same order.
+
+    The gradient is on its way while the rest of the backward pass goes on, and added to `shard.grad` at its end, as DDP
+    does it; autograd itself is given none, so that `torch.autograd.grad` of a shard raises an error.
+    """
 
     @staticmethod
     def forward(ctx: Any, shard: torch.Tensor, ids: torch.Tensor, table: Table) -> torch.Tensor:
         lookup = table.backend.embedding_lookup(shard, ids, table.columns, PRIORITY, NO_TIMEOUT)
         lookup.work.wait()
-        ctx.batch, ctx.table, ctx.shape = lookup.batch(), table, shard.shape
+        ctx.batch, ctx.table, ctx.shard = lookup.batch(), table, shard
         rows: torch.Tensor = lookup.work.get_future().wait()[0]
         return rows
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
         table: Table = ctx.table
         work = table.backend.embedding_gradient(ctx.batch, gradients[0], table.padding, PRIORITY, NO_TIMEOUT)
-        work.wait()
-        ids, rows = work.get_future().wait()
-        gradient = torch.sparse_coo_tensor(ids.unsqueeze(0), rows, ctx.shape, check_invariants=False, is_coalesced=True)
-        return gradient if table.sparse else gradient.to_dense(), None, None
+        finish = functools.partial(_accumulate, ctx.shard, work, table.sparse)
+        torch.autograd.Variable._execution_engine.queue_callback(finish)
+        return None, None, None
+
+
+@torch.no_grad()
+def _accumulate(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
+    work.wait()
+    ids, rows = work.get_future().wait()
+    gradient = torch.sparse_coo_tensor(ids.unsqueeze(0), rows, shard.shape, check_invariants=False, is_coalesced=True)
+    gradient = gradient if sparse else gradient.to_dense()
+    shard.grad = gradient if shard.grad is None else shard.grad + gradient

@@ -77,7 +77,8 @@ class ShardedEmbedding(torch.nn.Module):
         most = -(-embedding_dim // ranks)
         begin = min(self.mesh.get_local_rank() * most, embedding_dim)
         self._columns = slice(begin, min(begin + most, embedding_dim))
-        self._hold(torch.empty(num_embeddings, self._columns.stop - begin, device=device, dtype=dtype))
+        columns = torch.empty(num_embeddings, self._columns.stop - begin, device=device, dtype=dtype)
+        self.weight = torch.nn.Parameter(columns)
         self.reset_parameters()
 
     @classmethod
@@ -101,12 +102,7 @@ class ShardedEmbedding(torch.nn.Module):
 
     def _take(self, whole: torch.Tensor) -> None:
         columns = whole.detach()[:, self._columns].clone(memory_format=torch.contiguous_format)
-        self._hold(columns, whole.requires_grad)
-
-    def _hold(self, columns: torch.Tensor, requires_grad: bool = True) -> None:
-        self.weight = torch.nn.Parameter(columns, requires_grad)
-        if requires_grad:
-            self.weight.register_post_accumulate_grad_hook(_keep_coalesced)
+        self.weight = torch.nn.Parameter(columns, whole.requires_grad)
 
     def reset_parameters(self) -> None:
         """Draws the table from N(0, 1), its padding row zeros. Uses up as many random numbers as the whole table."""
@@ -163,16 +159,6 @@ class ShardedEmbedding(torch.nn.Module):
         if whole.device_mesh != self.mesh or tuple(whole.placements) != (Shard(1),):
             whole = whole.redistribute(self.mesh, [Shard(1)])
         return whole.to_local()
-
-
-def _keep_coalesced(weight: torch.Tensor) -> None:
-    """A first gradient is coalesced, but autograd forgets it; optimizers would sort its rows again."""
-    gradient = weight.grad
-    if gradient is None or not gradient.is_sparse:
-        return
-    ids = gradient._indices()[0]
-    if bool((ids[1:] > ids[:-1]).all()):
-        gradient._coalesced_(True)
 
 
 def _padding(padding_idx: int | None, rows: int) -> int | None:

@@ -203,6 +203,23 @@ def test_ids_of_any_shape(pool: RankPool) -> None:
     pool.run(shapes, world_size=2)
 
 
+def accumulated(context: Context) -> None:
+    """Two lookups in one pass, and two passes, add up; autograd.grad says that it has nothing."""
+    table = merak.embedding.ShardedEmbedding(ROWS, 4)
+    ids = torch.tensor([1, 2 + context.rank])
+    (table(ids).sum() + 2 * table(ids[:1]).sum()).backward()
+    table(ids).sum().backward()
+    gradient = table.weight.grad
+    assert gradient is not None
+    assert gradient.to_dense()[:5, 0].tolist() == [0, 4, 1, 1, 0]
+    with pytest.raises(RuntimeError, match="to not have been used in the graph"):
+        torch.autograd.grad(table(ids).sum(), table.weight)
+
+
+def test_gradients_add_up(pool: RankPool) -> None:
+    pool.run(accumulated)
+
+
 def outside(context: Context, wrong: int) -> str:
     table = merak.embedding.ShardedEmbedding(ROWS, 4)
     with pytest.raises(dist.DistBackendError) as caught:
