@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,18 @@ Line = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; their defaults are the comparison of the documentation."""
+    add_common_arguments(parser, WAYS)
+    add = parser.add_argument
+    add("--densities", type=float, nargs="+", help="instead: tables of which ranks have that share of the rows")
+    add("--shuffled", action="store_true", help="the frequent rows spread over the table, not first")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, ways: Iterable[str]) -> None:
+    """What all benchmarks of tables take."""
     add = parser.add_argument
     add("--hosts", type=int, nargs="+", default=[4, 8], help="host counts (default 4 8)")
     add("--tables", type=int, nargs="+", default=list(range(len(TABLES))), help="which of the tables, from 0 on")
-    add("--densities", type=float, nargs="+", help="instead: tables of which ranks have that share of the rows")
-    add("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), metavar="WAY", help="default: all")
-    add("--shuffled", action="store_true", help="the frequent rows spread over the table, not first")
+    add("--ways", nargs="+", default=list(ways), choices=list(ways), metavar="WAY", help="default: all")
     add("--rate", type=float, default=1000.0, help="Mbit/s of every host's link (default 1000)")
     add("--repeats", type=int, default=9, help="repetitions (default 9)")
     add("--realtime", action="store_true", help="ranks go before this machine's other programs while measured")
@@ -43,21 +50,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and show; the exit status."""
-    console = require("rich.console", extra="viz").Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     tables = tuple(Table(t.rows, t.columns, t.tokens, options.shuffled) for t in (TABLES[i] for i in options.tables))
     if options.densities:
         tables = tuple(Table(28_881, 512, 0, density=density) for density in options.densities)
+    return measure_and_show(options, tables, "benchmarks.sparse.worker", _show)
+
+
+def measure_and_show(
+    options: argparse.Namespace, tables: tuple[Table, ...], worker: str, show: Callable[[Table, int, list[Line]], Any]
+) -> int:
+    """Each table on each number of hosts, by a worker; the exit status."""
+    console = require("rich.console", extra="viz").Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     suite = Suite(tables, tuple(options.ways), options.repeats, INTERFACE, options.realtime)
     print(emulated_note(), flush=True)
     lines: list[Line] = []
     try:
         for hosts in options.hosts:
-            measured = measure(
-                "benchmarks.sparse.worker", suite, Topology(hosts, round(options.rate * 1e6)), options.timeout
-            )
+            measured = _measure(worker, suite, Topology(hosts, round(options.rate * 1e6)), options.timeout)
             lines += measured
             for table in tables:
-                console.print(_show(table, hosts, [line for line in measured if Table(**line["table"]) == table]))
+                console.print(show(table, hosts, [line for line in measured if Table(**line["table"]) == table]))
             if options.output:
                 options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
     except (UnavailableError, LaunchError, ValueError) as error:
@@ -66,8 +78,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def measure(worker: str, suite: Suite, topology: Topology, timeout: float) -> list[Line]:
-    """What rank 0 of a worker prints, on a cluster of its own."""
+def _measure(worker: str, suite: Suite, topology: Topology, timeout: float) -> list[Line]:
     lines: list[Line] = []
 
     def on_line(host: int, text: str) -> None:

@@ -51,22 +51,24 @@ def test_rows_change_as_torch_changes_them(name: str) -> None:
     torch.testing.assert_close(tables[0], tables[1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_adamw_is_that_of_torch_where_all_rows_have_gradients(decay: float) -> None:
-    ours, theirs = table(torch.float64), table(torch.float64)
-    mine = merak.embedding.AdamW([ours], 0.01, eps=1e-30, weight_decay=decay)  # eps is added elsewhere
-    others = torch.optim.AdamW([theirs], 0.01, eps=1e-30, weight_decay=decay)
-    for step in range(1, 20):
-        ours.grad = gradient(step, torch.float64, ROWS)
-        theirs.grad = ours.grad.to_dense()
-        mine.step()
-        others.step()
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+DENSE_PAIRS: dict[str, tuple[Make, Make]] = {
+    "momentum": (lambda p: merak.embedding.SGD(p, 0.01, 0.9), lambda p: torch.optim.SGD(p, 0.01, 0.9)),
+    "Adam": (  # epsilon is added elsewhere: it is nothing here
+        lambda p: merak.embedding.AdamW(p, 0.01, eps=1e-30, weight_decay=0.0),
+        lambda p: torch.optim.AdamW(p, 0.01, eps=1e-30, weight_decay=0.0),
+    ),
+    "AdamW": (
+        lambda p: merak.embedding.AdamW(p, 0.01, eps=1e-30, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, 0.01, eps=1e-30, weight_decay=0.1),
+    ),
+}
 
 
-def test_momentum_is_that_of_torch_where_all_rows_have_gradients() -> None:
+@pytest.mark.parametrize("name", DENSE_PAIRS)
+def test_all_rows_change_as_those_of_dense_gradients(name: str) -> None:
     ours, theirs = table(torch.float64), table(torch.float64)
-    mine, others = merak.embedding.SGD([ours], 0.01, 0.9), torch.optim.SGD([theirs], 0.01, 0.9)
+    make_ours, make_theirs = DENSE_PAIRS[name]
+    mine, others = make_ours([ours]), make_theirs([theirs])
     for step in range(1, 20):
         ours.grad = gradient(step, torch.float64, ROWS)
         theirs.grad = ours.grad.to_dense()
