@@ -1,9 +1,8 @@
 // Lookups in tables whose columns are split over the ranks: the room `embedding`, from and to tensors.
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
-#include <cstring>
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <utility>

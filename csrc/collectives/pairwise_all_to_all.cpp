@@ -8,8 +8,6 @@
 namespace merak {
 namespace {
 
-constexpr std::size_t kWindow = 4;  // cycles
-
 std::vector<std::size_t> offsets_of(const std::vector<std::size_t>& bytes) {
   std::vector<std::size_t> offsets(bytes.size());
   std::exclusive_scan(bytes.begin(), bytes.end(), offsets.begin(), std::size_t{0});
@@ -33,7 +31,8 @@ double pairwise_all_to_all_seconds(const Topology& topology, std::size_t part_by
   const double cycles = static_cast<double>((part_bytes + segment - 1) / segment);
   const double cycle = others * static_cast<double>(segment) * link.seconds_per_byte;
   const double wire = others * static_cast<double>(part_bytes) * link.seconds_per_byte;
-  const double work = others * cycles * 2 * link.per_message_s, turns = cycles / kWindow * (link.message_s(0) + cycle);
+  const double work = others * cycles * 2 * link.per_message_s,
+               turns = cycles / kAllToAllWindow * (link.message_s(0) + cycle);
   return link.message_s(0) + std::max({wire, work, turns});
 }
 
@@ -50,7 +49,8 @@ Program pairwise_all_to_all(int rank, const std::vector<std::size_t>& send_bytes
       const std::size_t out = segment_at(at, send_bytes[to], segment_bytes);
       const std::size_t in = segment_at(at, receive_bytes[from], segment_bytes);
       std::vector<std::uint32_t> after;
-      if (cycle >= kWindow && cycle - kWindow < arrivals[i].size()) after = {arrivals[i][cycle - kWindow]};
+      if (cycle >= kAllToAllWindow && cycle - kAllToAllWindow < arrivals[i].size())
+        after = {arrivals[i][cycle - kAllToAllWindow]};
       if (out > 0) program.send(to, {kInput, send_at[to] + at}, out, after);
       if (in > 0) arrivals[i].push_back(program.receive(from, {kOutput, receive_at[from] + at}, in));
     }

@@ -3,11 +3,11 @@
 // for the rank i after it, and receives segment s of the part of the rank i before it, for i = 1, ..., n - 1. So every
 // rank's link carries as much in as out, at any time.
 //
-// A rank sends a segment to the rank i after it when the one kWindow cycles earlier has come from the rank i before
-// it. So all ranks go through the cycles together, no receiver's link is shared by several senders for long while other
-// links idle, and little waits in the kernel's buffers. And every connection is in use until the end: had a rank sent
-// one part after another, each connection would have rested meanwhile, and after a rest TCP starts slowly (at 8 hosts
-// that took 6-10 % longer).
+// A rank sends a segment to the rank i after it when the one kAllToAllWindow cycles earlier has come from the rank i
+// before it. So all ranks go through the cycles together, no receiver's link is shared by several senders for long
+// while other links idle, and little waits in the kernel's buffers. And every connection is in use until the end: had a
+// rank sent one part after another, each connection would have rested meanwhile, and after a rest TCP starts slowly (at
+// 8 hosts that took 6-10 % longer).
 //
 // Parts may be uneven: a cycle then leaves out those that have ended. Where the segment to wait for does not exist, a
 // rank does not wait; who waits for what is each rank's own affair, and a segment waits only for one of an earlier
@@ -26,6 +26,7 @@
 namespace merak {
 
 inline constexpr std::size_t kAllToAllSegment = 64 * 1024;
+inline constexpr std::size_t kAllToAllWindow = 4;  // cycles
 
 // The part for each rank lies one after another in kInput, those from each rank in kOutput; a part of no bytes has no
 // message. Needs segment_bytes > 0, the same on all ranks.

@@ -1,7 +1,6 @@
 #include "embedding/row_exchange.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "collectives/cut.h"
@@ -10,8 +9,6 @@
 
 namespace merak {
 namespace {
-
-constexpr std::size_t kWindow = 4;  // cycles
 
 std::vector<Place> lay_out(Program& program, const std::vector<Part>& parts) {
   std::vector<std::size_t> ends;
@@ -77,7 +74,8 @@ class Cycles {
     const Segment segment = segment_of(part, peer, window.place(cycle), cycle);
     std::vector<std::uint32_t> after = {exchange_.make(program_, segment, window.free_after(cycle))};
     const auto& arrivals = arrivals_[static_cast<std::size_t>(distance)];
-    if (cycle >= kWindow && cycle - kWindow < arrivals.size()) after.push_back(arrivals[cycle - kWindow]);
+    if (cycle >= kAllToAllWindow && cycle - kAllToAllWindow < arrivals.size())
+      after.push_back(arrivals[cycle - kAllToAllWindow]);
     window.end_use(cycle, {program_.send(peer, segment.place, bytes_of(segment, part), std::move(after))});
   }
 

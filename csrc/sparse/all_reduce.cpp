@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "sparse/compose.h"
-#include "sparse/lossy_sketch.h"
 #include "sparse/row_energies.h"
 #include "sparse/statistics.h"
 
@@ -105,8 +104,7 @@ std::size_t SparseAllReduce::sketch_cells() const { return task_.sketch.bytes / 
 void SparseAllReduce::lay_out_cells() {
   const UnionRows& united = united_.front();
   layout_ = lay_out_sketch(united, energies_of_union(united, norms_), sketch_cells(), task_.sketch);
-  SketchResult result = sketch_result(united, task_.tables.front().own.present, layout_);
-  estimated_ = std::move(result.estimated), kept_ = std::move(result.kept);
+  sketched_ = sketch_result(united, task_.tables.front().own.present, layout_);
 }
 
 // Of kSketchExact.
@@ -165,12 +163,12 @@ Act SparseAllReduce::last_act() {
 // For the results, in the order in which programs have them.
 void SparseAllReduce::make_room(Act& act) {
   for (std::size_t i = 0; i < united_.size(); ++i) {
-    const std::vector<std::uint32_t>& ids = task_.method == Method::kSketch ? estimated_ : united_[i].ids;
+    const std::vector<std::uint32_t>& ids = task_.method == Method::kSketch ? sketched_.estimated : united_[i].ids;
     act.input.append(task_.tables[i].values);
     act.output.append(task_.allocate(i, ids), result_bytes(i, ids));
   }
   if (task_.method == Method::kSketch && task_.sketch.feedback)
-    act.output.append(task_.allocate_kept(0, kept_), result_bytes(0, kept_));
+    act.output.append(task_.allocate_kept(0, sketched_.kept), result_bytes(0, sketched_.kept));
 }
 
 // By table; of another rank, its messages alone.
@@ -181,8 +179,8 @@ std::vector<Program> SparseAllReduce::programs_of(int rank) const {
     const Contributions contributions{
         united_[i], table.own, rank, table.shape.row_bytes, task_.from_zeros, table.into_table, rank != task_.rank};
     if (task_.method == Method::kSketch)
-      programs.push_back(
-          lossy_all_reduce(contributions, layout_, {task_.topology, table.shape.element_bytes}, task_.sketch.feedback));
+      programs.push_back(lossy_all_reduce(contributions, layout_, sketched_,
+                                          {task_.topology, table.shape.element_bytes}, task_.sketch.feedback));
     else
       programs.push_back(
           program_of(plans_[i], contributions, table.shape, task_.topology, task_.on_device ? kDeviceGrain : Grain()));

@@ -16,6 +16,7 @@
 
 #include "sparse/announcing.h"
 #include "sparse/exact_sketch.h"
+#include "sparse/lossy_sketch.h"
 #include "sparse/own_rows.h"
 #include "sparse/plan.h"
 #include "sparse/sketch_layout.h"
@@ -102,7 +103,7 @@ class SparseAllReduce {
   std::vector<ExponentRange> exponents_;      // of kSketchExact, of all ranks, by table
   std::vector<std::vector<BFloat16>> norms_;  // of kSketch, by rank
   SketchLayout layout_;                       // of kSketch, and what follows from it
-  std::vector<std::uint32_t> estimated_, kept_;
+  SketchResult sketched_;
 };
 
 }  // namespace merak

@@ -59,16 +59,16 @@ Act ExactSketch::all_reduce(const Signature& signature) {
 }
 
 void ExactSketch::append_table(Program& whole, std::size_t table, Place input, Place output) const {
-  const RowSums own = sketch_sums(plans_[table], own_of_union(tables_[table]), row_bytes(table));
-  std::vector<std::uint32_t> before = {whole.sum_rows(output, input, own, {}, false)};
+  RowSums own = sketch_sums(plans_[table], own_of_union(tables_[table]), row_bytes(table));
+  std::vector<std::uint32_t> before = {whole.sum_rows(output, input, std::move(own), {}, false)};
   const CollectiveShape shape{
       .kind = OperationKind::kAllReduce, .bytes = sketches_[table].size(), .element_bytes = integer_bytes()};
   if (ways_.topology.size() > 1) {
     append_after(whole, choose(shape, ways_.rank, ways_.topology).program, {.output = output}, before);
     while (before.back() + 1 < whole.steps.size()) before.push_back(before.back() + 1);
   }
-  for (const RowSums& round : peeling_sums(plans_[table], row_bytes(table)))
-    before = {whole.sum_rows(output, output, round, before, false)};
+  for (RowSums& round : peeling_sums(plans_[table], row_bytes(table)))
+    before = {whole.sum_rows(output, output, std::move(round), before, false)};
 }
 
 bool ExactSketch::certificate() const {

@@ -1,32 +1,22 @@
 #include "sparse/lossy_sketch.h"
 
-#include <numeric>
 #include <utility>
+
+#include "sparse/rows_of_cells.h"
 
 namespace merak {
 namespace {
 
-// By cell, the rows of the union that are added to it, ascending.
-struct RowsOfCells {
-  explicit RowsOfCells(const SketchLayout& layout) : first(layout.cells + 2) {
-    const std::vector<std::uint32_t> placed = layout.placed();
-    rows.resize(placed.size());
-    for (std::uint32_t u : placed) ++first[layout.cell_of[u] + 2];
-    std::partial_sum(first.begin(), first.end(), first.begin());
-    for (std::uint32_t u : placed) rows[first[layout.cell_of[u] + 1]++] = u;
-  }
-
-  std::vector<std::uint32_t> first, rows;  // of cell c: rows[first[c]], ..., rows[first[c + 1] - 1]
-};
-
 void make_cells(Program& program, const Contributions& mine, const SketchLayout& layout, Strips& cells) {
-  const RowsOfCells in(layout);
+  const RowsOfCells in(layout.cells, [&](auto visit) {
+    for (std::uint32_t u : layout.placed()) visit(layout.cell_of[u], u);
+  });
   const Positions position(mine.own.present);
   cells.make(program, mine.rank, mine.rows.size, [&](RowSums& sums, std::size_t cell) {
     if (mine.only_messages) return;
     sums.add(RowSums::kZeros);
-    for (std::uint32_t next = in.first[cell]; next < in.first[cell + 1]; ++next) {
-      const std::uint32_t u = in.rows[next], id = mine.rows.ids[u];
+    for (std::uint32_t u : in[cell]) {
+      const std::uint32_t id = mine.rows.ids[u];
       if (!mine.own.present.test(id)) continue;
       for (std::uint32_t row : mine.own.at(position(id))) layout.sign_of[u] > 0 ? sums.add(row) : sums.subtract(row);
     }
@@ -71,13 +61,13 @@ SketchResult sketch_result(const UnionRows& rows, const Bitmap& own, const Sketc
   return result;
 }
 
-Program lossy_all_reduce(const Contributions& mine, const SketchLayout& layout, const DenseWays& ways, bool keep) {
+Program lossy_all_reduce(const Contributions& mine, const SketchLayout& layout, const SketchResult& result,
+                         const DenseWays& ways, bool keep) {
   Program program;
   Strips cells({program.add_scratch(layout.cells * mine.row_bytes), 0}, layout.cells, mine.row_bytes);
   make_cells(program, mine, layout, cells);
   cells.all_reduce(program, mine.rank, ways);
   if (mine.only_messages) return program;
-  const SketchResult result = sketch_result(mine.rows, mine.own.present, layout);
   Strips::Steps all = layout.cells == 0 ? Strips::Steps{} : cells.steps(0, layout.cells);
   program.sum_rows({kOutput, 0}, cells.place, estimates(mine, layout), std::move(all), false);
   if (!keep) return program;

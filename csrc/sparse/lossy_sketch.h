@@ -27,8 +27,8 @@ struct SketchResult {
 SketchResult sketch_result(const UnionRows& rows, const Bitmap& own, const SketchLayout& layout);
 
 // The output: the estimates, laid out as contributions.h has it; behind them, where `keep`, what this rank keeps, laid
-// out likewise.
-Program lossy_all_reduce(const Contributions& contributions, const SketchLayout& layout, const DenseWays& ways,
-                         bool keep);
+// out likewise. `result`: sketch_result() of this rank.
+Program lossy_all_reduce(const Contributions& contributions, const SketchLayout& layout, const SketchResult& result,
+                         const DenseWays& ways, bool keep);
 
 }  // namespace merak

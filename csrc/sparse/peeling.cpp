@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <span>
+
+#include "sparse/rows_of_cells.h"
 
 namespace merak {
 namespace {
@@ -57,23 +58,6 @@ bool find_rounds(PeelingPlan& plan) {
   return found == plan.rows();
 }
 
-// By cell, the rows that were added to it.
-struct RowsOfCells {
-  explicit RowsOfCells(const PeelingPlan& plan) : first(plan.cells() + 2), rows(kSketchParts * plan.cells_of.size()) {
-    for (const auto& cells : plan.cells_of)
-      for (std::uint32_t cell : cells) ++first[cell + 2];
-    std::partial_sum(first.begin(), first.end(), first.begin());
-    for (std::uint32_t row = 0; row < plan.rows(); ++row)
-      for (std::uint32_t cell : plan.cells_of[row]) rows[first[cell + 1]++] = row;
-  }
-
-  std::span<const std::uint32_t> operator[](std::uint32_t cell) const {
-    return {rows.data() + first[cell], rows.data() + first[cell + 1]};
-  }
-
-  std::vector<std::uint32_t> first, rows;
-};
-
 }  // namespace
 
 std::optional<PeelingPlan> plan_peeling(const std::vector<std::uint32_t>& ids, double cells_a_row) {
@@ -108,7 +92,10 @@ std::vector<std::uint32_t> PeelingPlan::other_cells() const {
 }
 
 std::vector<RowSums> peeling_sums(const PeelingPlan& plan, std::size_t row_bytes) {
-  const RowsOfCells in(plan);
+  const RowsOfCells in(plan.cells(), [&](auto visit) {
+    for (std::uint32_t row = 0; row < plan.rows(); ++row)
+      for (std::uint32_t cell : plan.cells_of[row]) visit(cell, row);
+  });
   // What is left of a cell without its rows, but one.
   const auto leave = [&](RowSums& sums, std::uint32_t cell, std::uint32_t but) {
     const std::span<const std::uint32_t> rows = in[cell];

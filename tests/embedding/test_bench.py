@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.embedding.command import add_arguments, run
+from benchmarks.embedding import command
 from benchmarks.embedding.ways import WAYS, bytes_of_split_table
 from benchmarks.testbed import unavailable
+from tests.benches import lines_by_way
 
 REASON = unavailable()
 
 
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_ways_beside_each_other(tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    output = tmp_path / "lines.jsonl"
-    options = ["--hosts", "2", "--tables", "0", "--repeats", "1", "--timeout", "120", "--output", str(output)]
-    assert run(parser.parse_args(options)) == 0
-    lines = {line["way"]: line for line in map(json.loads, output.read_text().splitlines())}
+    lines = lines_by_way(command, tmp_path, "--tables", "0")
     assert set(lines) == set(WAYS)
     assert not any(line["error"] for line in lines.values())
     split = lines["alltoall"]

@@ -78,7 +78,9 @@ TEST(LossySketch, IsTheSumOfSignedRowsInItsCells) {
     std::vector<BufferSizes> sizes;
     for (const Contributions& mine : contributions_of(drawn.one, drawn.known, into_table)) {
       const std::size_t rank = mine.self();
-      programs.push_back(lossy_all_reduce(mine, drawn.layout, {topology, sizeof(float)}, keep));
+      programs.push_back(lossy_all_reduce(mine, drawn.layout,
+                                          sketch_result(drawn.known.rows, drawn.known.own[rank].present, drawn.layout),
+                                          {topology, sizeof(float)}, keep));
       const std::size_t bytes = drawn.expected(tables, rank, into_table, keep).size();
       memory.push_back({bytes_of(drawn.one.of_rank[rank].values), Message(bytes)});
       sizes.push_back({memory.back().input.size(), bytes});

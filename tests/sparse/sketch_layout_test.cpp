@@ -67,7 +67,8 @@ struct OneRank {
   std::vector<float> table_of(const SketchLayout& layout) const {
     const Topology alone = uniform_topology(1);
     const Contributions mine{all, own, 0, kLanes * sizeof(float), true, true};
-    const Program program = lossy_all_reduce(mine, layout, {alone, sizeof(float)}, false);
+    const Program program =
+        lossy_all_reduce(mine, layout, sketch_result(all, own.present, layout), {alone, sizeof(float)}, false);
     Message table(own.present.bits() * kLanes * sizeof(float));
     std::vector<Memory> memory = {{bytes_of(values), table}};
     play({program}, memory, make_sparse_reducer(DType::kFloat32, Reduction::kSum, 1), 1);

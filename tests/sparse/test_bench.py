@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.sparse.command import add_arguments, run
+from benchmarks.sparse import command
 from benchmarks.sparse.ways import LOSSY, WAYS
 from benchmarks.testbed import unavailable
+from tests.benches import lines_by_way
 
 REASON = unavailable()
 
 
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_ways_beside_each_other(tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    output = tmp_path / "lines.jsonl"
-    options = ["--hosts", "2", "--densities", "0.01", "--repeats", "1", "--timeout", "120", "--output", str(output)]
-    assert run(parser.parse_args(options)) == 0
-    lines = {line["way"]: line for line in map(json.loads, output.read_text().splitlines())}
+    lines = lines_by_way(command, tmp_path, "--densities", "0.01")
     assert set(lines) == set(WAYS)
     assert all((line["error"] > 0) == (way in LOSSY) for way, line in lines.items())
     for method, (_, nbytes) in lines["auto"]["prices"].items():
