@@ -47,27 +47,49 @@ class Backend(C10dBackend):
     def embedding_gradient(
         self, batch: EmbeddingBatch, gradient: torch.Tensor, padding: int, priority: int, timeout: timedelta
     ) -> dist.Work: ...
+    def embedding_announce(
+        self, shard: torch.Tensor, ids: torch.Tensor, columns: int, priority: int, timeout: timedelta
+    ) -> EmbeddingLookup: ...
+    def embedding_rows(
+        self, batch: EmbeddingBatch, shard: torch.Tensor, rows: torch.Tensor, priority: int, timeout: timedelta
+    ) -> dist.Work: ...
+    def embedding_update(
+        self,
+        batch: EmbeddingBatch,
+        gradient: torch.Tensor,
+        padding: int,
+        update: TableUpdate,
+        next: EmbeddingBatch | None,
+        rows: torch.Tensor,
+        priority: int,
+        timeout: timedelta,
+    ) -> dist.Work: ...
+    def refuse_embedding(self, reason: str) -> None: ...
 
 class EmbeddingBatch:
     @property
     def rows(self) -> int: ...
     @property
     def own_rows(self) -> int: ...
+    def part_among(self, other: EmbeddingBatch) -> EmbeddingBatch: ...
+    def part_beyond(self, other: EmbeddingBatch) -> EmbeddingBatch: ...
 
 class EmbeddingLookup:
     @property
     def work(self) -> dist.Work: ...
     def batch(self) -> EmbeddingBatch: ...
 
-def update_rows(
-    kind: str,
-    options: tuple[float, float, float, float, float],
-    step: int,
-    table: torch.Tensor,
-    remembered: list[torch.Tensor],
-    ids: torch.Tensor,
-    gradients: torch.Tensor,
-) -> None: ...
+class TableUpdate:
+    def __init__(
+        self,
+        kind: str,
+        options: tuple[float, float, float, float, float],
+        step: int,
+        table: torch.Tensor,
+        remembered: list[torch.Tensor],
+    ) -> None: ...
+    def __call__(self, ids: torch.Tensor, gradients: torch.Tensor) -> None: ...
+
 def close_all_groups(linger: timedelta) -> None: ...
 def host_identity() -> str: ...
 def statistics() -> dict[str, int]: ...

@@ -21,6 +21,7 @@
 #include "backend/meeting.h"
 #include "backend/membership.h"
 #include "backend/plans.h"
+#include "backend/table_update.h"
 #include "backend/torch_store.h"
 #include "backend/work.h"
 #include "embedding/batch.h"
@@ -131,11 +132,26 @@ class Backend final : public c10d::Backend {
   };
   Lookup embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns, int priority,
                           std::chrono::milliseconds timeout);
+  // Of that, the ranks tell each other which rows they read, and no more: there is a batch, whose rows are looked up
+  // later, in parts perhaps.
+  Lookup embedding_announce(const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns, int priority,
+                            std::chrono::milliseconds timeout);
+  // The rows of a batch, or of a part of one: `rows`, of the batch's tokens, [tokens, columns], is filled where they
+  // read them.
+  WorkPtr embedding_rows(const std::shared_ptr<const Batch>& batch, const at::Tensor& shard, const at::Tensor& rows,
+                         int priority, std::chrono::milliseconds timeout);
   // The gradient of that, averaged over the ranks. `gradient`: as the lookup's result. `padding`: a row that has none,
   // or -1. result() of the Work: ids of rows, ascending, int64; and of each this rank's columns, in the dtype of the
   // gradient.
   WorkPtr embedding_gradient(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient,
                              std::int64_t padding, int priority, std::chrono::milliseconds timeout);
+  // In one operation: that gradient; the table changed by it; then, as embedding_rows() does it, the rows of `next`,
+  // unless that is null.
+  WorkPtr embedding_update(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient, std::int64_t padding,
+                           const TableUpdate& update, const std::shared_ptr<const Batch>& next, const at::Tensor& rows,
+                           int priority, std::chrono::milliseconds timeout);
+  // Raises ValueError with this reason, on this rank, and an error on the others.
+  void refuse_embedding(const std::string& reason) const;
 
  private:
   struct SparseCall {
@@ -175,6 +191,10 @@ class Backend final : public c10d::Backend {
   std::pair<WorkPtr, std::shared_ptr<SparseOperation>> start_sparse(const SparseCall& asked);
   void check_sparse(const TensorChecks& check, const SparseCall& asked);
   WorkPtr start_on_cuda(Call call, SparseOperation& operation);
+  // Starts what `call` says, which has a program of its own. `result`: of the Work.
+  WorkPtr start_request(Call call, Work::Outputs result);
+  Lookup start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns,
+                      bool only_announce);
   WorkPtr all_gather(Call call, const Tensors& inputs, const Tensors& outputs, TensorLists result);
   WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);
 

@@ -91,6 +91,15 @@ Backend::WorkPtr Backend::start(Call call) {
   });
 }
 
+Backend::WorkPtr Backend::start_request(Call call, Work::Outputs result) {
+  return with_torch_errors([&] {
+    const std::shared_ptr<Group> group = membership_->group(call.request.timeout);
+    ++sequence_;
+    auto work = make_work(call, std::move(result));
+    return remember(std::move(work), Engine::process().start(*group, std::move(call.request)));
+  });
+}
+
 Backend::WorkPtr Backend::barrier(const c10d::BarrierOptions& options) {
   if (options.device && options.device->is_cuda())
     return noted(with_torch_errors([&] { return cuda_backend(); })->barrier(options));

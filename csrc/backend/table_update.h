@@ -19,4 +19,16 @@ UpdateKind update_kind_named(const std::string& name);
 void update_table(const UpdateRule& rule, std::uint64_t step, const at::Tensor& table,
                   const std::vector<at::Tensor>& remembered, const at::Tensor& ids, const at::Tensor& gradients);
 
+// That of one step, for some rows now and for others later. Keeps table and state alive.
+struct TableUpdate {
+  UpdateRule rule;
+  std::uint64_t step;
+  at::Tensor table;
+  std::vector<at::Tensor> remembered;
+
+  void operator()(const at::Tensor& ids, const at::Tensor& gradients) const {
+    update_table(rule, step, table, remembered, ids, gradients);
+  }
+};
+
 }  // namespace merak

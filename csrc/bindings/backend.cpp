@@ -6,12 +6,10 @@
 #include <pybind11/functional.h>
 #include <torch/csrc/utils/pybind.h>
 
-#include <array>
 #include <memory>
 #include <utility>
 
 #include "backend/host_identity.h"
-#include "backend/table_update.h"
 #include "bindings/rooms.h"
 
 namespace merak {
@@ -98,41 +96,6 @@ void bind_sparse_calls(BackendClass& backend) {
       py::arg("tensors"), py::arg("method"), py::arg("timeout"));
 }
 
-void bind_embedding_calls(BackendClass& backend) {
-  backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("columns"),
-              py::arg("priority"), py::arg("timeout"), py::call_guard<py::gil_scoped_release>());
-
-  backend.def(
-      "embedding_gradient",
-      [](Backend& self, const std::shared_ptr<Batch>& batch, const at::Tensor& gradient, std::int64_t padding,
-         int priority, std::chrono::milliseconds timeout) {
-        return self.embedding_gradient(batch, gradient, padding, priority, timeout);
-      },
-      py::arg("batch"), py::arg("gradient"), py::arg("padding"), py::arg("priority"), py::arg("timeout"),
-      py::call_guard<py::gil_scoped_release>());
-}
-
-void bind_embedding(py::module_& module) {
-  py::class_<Batch, std::shared_ptr<Batch>>(module, "EmbeddingBatch")
-      .def_property_readonly("rows", [](const Batch& batch) { return batch.rows.rows(); })
-      .def_property_readonly("own_rows", [](const Batch& batch) { return batch.own.first.size() - 1; });
-
-  py::class_<Backend::Lookup>(module, "EmbeddingLookup")
-      .def_readonly("work", &Backend::Lookup::work)
-      .def("batch", [](const Backend::Lookup& lookup) { return std::const_pointer_cast<Batch>(lookup.batch()); });
-
-  module.def(
-      "update_rows",
-      [](const std::string& kind, const std::array<double, 5>& options, std::uint64_t step, const at::Tensor& table,
-         const std::vector<at::Tensor>& remembered, const at::Tensor& ids, const at::Tensor& gradients) {
-        const auto [rate, first, second, epsilon, weight_decay] = options;
-        update_table({update_kind_named(kind), rate, first, second, epsilon, weight_decay}, step, table, remembered,
-                     ids, gradients);
-      },
-      py::arg("kind"), py::arg("options"), py::arg("step"), py::arg("table"), py::arg("remembered"), py::arg("ids"),
-      py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
-}
-
 }  // namespace
 
 void bind_backend(py::module_& module) {
@@ -144,8 +107,6 @@ void bind_backend(py::module_& module) {
               py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
 
   bind_sparse_calls(backend);
-  bind_embedding_calls(backend);
-  bind_embedding(module);
 
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);

@@ -7,4 +7,5 @@ PYBIND11_MODULE(_C, module) {
   merak::bind_transport(module);
   merak::bind_sparse(module);
   merak::bind_backend(module);
+  merak::bind_embedding(module);
 }

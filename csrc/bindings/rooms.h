@@ -8,5 +8,6 @@ namespace merak {
 void bind_transport(pybind11::module_& module);
 void bind_sparse(pybind11::module_& module);
 void bind_backend(pybind11::module_& module);
+void bind_embedding(pybind11::module_& module);  // after the backend
 
 }  // namespace merak

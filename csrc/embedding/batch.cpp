@@ -5,35 +5,59 @@
 namespace merak {
 namespace {
 
-OwnRows without_row(const OwnRows& own, std::uint32_t row) {
-  OwnRows left{own.present, {0}, {}};
-  left.present.reset(row);
-  for (std::uint32_t position = 0; std::uint32_t one : own.present.members()) {
+// `kept(row)`: whether the part has that row.
+template <class Kept>
+OwnRows part_of(const OwnRows& own, Kept kept) {
+  OwnRows part{Bitmap(own.present.bits()), {0}, {}};
+  for (std::uint32_t position = 0; std::uint32_t row : own.present.members()) {
     const auto tokens = own.at(position++);
-    if (one == row) continue;
-    left.input.insert(left.input.end(), tokens.begin(), tokens.end());
-    left.first.push_back(static_cast<std::uint32_t>(left.input.size()));
+    if (!kept(row)) continue;
+    part.present.set(row);
+    part.input.insert(part.input.end(), tokens.begin(), tokens.end());
+    part.first.push_back(static_cast<std::uint32_t>(part.input.size()));
   }
-  return left;
+  return part;
+}
+
+template <class Kept>
+Batch part_of(const Batch& batch, Kept kept) {
+  std::vector<Bitmap> present;
+  for (const std::vector<std::uint32_t>& read : batch.read) {
+    Bitmap& part = present.emplace_back(batch.table_rows);
+    for (std::uint32_t row : read)
+      if (kept(row)) part.set(row);
+  }
+  Batch part = make_batch(batch.rank, batch.columns, batch.element_bytes, part_of(batch.own, kept), present);
+  part.tokens = batch.tokens;
+  return part;
 }
 
 }  // namespace
 
 Batch make_batch(int rank, const Columns& columns, std::size_t element_bytes, OwnRows own,
                  const std::vector<Bitmap>& present) {
-  Batch batch{rank, present.front().bits(), columns, element_bytes, std::move(own), {}, unite(present)};
+  const std::size_t tokens = own.input.size();
+  Batch batch{rank, present.front().bits(), columns, element_bytes, tokens, std::move(own), {}, unite(present)};
   for (const Bitmap& of_rank : present) batch.read.push_back(of_rank.members());
   return batch;
 }
 
+Batch part_among(const Batch& batch, const Bitmap& rows) {
+  return part_of(batch, [&](std::uint32_t row) { return rows.test(row); });
+}
+
+Batch part_beyond(const Batch& batch, const Bitmap& rows) {
+  return part_of(batch, [&](std::uint32_t row) { return !rows.test(row); });
+}
+
 Batch without_row(const Batch& batch, std::uint32_t row) {
-  std::vector<Bitmap> present;
-  for (const std::vector<std::uint32_t>& read : batch.read) {
-    Bitmap& left = present.emplace_back(batch.table_rows);
-    for (std::uint32_t one : read)
-      if (one != row) left.set(one);
-  }
-  return make_batch(batch.rank, batch.columns, batch.element_bytes, without_row(batch.own, row), present);
+  return part_of(batch, [&](std::uint32_t one) { return one != row; });
+}
+
+Bitmap rows_read(const Batch& batch) {
+  Bitmap read(batch.table_rows);
+  for (std::uint32_t row : batch.rows.ids) read.set(row);
+  return read;
 }
 
 }  // namespace merak

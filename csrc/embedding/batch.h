@@ -17,7 +17,8 @@ struct Batch {
   std::size_t table_rows = 0;
   Columns columns{0, 1};
   std::size_t element_bytes = 0;
-  OwnRows own;  // of this rank's tokens: row p of those that it reads is read by tokens own.at(p)
+  std::size_t tokens = 0;                        // of this rank
+  OwnRows own;                                   // row p of those that it reads is read by tokens own.at(p)
   std::vector<std::vector<std::uint32_t>> read;  // by rank: the rows of the table that it reads, ascending
   UnionRows rows;                                // that any rank reads
 
@@ -30,7 +31,15 @@ struct Batch {
 Batch make_batch(int rank, const Columns& columns, std::size_t element_bytes, OwnRows own,
                  const std::vector<Bitmap>& present);
 
-// The same without one row, which nobody reads then.
+// Of a batch, some rows: those among `rows`, a bit each of the table, or all but those. The others nobody reads then.
+// The lookup of a part fills the tokens that read its rows, and leaves the others alone; so the rows of a batch may be
+// looked up, and their gradients sent, in parts.
+Batch part_among(const Batch& batch, const Bitmap& rows);
+Batch part_beyond(const Batch& batch, const Bitmap& rows);
+// All but one row.
 Batch without_row(const Batch& batch, std::uint32_t row);
+
+// The rows that any rank reads.
+Bitmap rows_read(const Batch& batch);
 
 }  // namespace merak

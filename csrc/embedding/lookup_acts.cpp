@@ -27,6 +27,14 @@ OwnRows rows_of_tokens(std::span<const std::int64_t> ids, std::size_t table_rows
   return own_rows(ids, table_rows);
 }
 
+Act lookup_act(const Batch* batch, const Signature& signature) {
+  return {.signature = signature,
+          .program = std::make_shared<PreparedProgram>(batch ? lookup(*batch) : Program()),
+          .input = {},
+          .output = {},
+          .reducer = make_sparse_reducer(signature.dtype, Reduction::kSum, 1)};
+}
+
 LookupActs::LookupActs(LookupTask task)
     : task_(std::move(task)), announcing_(announcement_of(task_), task_.rank, task_.topology, task_.signature) {}
 
@@ -36,11 +44,8 @@ Act LookupActs::next() {
   for (Announcement& one : announcing_.heard()) present.push_back(std::move(one.present.front()));
   batch_ = std::make_shared<const Batch>(
       make_batch(task_.rank, task_.columns, task_.element_bytes, std::move(task_.own), present));
-  Act act{.signature = task_.signature,
-          .program = std::make_shared<PreparedProgram>(lookup(*batch_)),
-          .input = task_.shard,
-          .output = task_.output,
-          .reducer = make_sparse_reducer(task_.signature.dtype, Reduction::kSum, 1)};
+  Act act = lookup_act(task_.only_announce ? nullptr : batch_.get(), task_.signature);
+  act.input = task_.shard, act.output = task_.output;
   return act;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // The lookup of one rank, in acts (transport/operation.h): first every rank announces which rows it reads; then rows
-// travel as lookup.h has it. The batch that all ranks know from then on is what the gradient goes back by.
+// travel as lookup.h has it, unless they are wanted later. The batch that all ranks know from then on is what rows and
+// gradients travel by.
 
 #include <cstddef>
 #include <cstdint>
@@ -21,11 +22,16 @@ struct LookupTask {
   int rank = 0;
   Topology topology;
   Signature signature;
+  bool only_announce = false;
   Buffer shard, output;  // lookup.h's input and output
 };
 
 // Which rows these tokens read. Throws std::out_of_range, naming the first id that is none of the table's.
 OwnRows rows_of_tokens(std::span<const std::int64_t> ids, std::size_t table_rows);
+
+// The lookup of a batch, or of a part of one, that all ranks know; of no batch, one in which nothing is done. Input and
+// output are still to be said.
+Act lookup_act(const Batch* batch, const Signature& signature);
 
 // Used by one thread at a time. Must live as long as the operation.
 class LookupActs {

@@ -19,7 +19,10 @@ constexpr std::array<const char*, kOperationKinds> kKindNames = {"unknown operat
                                                                  "sparse_all_reduce",
                                                                  "sparse_all_reduce with method auto, measuring first",
                                                                  "embedding_lookup",
-                                                                 "embedding_gradient"};
+                                                                 "embedding_gradient",
+                                                                 "embedding_announce",
+                                                                 "embedding_rows",
+                                                                 "embedding_update"};
 constexpr std::array<const char*, kDTypes> kDTypeNames = {
     "no data", "bool",     "uint8",         "int8",        "int16",           "int32",           "int64",
     "float16", "bfloat16", "float32",       "float64",     "complex64",       "complex128",      "uint16",

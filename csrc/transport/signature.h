@@ -23,8 +23,11 @@ enum class OperationKind : std::uint8_t {
   kMeasuring,  // of what the group's operations cost
   kEmbeddingLookup,
   kEmbeddingGradient,
+  kEmbeddingAnnounce,
+  kEmbeddingRows,
+  kEmbeddingUpdate,
 };
-inline constexpr int kOperationKinds = 15;  // one above the last
+inline constexpr int kOperationKinds = 18;  // one above the last
 
 enum class DType : std::uint8_t {
   kNone = 0,  // no data (barrier)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -16,8 +16,17 @@ if TYPE_CHECKING:
 NO_TIMEOUT = datetime.timedelta(0)
 """What stands for the group's own timeout."""
 
-PRIORITY = 1
-"""Of rows, before gradients of dense layers, which have 0: the next forward pass needs them first."""
+
+class Priorities(NamedTuple):
+    """In which order messages that are ready go; gradients of dense layers have 0."""
+
+    announcement: int = 2
+    prior: int = 1
+    """Of rows that the next forward pass needs."""
+    delayed: int = -1
+
+
+PRIORITIES = Priorities()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, shard: torch.Tensor, ids: torch.Tensor, table: Table) -> torch.Tensor:
-        lookup = table.backend.embedding_lookup(shard, ids, table.columns, PRIORITY, NO_TIMEOUT)
+        lookup = table.backend.embedding_lookup(shard, ids, table.columns, PRIORITIES.prior, NO_TIMEOUT)
         lookup.work.wait()
         ctx.batch, ctx.table, ctx.shard = lookup.batch(), table, shard
         rows: torch.Tensor = lookup.work.get_future().wait()[0]
@@ -51,14 +60,20 @@ class Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
         table: Table = ctx.table
-        work = table.backend.embedding_gradient(ctx.batch, gradients[0], table.padding, PRIORITY, NO_TIMEOUT)
-        finish = functools.partial(_accumulate, ctx.shard, work, table.sparse)
-        torch.autograd.Variable._execution_engine.queue_callback(finish)
+        work = table.backend.embedding_gradient(ctx.batch, gradients[0], table.padding, PRIORITIES.prior, NO_TIMEOUT)
+        accumulate_later(ctx.shard, work, table.sparse)
         return None, None, None
 
 
+def accumulate_later(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
+    """Adds what comes to the parameter's gradient, at the end of the backward pass that this is called in."""
+    finish = functools.partial(add_to_gradient, shard, work, sparse)
+    torch.autograd.Variable._execution_engine.queue_callback(finish)
+
+
 @torch.no_grad()
-def _accumulate(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
+def add_to_gradient(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
+    """Waits for a gradient, as `Backend.embedding_gradient` gives it, and adds it to the parameter's."""
     work.wait()
     ids, rows = work.get_future().wait()
     gradient = torch.sparse_coo_tensor(ids.unsqueeze(0), rows, shard.shape, check_invariants=False, is_coalesced=True)

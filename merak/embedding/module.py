@@ -10,7 +10,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 import merak.backend
-from merak.embedding.lookup import Lookup, Table
+from merak.embedding.lookup import Lookup, Priorities, Table
+from merak.embedding.table_ahead import TableAhead
 
 _BLOCK = 2**24
 """Elements of a table that are drawn at a time."""
@@ -79,6 +80,7 @@ class ShardedEmbedding(torch.nn.Module):
         self._columns = slice(begin, min(begin + most, embedding_dim))
         columns = torch.empty(num_embeddings, self._columns.stop - begin, device=device, dtype=dtype)
         self.weight = torch.nn.Parameter(columns)
+        self._ahead: TableAhead | None = None
         self.reset_parameters()
 
     @classmethod
@@ -119,11 +121,43 @@ class ShardedEmbedding(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the table, [*, embedding_dim], for this rank's ids, int64 or int32 of any shape [*]."""
+        if self._ahead is not None:
+            if self.training and torch.is_grad_enabled():
+                return self._ahead.rows(ids)
+            self._ahead.settle()
         rows: torch.Tensor = Lookup.apply(self.weight, ids, self._table)
         return rows
 
+    def look_ahead(self, split: bool, priorities: Priorities) -> TableAhead:
+        """Lets lookups go ahead of the forward pass, until `end_look_ahead`; for `LookAhead`.
+
+        Raises:
+            ValueError: another one uses this table.
+        """
+        if self._ahead is not None:
+            raise ValueError("a table is in the look-ahead of another loop, which has not ended.")
+        self._ahead = TableAhead(self.weight, self._table, split, priorities)
+        return self._ahead
+
+    def end_look_ahead(self) -> None:
+        """Waits for all that is on its way."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._ahead = None
+
+    def settle(self) -> None:
+        """Waits until the table has the updates of all steps so far; a look-ahead may still be at some of them."""
+        if self._ahead is not None:
+            self._ahead.settle()
+
+    def whole_gradient(self) -> None:
+        """Has `weight.grad` hold the gradient of the last backward pass, of which a look-ahead may have sent a part."""
+        if self._ahead is not None:
+            self._ahead.whole_gradient()
+
     def whole_table(self) -> DTensor:
         """The table, of which this rank has its columns; shares their memory."""
+        self.settle()
         return DTensor.from_local(
             self.weight.detach(),
             self.mesh,
@@ -142,9 +176,14 @@ class ShardedEmbedding(torch.nn.Module):
         )
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        self.settle()
         destination[prefix + "weight"] = self.weight if keep_vars else self.whole_table()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        if self._ahead is not None:
+            raise RuntimeError(
+                "rows of this table are looked up ahead: load its state outside the loop over LookAhead."
+            )
         key = prefix + "weight"
         whole = state_dict.get(key)
         whole_shape = (self.num_embeddings, self.embedding_dim)

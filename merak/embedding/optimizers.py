@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from merak import _C
+
+if TYPE_CHECKING:
+    from merak.embedding.table_ahead import TableAhead
 
 
 class RowOptimizer(torch.optim.Optimizer):
@@ -22,6 +25,10 @@ class RowOptimizer(torch.optim.Optimizer):
     KIND: str
     STATE: tuple[tuple[str, str], ...] = ()
     """Names of what is remembered of a table, with the option that it is filled with at first, or "" for zeros."""
+
+    def __init__(self, params: Iterable[torch.Tensor], defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+        self._ahead: dict[torch.Tensor, TableAhead] = {}
 
     @abc.abstractmethod
     def _rule(self, group: dict[str, Any]) -> tuple[float, float, float, float, float]:
@@ -40,9 +47,23 @@ class RowOptimizer(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             for table in group["params"]:
-                if table.grad is not None:
+                ahead = self._ahead.get(table)
+                if ahead is not None and ahead.has_gradient():
+                    ahead.step(self._begin(group, table))
+                elif ahead is None and table.grad is not None:
                     self._update(group, table, table.grad)
         return loss
+
+    def has(self, table: torch.Tensor) -> bool:
+        """Whether it is one of the parameters."""
+        return any(table is one for group in self.param_groups for one in group["params"])
+
+    def follow(self, table: torch.Tensor, ahead: TableAhead | None) -> None:
+        """Takes the table's gradients from a look-ahead from now on; or, with None, from the table."""
+        if ahead is None:
+            self._ahead.pop(table, None)
+        else:
+            self._ahead[table] = ahead
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave, in float32 also for tables of 16 bits, where torch.optim would round."""
@@ -56,6 +77,11 @@ class RowOptimizer(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], table: torch.Tensor, gradient: torch.Tensor) -> None:
         if gradient.layout is not torch.sparse_coo:
             raise ValueError("the gradient of a table is dense; use an optimizer of torch.optim, or sparse=True.")
+        coalesced = gradient.coalesce()
+        self._begin(group, table)(coalesced.indices()[0], coalesced.values())
+
+    def _begin(self, group: dict[str, Any], table: torch.Tensor) -> _C.TableUpdate:
+        """What a step does to rows of the table."""
         state = self.state[table]
         if not state:
             wide = table.dtype if table.dtype in (torch.float32, torch.float64) else torch.float32
@@ -63,11 +89,8 @@ class RowOptimizer(torch.optim.Optimizer):
             for name, option in self.STATE:
                 state[name] = torch.full_like(table, group[option] if option else 0.0, dtype=wide)
         state["step"] += 1
-        coalesced = gradient.coalesce()
         remembered = [state[name] for name, _ in self.STATE]
-        _C.update_rows(
-            self.KIND, self._rule(group), state["step"], table, remembered, coalesced.indices()[0], coalesced.values()
-        )
+        return _C.TableUpdate(self.KIND, self._rule(group), state["step"], table, remembered)
 
 
 class SGD(RowOptimizer):

@@ -3,6 +3,7 @@
 #include "embedding/lookup.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "embedding/gradient.h"
 #include "sparse/harness.h"
@@ -57,15 +58,28 @@ struct Drawn {
     play(programs, memory, reducer, seed);
   }
 
-  void expect_lookup(unsigned seed) const {
-    std::vector<Program> programs;
+  // Some rows of the table.
+  Bitmap some_rows(unsigned seed) const {
+    std::mt19937 random(seed);
+    Bitmap rows(table_rows);
+    for (std::size_t row = 0; row < table_rows; ++row)
+      if (random() % 3 == 0) rows.set(row);
+    return rows;
+  }
+
+  using Part = std::function<Batch(const Batch&)>;
+  static Batch all_of(const Batch& batch) { return batch; }
+
+  // Of the parts one after the other.
+  void expect_lookup(unsigned seed, const std::vector<Part>& parts = {all_of}) const {
     std::vector<Memory> memory;
-    for (const Batch& batch : batches) {
-      programs.push_back(lookup(batch));
-      const std::size_t tokens_here = tokens[static_cast<std::size_t>(batch.rank)].size();
-      memory.push_back({bytes_of(shard(table, batch.rank)), Message(tokens_here * batch.row_bytes())});
+    for (const Batch& batch : batches)
+      memory.push_back({bytes_of(shard(table, batch.rank)), Message(batch.tokens * batch.row_bytes())});
+    for (const Part& part : parts) {
+      std::vector<Program> programs;
+      for (const Batch& batch : batches) programs.push_back(lookup(part(batch)));
+      run(programs, memory, make_sparse_reducer(DType::kFloat32, Reduction::kSum, 1), seed);
     }
-    run(programs, memory, make_sparse_reducer(DType::kFloat32, Reduction::kSum, 1), seed);
     for (std::size_t rank = 0; rank < tokens.size(); ++rank) {
       std::vector<float> expected;
       for (std::int64_t id : tokens[rank]) {
@@ -76,13 +90,13 @@ struct Drawn {
     }
   }
 
-  // Of one table, an average over ranks; without the row `padding`, if there is one.
-  void expect_gradient(std::int64_t padding, unsigned seed) const {
+  // Of a part, an average over ranks; `kept`: whether the part has a row.
+  void expect_gradient(const Part& part, const std::function<bool(std::int64_t)>& kept, unsigned seed) const {
     std::map<std::int64_t, std::vector<float>> sums;
     for (std::size_t rank = 0; rank < tokens.size(); ++rank)
       for (std::size_t i = 0; i < gradients[rank].size(); ++i) {
         const std::int64_t id = tokens[rank][i / columns];
-        if (id != padding) sums.try_emplace(id, columns).first->second[i % columns] += gradients[rank][i];
+        if (kept(id)) sums.try_emplace(id, columns).first->second[i % columns] += gradients[rank][i];
       }
     std::vector<float> rows;
     for (const auto& [id, sum] : sums)
@@ -90,7 +104,7 @@ struct Drawn {
     std::vector<Program> programs;
     std::vector<Memory> memory;
     for (const Batch& all : batches) {
-      const Batch batch = padding < 0 ? all : without_row(all, static_cast<std::uint32_t>(padding));
+      const Batch batch = part(all);
       programs.push_back(gradient(batch));
       ASSERT_EQ(batch.rows.rows(), sums.size());
       for (std::size_t u = 0; const auto& [id, sum] : sums) ASSERT_EQ(batch.rows.ids[u++], id);
@@ -115,10 +129,38 @@ TEST(Lookup, ItsGradientIsTheSumOverTokensAndTheAverageOverRanks) {
   for (unsigned seed = 0; seed < 300; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     const Drawn drawn(seed);
-    drawn.expect_gradient(-1, seed);
-    drawn.expect_gradient(static_cast<std::int64_t>(seed % drawn.table_rows), seed);
+    drawn.expect_gradient(
+        Drawn::all_of, [](std::int64_t) { return true; }, seed);
+    const auto padding = static_cast<std::uint32_t>(seed % drawn.table_rows);
+    drawn.expect_gradient([=](const Batch& batch) { return without_row(batch, padding); },
+                          [=](std::int64_t id) { return id != padding; }, seed);
     if (testing::Test::HasFatalFailure()) return;
   }
+}
+
+TEST(Lookup, GoesInParts) {
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    const Drawn drawn(seed);
+    const Bitmap rows = drawn.some_rows(seed);
+    const auto among = [&](const Batch& batch) { return part_among(batch, rows); };
+    const auto beyond = [&](const Batch& batch) { return part_beyond(batch, rows); };
+    drawn.expect_lookup(seed, {among, beyond});
+    drawn.expect_gradient(
+        among, [&](std::int64_t id) { return rows.test(static_cast<std::size_t>(id)); }, seed);
+    drawn.expect_gradient(
+        beyond, [&](std::int64_t id) { return !rows.test(static_cast<std::size_t>(id)); }, seed);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
+TEST(Batch, KnowsWhichRowsAreRead) {
+  const Drawn drawn(7);
+  Bitmap expected(drawn.table_rows);
+  for (const auto& ids : drawn.tokens)
+    for (std::int64_t id : ids) expected.set(static_cast<std::size_t>(id));
+  EXPECT_EQ(rows_read(drawn.batches.front()), expected);
+  EXPECT_GT(expected.count(), 0U);
 }
 
 // Several segments for each rank, several blocks of sums.
@@ -127,7 +169,8 @@ TEST(Lookup, LongRowsTravelInSegments) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     const Drawn drawn(seed, 20'000, 300);
     drawn.expect_lookup(seed);
-    drawn.expect_gradient(-1, seed);
+    drawn.expect_gradient(
+        Drawn::all_of, [](std::int64_t) { return true; }, seed);
     if (testing::Test::HasFatalFailure()) return;
   }
 }

@@ -1,0 +1,95 @@
+// Tables that are split over the ranks, for Python: what the backend's calls on them take and give.
+
+#include <pybind11/chrono.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <array>
+#include <memory>
+
+#include "backend/backend.h"
+#include "bindings/rooms.h"
+
+namespace merak {
+namespace {
+
+namespace py = pybind11;
+using BackendClass = py::class_<Backend, c10d::Backend, c10::intrusive_ptr<Backend>>;
+using BatchPtr = std::shared_ptr<Batch>;
+using Milliseconds = std::chrono::milliseconds;
+
+BatchPtr shared(Batch batch) { return std::make_shared<Batch>(std::move(batch)); }
+
+void bind_batches(py::module_& module) {
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  py::class_<Batch, BatchPtr>(module, "EmbeddingBatch")
+      .def_property_readonly("rows", [](const Batch& batch) { return batch.rows.rows(); })
+      .def_property_readonly("own_rows", [](const Batch& batch) { return batch.own.first.size() - 1; })
+      .def(
+          "part_among",
+          [](const Batch& batch, const Batch& other) { return shared(part_among(batch, rows_read(other))); },
+          py::arg("other"), no_gil)
+      .def(
+          "part_beyond",
+          [](const Batch& batch, const Batch& other) { return shared(part_beyond(batch, rows_read(other))); },
+          py::arg("other"), no_gil);
+
+  py::class_<Backend::Lookup>(module, "EmbeddingLookup")
+      .def_readonly("work", &Backend::Lookup::work)
+      .def("batch", [](const Backend::Lookup& lookup) { return std::const_pointer_cast<Batch>(lookup.batch()); });
+}
+
+void bind_updates(py::module_& module) {
+  py::class_<TableUpdate>(module, "TableUpdate")
+      .def(py::init([](const std::string& kind, const std::array<double, 5>& options, std::uint64_t step,
+                       const at::Tensor& table, const std::vector<at::Tensor>& remembered) {
+             const auto [rate, first, second, epsilon, weight_decay] = options;
+             const UpdateRule rule{update_kind_named(kind), rate, first, second, epsilon, weight_decay};
+             return TableUpdate{rule, step, table, remembered};
+           }),
+           py::arg("kind"), py::arg("options"), py::arg("step"), py::arg("table"), py::arg("remembered"))
+      .def("__call__", &TableUpdate::operator(), py::arg("ids"), py::arg("gradients"),
+           py::call_guard<py::gil_scoped_release>());
+}
+
+void bind_lookups(BackendClass& backend) {
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("columns"),
+              py::arg("priority"), py::arg("timeout"), no_gil);
+  backend.def("embedding_announce", &Backend::embedding_announce, py::arg("shard"), py::arg("ids"), py::arg("columns"),
+              py::arg("priority"), py::arg("timeout"), no_gil);
+  backend.def("refuse_embedding", &Backend::refuse_embedding, py::arg("reason"), no_gil);
+  backend.def(
+      "embedding_rows",
+      [](Backend& self, const BatchPtr& batch, const at::Tensor& shard, const at::Tensor& rows, int priority,
+         Milliseconds timeout) { return self.embedding_rows(batch, shard, rows, priority, timeout); },
+      py::arg("batch"), py::arg("shard"), py::arg("rows"), py::arg("priority"), py::arg("timeout"), no_gil);
+}
+
+void bind_gradients(BackendClass& backend) {
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  backend.def(
+      "embedding_gradient",
+      [](Backend& self, const BatchPtr& batch, const at::Tensor& gradient, std::int64_t padding, int priority,
+         Milliseconds timeout) { return self.embedding_gradient(batch, gradient, padding, priority, timeout); },
+      py::arg("batch"), py::arg("gradient"), py::arg("padding"), py::arg("priority"), py::arg("timeout"), no_gil);
+  backend.def(
+      "embedding_update",
+      [](Backend& self, const BatchPtr& batch, const at::Tensor& gradient, std::int64_t padding,
+         const TableUpdate& update, const BatchPtr& next, const at::Tensor& rows, int priority, Milliseconds timeout) {
+        return self.embedding_update(batch, gradient, padding, update, next, rows, priority, timeout);
+      },
+      py::arg("batch"), py::arg("gradient"), py::arg("padding"), py::arg("update"), py::arg("next"), py::arg("rows"),
+      py::arg("priority"), py::arg("timeout"), no_gil);
+}
+
+}  // namespace
+
+void bind_embedding(py::module_& module) {
+  bind_batches(module);
+  bind_updates(module);
+  auto backend = py::reinterpret_borrow<BackendClass>(module.attr("Backend"));
+  bind_lookups(backend);
+  bind_gradients(backend);
+}
+
+}  // namespace merak

@@ -1,0 +1,112 @@
+"""A data loader that knows the next batches, so that their rows travel while others are computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import torch
+
+from merak.embedding.lookup import PRIORITIES, Priorities
+from merak.embedding.module import ShardedEmbedding
+from merak.embedding.optimizers import RowOptimizer
+from merak.embedding.table_ahead import TableAhead
+
+BatchT = TypeVar("BatchT")
+
+IdsOf = Callable[[BatchT], Mapping[ShardedEmbedding, torch.Tensor | Sequence[torch.Tensor]]]
+
+
+class LookAhead(Generic[BatchT]):
+    """Iterates over the batches of a data loader, a few ahead of the loop: rows of tables that are split over the ranks
+    are looked up before the forward pass asks for them, and, with a row optimizer, gradients that the next batch does
+    not need travel beside its computation. The numbers are those of a loop without it, bit for bit.
+
+        tables = merak.embedding.AdamW(table.parameters(), lr=1e-3)
+        for batch in LookAhead(loader, ids=lambda batch: {model.table: batch["input_ids"]}, optimizer=tables):
+            model(batch).backward()
+            tables.step()
+
+    Inside the loop the tables may be read, in training, with the announced ids alone; under `torch.no_grad`, or in
+    `eval()`, with any. `step()` of the optimizer uses gradients up; a loop that needs them whole, since it adds several
+    passes up, or clips by `merak.embedding.clip_grad_norm_`, gets them, and a warning that rows go in one part then. All
+    ranks have to have as many batches, and to end a loop in the same place.
+
+    Args:
+        loader: its batches; iterated once for each loop.
+        ids: of a batch, by table, what the model will look up in it, in one tensor; or in a list, in the order of uses.
+        optimizer: of these tables, one of `merak.embedding`. Gradients of tables that it does not have are not split.
+        batches: how many it is ahead. With one, delayed gradients travel beside the next step; with two or more rows
+            are looked up beside it, too.
+        split: False sends gradients whole, whatever the optimizer.
+        prioritise: False sends messages in the order in which they are started.
+
+    Raises:
+        ValueError: `batches` is below 1, or the optimizer is none of `merak.embedding`.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[BatchT],
+        ids: IdsOf[BatchT],
+        optimizer: RowOptimizer | None = None,
+        batches: int = 2,
+        *,
+        split: bool = True,
+        prioritise: bool = True,
+    ) -> None:
+        if batches < 1:
+            raise ValueError(f"batches is {batches}; a look-ahead is of one batch at least.")
+        if optimizer is not None and not isinstance(optimizer, RowOptimizer):
+            raise ValueError("the optimizer is not one of merak.embedding; leave it out, and call its step() yourself.")
+        self._loader, self._ids, self._optimizer, self._batches = loader, ids, optimizer, batches
+        self._split = split
+        self._priorities = PRIORITIES if prioritise else Priorities(0, 0, 0)
+        self._tables: dict[ShardedEmbedding, TableAhead] = {}
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[BatchT]:
+        source = iter(self._loader)
+        waiting: deque[BatchT] = deque()
+        try:
+            for _ in range(self._batches):
+                self._pull(source, waiting)
+            for ahead in self._tables.values():
+                ahead.start()
+            while waiting:
+                for ahead in self._tables.values():
+                    ahead.turn()
+                self._pull(source, waiting)
+                yield waiting.popleft()
+        finally:
+            self._end()
+
+    def _pull(self, source: Iterator[BatchT], waiting: deque[BatchT]) -> None:
+        for batch in source:
+            ids = self._ids(batch)
+            if not self._tables:
+                self._tables = {table: self._follow(table) for table in ids}
+            if ids.keys() != self._tables.keys():
+                raise ValueError("`ids` names other tables than it did for the first batch.")
+            for table, of_table in ids.items():
+                uses = [of_table] if isinstance(of_table, torch.Tensor) else list(of_table)
+                self._tables[table].announce(uses)
+            waiting.append(batch)
+            return
+
+    def _follow(self, table: ShardedEmbedding) -> TableAhead:
+        optimizer = self._optimizer if self._optimizer is not None and self._optimizer.has(table.weight) else None
+        ahead = table.look_ahead(self._split and optimizer is not None, self._priorities)
+        if optimizer is not None:
+            optimizer.follow(table.weight, ahead)
+        return ahead
+
+    def _end(self) -> None:
+        for table in self._tables:
+            table.end_look_ahead()
+            if self._optimizer is not None:
+                self._optimizer.follow(table.weight, None)
+        self._tables = {}

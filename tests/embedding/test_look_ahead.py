@@ -1,0 +1,278 @@
+"""Training with a look-ahead beside the same training without one, and one process with the global batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import merak.embedding
+from merak.embedding import LookAhead, ShardedEmbedding
+from merak.embedding.optimizers import RowOptimizer
+from tests.backend.harness import Context, RankPool
+
+from .test_sharded_embedding import ROWS, loss_of, tokens
+
+STEPS = 20
+
+OPTIMIZERS: dict[str, tuple[Callable[..., RowOptimizer], Callable[..., torch.optim.Optimizer]]] = {
+    "SGD": (lambda tables: merak.embedding.SGD(tables, lr=0.05), lambda tables: torch.optim.SGD(tables, lr=0.05)),
+    "Adagrad": (
+        lambda tables: merak.embedding.Adagrad(tables, lr=0.1),
+        lambda tables: torch.optim.Adagrad(tables, lr=0.1),
+    ),
+    "AdamW": (
+        lambda tables: merak.embedding.AdamW(tables, lr=0.05, weight_decay=0),
+        lambda tables: torch.optim.SparseAdam(tables, lr=0.05),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a table is trained."""
+
+    optimizer: str = "Adagrad"
+    batches: int = 0
+    """0: without a look-ahead."""
+    split: bool = True
+    columns: int = 7
+    padding: int | None = None
+    accumulate: int = 1
+    stop_after: int = STEPS
+    uses: int = 1
+    dtype: torch.dtype = torch.float64
+
+
+def batches_of(rank: int) -> list[torch.Tensor]:
+    return [tokens(step, rank) for step in range(STEPS)]
+
+
+def uses_of(ids: torch.Tensor, uses: int) -> list[torch.Tensor]:
+    return [ids] if uses == 1 else [ids[:1], ids, ids.flatten()[:2]]
+
+
+def loader_of(loop: Loop, table: ShardedEmbedding, optimizer: RowOptimizer, rank: int) -> Iterator[torch.Tensor]:
+    batches = batches_of(rank)
+    if loop.batches == 0:
+        return iter(batches)
+    ahead = LookAhead(batches, lambda ids: {table: uses_of(ids, loop.uses)}, optimizer, loop.batches, split=loop.split)
+    assert len(ahead) == STEPS
+    return iter(ahead)
+
+
+def train(context: Context, loop: Loop) -> tuple[torch.Tensor, list[float]]:
+    """The table after it, and the losses."""
+    torch.manual_seed(1)
+    warnings.filterwarnings("ignore", message="a gradient is needed whole")
+    table = ShardedEmbedding(ROWS, loop.columns, loop.padding, dtype=loop.dtype)
+    optimizer = OPTIMIZERS[loop.optimizer][0](table.parameters())
+    losses = []
+    for step, ids in enumerate(loader_of(loop, table, optimizer, context.rank)):
+        loss = torch.zeros((), dtype=loop.dtype)
+        for one in uses_of(ids, loop.uses):
+            loss = loss + loss_of(table(one).double(), one)
+        loss.backward()
+        losses.append(loss.item())
+        if (step + 1) % loop.accumulate == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+        if step % 7 == 3:  # other reads of the table: of a table that has all updates
+            with torch.no_grad():
+                assert torch.equal(table(ids), table.whole_table().full_tensor()[ids])
+        if step + 1 == loop.stop_after:
+            break
+    return table.state_dict()["weight"].full_tensor(), losses
+
+
+def in_one_process(size: int, loop: Loop) -> torch.Tensor:
+    torch.manual_seed(1)
+    table = torch.nn.Embedding(ROWS, loop.columns, loop.padding, sparse=True, dtype=torch.float64)
+    optimizer = OPTIMIZERS[loop.optimizer][1](table.parameters())
+    for step in range(STEPS):
+        loss = torch.zeros((), dtype=torch.float64)
+        for rank in range(size):
+            ids = tokens(step, rank)
+            loss = loss + loss_of(table(ids), ids) / size
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return table.weight.detach()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_training_is_that_of_one_process(pool: RankPool, size: int, name: str, batches: int) -> None:
+    loop = Loop(name, batches, padding=3 if size % 2 else None)
+    expected = in_one_process(size, loop)
+    for whole, _ in pool.run(train, loop, world_size=size):
+        torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
+
+
+def test_eight_ranks(pool: RankPool) -> None:
+    loop = Loop(batches=2, columns=20)
+    expected = in_one_process(8, loop)
+    for whole, _ in pool.run(train, loop, world_size=8):
+        torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "loop",
+    [
+        Loop(batches=1),
+        Loop(batches=2),
+        Loop("AdamW", batches=2, padding=2),
+        Loop(batches=3, uses=3),
+        Loop(batches=2, split=False),
+        Loop(batches=2, stop_after=5),
+        Loop(batches=30),
+    ],
+    ids=str,
+)
+def test_bits_are_those_without_it(pool: RankPool, loop: Loop, dtype: torch.dtype) -> None:
+    ahead = Loop(**{**vars(loop), "dtype": dtype})
+    without = Loop(**{**vars(ahead), "batches": 0})
+    if loop.uses > 1 and dtype.itemsize == 2:
+        pytest.skip("gradients of several uses are added up in 16 bits by autograd, in another order")
+    for (table, losses), (table_without, losses_without) in zip(
+        pool.run(train, ahead, world_size=3), pool.run(train, without, world_size=3), strict=True
+    ):
+        if loop.uses > 1:
+            torch.testing.assert_close(table, table_without, rtol=1e-4, atol=1e-4)
+        else:
+            assert torch.equal(table, table_without)
+            assert losses == losses_without
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_gradients_of_several_passes_add_up(pool: RankPool, batches: int) -> None:
+    """Accumulated over two, and over three batches, one of them left over."""
+    for accumulate in (2, 3):
+        loop = Loop(batches=batches, accumulate=accumulate)
+        without = Loop(accumulate=accumulate)
+        for (ahead, _), (expected, _) in zip(
+            pool.run(train, loop, world_size=3), pool.run(train, without, world_size=3), strict=True
+        ):
+            torch.testing.assert_close(ahead, expected, rtol=0, atol=1e-12)
+
+
+def with_an_optimizer_of_torch(context: Context, ahead: bool) -> torch.Tensor:
+    torch.manual_seed(1)
+    table = ShardedEmbedding(ROWS, 6)
+    optimizer = torch.optim.SGD(table.parameters(), lr=0.05, momentum=0.9)
+    batches = batches_of(context.rank)
+    for ids in LookAhead(batches, lambda ids: {table: ids}) if ahead else batches:
+        optimizer.zero_grad()
+        loss_of(table(ids), ids).backward()
+        optimizer.step()
+    return table.whole_table().full_tensor()
+
+
+def test_optimizers_of_torch_work_without_a_split(pool: RankPool) -> None:
+    for ahead, expected in zip(
+        *(pool.run(with_an_optimizer_of_torch, way, world_size=3) for way in (True, False)), strict=True
+    ):
+        assert torch.equal(ahead, expected)
+
+
+def says_that_it_is_whole(_: Context) -> None:
+    table = ShardedEmbedding(ROWS, 6)
+    optimizer = merak.embedding.SGD(table.parameters(), lr=0.1)
+    ids = torch.tensor([1, 2])
+    with pytest.warns(UserWarning, match="a gradient is needed whole"):
+        for batch in LookAhead([ids] * 4, lambda ids: {table: ids}, optimizer):
+            table(batch).sum().backward()
+    assert table.weight.grad is not None
+    assert table.weight.grad.to_dense()[:3, 0].tolist() == [0, 4, 4]
+    optimizer.step()
+
+
+def test_a_gradient_that_is_needed_whole(pool: RankPool) -> None:
+    pool.run(says_that_it_is_whole)
+
+
+def several_epochs(context: Context) -> None:
+    """A loop may be left early, and begun anew; two tables; a batch that reads nothing."""
+    tables = [ShardedEmbedding(ROWS, 6), ShardedEmbedding(ROWS, 5)]
+    optimizer = merak.embedding.SGD([table.weight for table in tables], lr=0.1)
+    before = [table.whole_table().full_tensor() for table in tables]
+    nothing = torch.zeros(0, dtype=torch.int64)
+    ids = [torch.tensor([context.rank, 5]), nothing, torch.tensor([5, 5]), nothing]
+    ahead = LookAhead(ids, lambda ids: {table: ids for table in tables}, optimizer)
+    for epoch in range(3):
+        for step, batch in enumerate(ahead):
+            sum(table(batch).sum() for table in tables).backward()  # type: ignore[union-attr]
+            optimizer.step()
+            if epoch == 1 and step == 0:
+                break
+    for table, old in zip(tables, before, strict=True):
+        change = (table.whole_table().full_tensor() - old)[:, 0]
+        # Of row 5, each time: both ranks once in the first batch, twice in the third.
+        torch.testing.assert_close(change[5], torch.tensor(-0.1 * (1 + 2 + 1 + 1 + 2)))
+        torch.testing.assert_close(change[:2], torch.tensor([-0.15, -0.15]))
+    assert list(LookAhead([], lambda ids: {tables[0]: ids}, optimizer)) == []
+
+
+def test_loops_end_and_begin_again(pool: RankPool) -> None:
+    pool.run(several_epochs)
+
+
+def not_announced(context: Context, ids: list[int]) -> str:
+    table = ShardedEmbedding(ROWS, 4)
+    optimizer = merak.embedding.SGD(table.parameters(), lr=0.1)
+    batches = [torch.tensor([1, 2])] * 3
+    with pytest.raises((ValueError, dist.DistBackendError)) as caught:
+        for step, batch in enumerate(LookAhead(batches, lambda ids: {table: ids}, optimizer)):
+            table(torch.tensor(ids) if context.rank == 1 and step == 1 else batch).sum().backward()
+            optimizer.step()
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+@pytest.mark.parametrize("ids", [[1, 3], [1], [1, 2, 3]])
+def test_a_batch_that_was_not_announced(pool: RankPool, ids: list[int]) -> None:
+    texts = pool.run(not_announced, ids, world_size=3)
+    assert texts[1].startswith("ValueError: embedding_lookup: these ids are not those that were announced")
+    for text in (texts[0], texts[2]):
+        assert "rank 1" in text
+
+
+def misuse(_: Context) -> None:
+    table = ShardedEmbedding(ROWS, 4)
+    ids = torch.tensor([1, 2])
+    with pytest.raises(ValueError, match="batches is 0"):
+        LookAhead([ids], lambda ids: {table: ids}, batches=0)
+    with pytest.raises(ValueError, match="not one of merak.embedding"):
+        LookAhead([ids], lambda ids: {table: ids}, torch.optim.SGD(table.parameters()))  # type: ignore[arg-type]
+    loop = iter(LookAhead([ids] * 3, lambda ids: {table: ids}))
+    next(loop)
+    with pytest.raises(ValueError, match="in the look-ahead of another loop"):
+        next(iter(LookAhead([ids], lambda ids: {table: ids})))
+    with pytest.raises(RuntimeError, match="outside the loop"):
+        table.load_state_dict({"weight": torch.zeros(ROWS, 4)})
+    table(ids)
+    with pytest.raises(ValueError, match="more often than the 1 times"):
+        table(ids)
+
+
+def test_misuse_is_told(pool: RankPool) -> None:
+    pool.run(misuse)
+
+
+def outside(context: Context) -> str:
+    table = ShardedEmbedding(ROWS, 4)
+    batches = [torch.tensor([1]), torch.tensor([2]), torch.tensor([3 if context.rank else ROWS])]
+    with pytest.raises(dist.DistBackendError) as caught:
+        for batch in LookAhead(batches, lambda ids: {table: ids}):
+            table(batch).sum().backward()
+    return str(caught.value)
+
+
+def test_an_announced_id_outside_the_table(pool: RankPool) -> None:
+    for text in pool.run(outside, world_size=3):
+        assert f"rank 0 cannot take part: id {ROWS}, at position 0, is outside an embedding of {ROWS} rows" in text
