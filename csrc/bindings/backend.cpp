@@ -124,13 +124,16 @@ void bind_embedding(py::module_& module) {
   module.def(
       "update_rows",
       [](const std::string& kind, const std::array<double, 5>& options, std::uint64_t step, const at::Tensor& table,
-         const std::vector<at::Tensor>& remembered, const at::Tensor& ids, const at::Tensor& gradients) {
+         const std::vector<at::Tensor>& remembered, const at::Tensor& ids, const at::Tensor& gradients,
+         const std::optional<at::Tensor>& mean_squares) {
         const auto [rate, first, second, epsilon, weight_decay] = options;
         update_table({update_kind_named(kind), rate, first, second, epsilon, weight_decay}, step, table, remembered,
-                     ids, gradients);
+                     ids, gradients, mean_squares);
       },
       py::arg("kind"), py::arg("options"), py::arg("step"), py::arg("table"), py::arg("remembered"), py::arg("ids"),
-      py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
+      py::arg("gradients"), py::arg("mean_squares"), py::call_guard<py::gil_scoped_release>());
+
+  module.def("square_sums", &square_sums_of, py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

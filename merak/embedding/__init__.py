@@ -6,7 +6,17 @@ merak.embedding.shard(model)
 
 from merak.embedding.bag import ShardedEmbeddingBag
 from merak.embedding.module import ShardedEmbedding
-from merak.embedding.optimizers import SGD, Adagrad, AdamW
+from merak.embedding.optimizers import SGD, Adagrad, AdamW, RowWiseAdagrad
 from merak.embedding.replacing import shard
+from merak.embedding.states import save_whole
 
-__all__ = ["SGD", "Adagrad", "AdamW", "ShardedEmbedding", "ShardedEmbeddingBag", "shard"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "AdamW",
+    "RowWiseAdagrad",
+    "ShardedEmbedding",
+    "ShardedEmbeddingBag",
+    "save_whole",
+    "shard",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -80,6 +81,7 @@ class ShardedEmbedding(torch.nn.Module):
         columns = torch.empty(num_embeddings, self._columns.stop - begin, device=device, dtype=dtype)
         self.weight = torch.nn.Parameter(columns)
         self.reset_parameters()
+        _alive.add(self)
 
     @classmethod
     def from_embedding(
@@ -124,8 +126,12 @@ class ShardedEmbedding(torch.nn.Module):
 
     def whole_table(self) -> DTensor:
         """The table, of which this rank has its columns; shares their memory."""
+        return self.whole(self.weight.detach())
+
+    def whole(self, columns: torch.Tensor) -> DTensor:
+        """What ranks have each for their columns of the table, as one: of the table's shape; shares their memory."""
         return DTensor.from_local(
-            self.weight.detach(),
+            columns,
             self.mesh,
             [Shard(1)],
             run_check=False,
@@ -150,15 +156,24 @@ class ShardedEmbedding(torch.nn.Module):
         whole_shape = (self.num_embeddings, self.embedding_dim)
         if whole is not None and tuple(whole.shape) == whole_shape:
             state_dict = dict(state_dict)
-            state_dict[key] = self._columns_of(whole)
+            state_dict[key] = self.columns_of(whole)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    def _columns_of(self, whole: torch.Tensor) -> torch.Tensor:
+    def columns_of(self, whole: torch.Tensor) -> torch.Tensor:
+        """This rank's columns of a tensor of the table's shape, which all ranks have, or a DTensor on any mesh."""
         if not isinstance(whole, DTensor):
             return whole[:, self._columns]
         if whole.device_mesh != self.mesh or tuple(whole.placements) != (Shard(1),):
             whole = whole.redistribute(self.mesh, [Shard(1)])
         return whole.to_local()
+
+
+_alive: weakref.WeakSet[ShardedEmbedding] = weakref.WeakSet()
+
+
+def table_of(parameter: torch.Tensor) -> ShardedEmbedding | None:
+    """The table of which a parameter is this rank's columns; None if it is a parameter like any other."""
+    return next((table for table in _alive if table.weight is parameter), None)
 
 
 def _padding(padding_idx: int | None, rows: int) -> int | None:
