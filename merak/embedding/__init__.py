@@ -5,6 +5,7 @@ merak.embedding.shard(model)
 """
 
 from merak.embedding.bag import ShardedEmbeddingBag
+from merak.embedding.clipping import clip_grad_norm_
 from merak.embedding.module import ShardedEmbedding
 from merak.embedding.optimizers import SGD, Adagrad, AdamW, RowWiseAdagrad
 from merak.embedding.replacing import shard
@@ -17,6 +18,7 @@ __all__ = [
     "RowWiseAdagrad",
     "ShardedEmbedding",
     "ShardedEmbeddingBag",
+    "clip_grad_norm_",
     "save_whole",
     "shard",
 ]
