@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import merak.embedding
@@ -96,6 +97,23 @@ def not_finite(context: Context) -> None:
 
 def test_what_is_not_finite_is_told_to_all(pool: RankPool) -> None:
     pool.run(not_finite)
+
+
+def split_layers(context: Context) -> None:
+    """Parameters that are DTensors already, as FSDP2 makes them, count whole and once, beside a table."""
+    table = merak.embedding.ShardedEmbedding(3, 3)
+    table.weight.grad = torch.full_like(table.weight, 2)
+    layer = torch.nn.Parameter(distribute_tensor(torch.zeros(5, 2), table.mesh, [Shard(0)]))
+    layer.grad = distribute_tensor(torch.ones(5, 2), table.mesh, [Shard(0)])
+    norm = merak.embedding.clip_grad_norm_([table.weight, layer], 1.0)
+    assert norm.item() == pytest.approx(math.sqrt(9 * 4 + 10))
+    assert isinstance(layer.grad, DTensor)
+    torch.testing.assert_close(layer.grad.full_tensor(), torch.full((5, 2), 1 / math.sqrt(46)))
+    torch.testing.assert_close(table.weight.grad, torch.full_like(table.weight, 2 / math.sqrt(46)))
+
+
+def test_layers_that_are_split_count_whole(pool: RankPool) -> None:
+    pool.run(split_layers, world_size=2)
 
 
 def test_gradients_without_tables() -> None:
