@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,13 +80,10 @@ class Training:
 
     def load(self, folder: Path) -> None:
         weights, states = get_state_dict(self.ddp, self.optimizers)
-        document = {"model": weights, "optimizers": states}
+        document: dict[str, Any] = {"model": weights, "optimizers": states}
         dcp.load(document, checkpoint_id=folder)
         set_state_dict(
-            self.ddp,
-            self.optimizers,
-            model_state_dict=document["model"],
-            optim_state_dict=document["optimizers"],  # type: ignore[arg-type]
+            self.ddp, self.optimizers, model_state_dict=document["model"], optim_state_dict=document["optimizers"]
         )
 
 

@@ -46,7 +46,7 @@ def on_ranks(context: Context, max_norm: float, norm_type: float, sparse: bool) 
     ddp = DistributedDataParallel(model)
     loss_of(ddp(ids_of(context.rank))).backward()
     norm = merak.embedding.clip_grad_norm_(model.parameters(), max_norm, norm_type)
-    gradients = []
+    gradients: list[torch.Tensor] = []
     for table in (model.first, model.second):
         assert isinstance(table, merak.embedding.ShardedEmbedding)
         assert table.weight.grad is not None
