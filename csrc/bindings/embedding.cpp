@@ -5,6 +5,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 
 #include "backend/backend.h"
 #include "bindings/rooms.h"
@@ -48,7 +49,8 @@ void bind_updates(py::module_& module) {
            }),
            py::arg("kind"), py::arg("options"), py::arg("step"), py::arg("table"), py::arg("remembered"))
       .def("__call__", &TableUpdate::operator(), py::arg("ids"), py::arg("gradients"),
-           py::call_guard<py::gil_scoped_release>());
+           py::arg("mean_squares") = std::nullopt, py::call_guard<py::gil_scoped_release>());
+  module.def("square_sums", &square_sums_of, py::arg("gradients"), py::call_guard<py::gil_scoped_release>());
 }
 
 void bind_lookups(BackendClass& backend) {

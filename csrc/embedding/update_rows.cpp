@@ -42,28 +42,41 @@ struct UpdateRow {
   Wide *a, *s;
   const std::int64_t* ids;
   const T* gradients;
+  const Wide* mean_squares;
   std::size_t columns;
   Factors<Wide> by;
 
   void operator()(std::size_t i) const {
-    const std::size_t begin = static_cast<std::size_t>(ids[i]) * columns;
-    for (std::size_t j = 0; j < columns; ++j) change(table[begin + j], begin + j, Wide(gradients[i * columns + j]));
+    const auto row = static_cast<std::size_t>(ids[i]);
+    const Wide rate = rate_of_row(row, i);
+    const std::size_t begin = row * columns;
+    for (std::size_t j = 0; j < columns; ++j)
+      change(table[begin + j], begin + j, Wide(gradients[i * columns + j]), rate);
   }
 
  private:
-  void change(T& w, std::size_t at, Wide g) const {
-    if constexpr (kKind == UpdateKind::kSgd) {
-      w = T(Wide(w) - by.rate * g);
+  Wide rate_of_row(std::size_t row, std::size_t i) const {
+    if constexpr (kKind == UpdateKind::kRowWiseAdagrad) {
+      s[row] += mean_squares[i];
+      return by.rate / (std::sqrt(s[row]) + by.epsilon);
+    } else {
+      return by.rate;
+    }
+  }
+
+  void change(T& w, std::size_t at, Wide g, Wide rate) const {
+    if constexpr (kKind == UpdateKind::kSgd || kKind == UpdateKind::kRowWiseAdagrad) {
+      w = T(Wide(w) - rate * g);
     } else if constexpr (kKind == UpdateKind::kMomentum) {
       a[at] = by.first * a[at] + g;
-      w = T(Wide(w) - by.rate * a[at]);
+      w = T(Wide(w) - rate * a[at]);
     } else if constexpr (kKind == UpdateKind::kAdagrad) {
       s[at] += g * g;
-      w = T(Wide(w) - by.rate * (g / (std::sqrt(s[at]) + by.epsilon)));
+      w = T(Wide(w) - rate * (g / (std::sqrt(s[at]) + by.epsilon)));
     } else {
       a[at] += by.not_first * (g - a[at]);
       s[at] += by.not_second * (g * g - s[at]);
-      w = T(Wide(w) * by.keep - by.rate * (a[at] / (std::sqrt(s[at]) + by.epsilon)));
+      w = T(Wide(w) * by.keep - rate * (a[at] / (std::sqrt(s[at]) + by.epsilon)));
     }
   }
 };
@@ -79,6 +92,7 @@ void update(const UpdateRule& rule, std::uint64_t step, const TableRows& rows, s
                                  static_cast<Wide*>(rows.s),
                                  ids.data(),
                                  gradients,
+                                 static_cast<const Wide*>(rows.mean_squares),
                                  rows.columns,
                                  Factors<Wide>(rule, step)};
   with_longest_vectors(body, [&](const auto& row) { for_each(OnCpu{}, ids.size(), row); });
@@ -87,7 +101,7 @@ void update(const UpdateRule& rule, std::uint64_t step, const TableRows& rows, s
 }  // namespace
 
 int remembered(UpdateKind kind) {
-  constexpr int kArrays[] = {0, 1, 1, 2};
+  constexpr int kArrays[] = {0, 1, 1, 2, 1};
   return kArrays[static_cast<std::size_t>(kind)];
 }
 
@@ -107,6 +121,8 @@ void update_rows(const UpdateRule& rule, std::uint64_t step, const TableRows& ro
           return update<T, UpdateKind::kAdagrad>(rule, step, rows, ids, values);
         case UpdateKind::kAdam:
           return update<T, UpdateKind::kAdam>(rule, step, rows, ids, values);
+        case UpdateKind::kRowWiseAdagrad:
+          return update<T, UpdateKind::kRowWiseAdagrad>(rule, step, rows, ids, values);
       }
     }
   });

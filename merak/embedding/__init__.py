@@ -5,9 +5,22 @@ merak.embedding.shard(model)
 """
 
 from merak.embedding.bag import ShardedEmbeddingBag
+from merak.embedding.clipping import clip_grad_norm_
 from merak.embedding.look_ahead import LookAhead
 from merak.embedding.module import ShardedEmbedding
-from merak.embedding.optimizers import SGD, Adagrad, AdamW
+from merak.embedding.optimizers import SGD, Adagrad, AdamW, RowWiseAdagrad
 from merak.embedding.replacing import shard
+from merak.embedding.states import save_whole
 
-__all__ = ["SGD", "Adagrad", "AdamW", "LookAhead", "ShardedEmbedding", "ShardedEmbeddingBag", "shard"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "AdamW",
+    "LookAhead",
+    "RowWiseAdagrad",
+    "ShardedEmbedding",
+    "ShardedEmbeddingBag",
+    "clip_grad_norm_",
+    "save_whole",
+    "shard",
+]

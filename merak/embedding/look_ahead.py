@@ -29,14 +29,15 @@ class LookAhead(Generic[BatchT]):
             tables.step()
 
     Inside the loop the tables may be read, in training, with the announced ids alone; under `torch.no_grad`, or in
-    `eval()`, with any. `step()` of the optimizer uses gradients up; a loop that needs them whole, since it adds several
-    passes up, or clips by `merak.embedding.clip_grad_norm_`, gets them, and a warning that rows go in one part then. All
-    ranks have to have as many batches, and to end a loop in the same place.
+    `eval()`, with any. `step()` of the optimizer uses gradients up. A loop that needs them whole, as it adds those of
+    several passes up, or clips by `merak.embedding.clip_grad_norm_`, has them, and a warning that rows go in one part
+    then. All ranks have to have as many batches, and to end a loop in the same place.
 
     Args:
         loader: its batches; iterated once for each loop.
         ids: of a batch, by table, what the model will look up in it, in one tensor; or in a list, in the order of uses.
-        optimizer: of these tables, one of `merak.embedding`. Gradients of tables that it does not have are not split.
+        optimizer: of these tables, one of `merak.embedding`. Gradients of tables that it does not have are not split,
+            nor are those that `RowWiseAdagrad` needs whole.
         batches: how many it is ahead. With one, delayed gradients travel beside the next step; with two or more rows
             are looked up beside it, too.
         split: False sends gradients whole, whatever the optimizer.
@@ -98,15 +99,10 @@ class LookAhead(Generic[BatchT]):
             return
 
     def _follow(self, table: ShardedEmbedding) -> TableAhead:
-        optimizer = self._optimizer if self._optimizer is not None and self._optimizer.has(table.weight) else None
-        ahead = table.look_ahead(self._split and optimizer is not None, self._priorities)
-        if optimizer is not None:
-            optimizer.follow(table.weight, ahead)
-        return ahead
+        split = self._split and self._optimizer is not None and self._optimizer.splits(table.weight)
+        return table.look_ahead(split, self._priorities)
 
     def _end(self) -> None:
         for table in self._tables:
             table.end_look_ahead()
-            if self._optimizer is not None:
-                self._optimizer.follow(table.weight, None)
         self._tables = {}

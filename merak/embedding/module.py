@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -80,8 +81,9 @@ class ShardedEmbedding(torch.nn.Module):
         self._columns = slice(begin, min(begin + most, embedding_dim))
         columns = torch.empty(num_embeddings, self._columns.stop - begin, device=device, dtype=dtype)
         self.weight = torch.nn.Parameter(columns)
-        self._ahead: TableAhead | None = None
+        self.ahead: TableAhead | None = None  # inside a loop over LookAhead
         self.reset_parameters()
+        _alive.add(self)
 
     @classmethod
     def from_embedding(
@@ -121,10 +123,10 @@ class ShardedEmbedding(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the table, [*, embedding_dim], for this rank's ids, int64 or int32 of any shape [*]."""
-        if self._ahead is not None:
+        if self.ahead is not None:
             if self.training and torch.is_grad_enabled():
-                return self._ahead.rows(ids)
-            self._ahead.settle()
+                return self.ahead.rows(ids)
+            self.ahead.settle()
         rows: torch.Tensor = Lookup.apply(self.weight, ids, self._table)
         return rows
 
@@ -134,32 +136,36 @@ class ShardedEmbedding(torch.nn.Module):
         Raises:
             ValueError: another one uses this table.
         """
-        if self._ahead is not None:
+        if self.ahead is not None:
             raise ValueError("a table is in the look-ahead of another loop, which has not ended.")
-        self._ahead = TableAhead(self.weight, self._table, split, priorities)
-        return self._ahead
+        self.ahead = TableAhead(self.weight, self._table, split, priorities)
+        return self.ahead
 
     def end_look_ahead(self) -> None:
         """Waits for all that is on its way."""
-        if self._ahead is not None:
-            self._ahead.close()
-        self._ahead = None
+        if self.ahead is not None:
+            self.ahead.close()
+        self.ahead = None
 
     def settle(self) -> None:
         """Waits until the table has the updates of all steps so far; a look-ahead may still be at some of them."""
-        if self._ahead is not None:
-            self._ahead.settle()
+        if self.ahead is not None:
+            self.ahead.settle()
 
     def whole_gradient(self) -> None:
         """Has `weight.grad` hold the gradient of the last backward pass, of which a look-ahead may have sent a part."""
-        if self._ahead is not None:
-            self._ahead.whole_gradient()
+        if self.ahead is not None:
+            self.ahead.whole_gradient()
 
     def whole_table(self) -> DTensor:
         """The table, of which this rank has its columns; shares their memory."""
         self.settle()
+        return self.whole(self.weight.detach())
+
+    def whole(self, columns: torch.Tensor) -> DTensor:
+        """What ranks have each for their columns of the table, as one: of the table's shape; shares their memory."""
         return DTensor.from_local(
-            self.weight.detach(),
+            columns,
             self.mesh,
             [Shard(1)],
             run_check=False,
@@ -180,24 +186,31 @@ class ShardedEmbedding(torch.nn.Module):
         destination[prefix + "weight"] = self.weight if keep_vars else self.whole_table()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        if self._ahead is not None:
-            raise RuntimeError(
-                "rows of this table are looked up ahead: load its state outside the loop over LookAhead."
-            )
+        if self.ahead is not None:
+            raise RuntimeError("rows of this table are on their way: load it outside the loop over LookAhead.")
         key = prefix + "weight"
         whole = state_dict.get(key)
         whole_shape = (self.num_embeddings, self.embedding_dim)
         if whole is not None and tuple(whole.shape) == whole_shape:
             state_dict = dict(state_dict)
-            state_dict[key] = self._columns_of(whole)
+            state_dict[key] = self.columns_of(whole)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    def _columns_of(self, whole: torch.Tensor) -> torch.Tensor:
+    def columns_of(self, whole: torch.Tensor) -> torch.Tensor:
+        """This rank's columns of a tensor of the table's shape, which all ranks have, or a DTensor on any mesh."""
         if not isinstance(whole, DTensor):
             return whole[:, self._columns]
         if whole.device_mesh != self.mesh or tuple(whole.placements) != (Shard(1),):
             whole = whole.redistribute(self.mesh, [Shard(1)])
         return whole.to_local()
+
+
+_alive: weakref.WeakSet[ShardedEmbedding] = weakref.WeakSet()
+
+
+def table_of(parameter: torch.Tensor) -> ShardedEmbedding | None:
+    """The table of which a parameter is this rank's columns; None if it is a parameter like any other."""
+    return next((table for table in _alive if table.weight is parameter), None)
 
 
 def _padding(padding_idx: int | None, rows: int) -> int | None:

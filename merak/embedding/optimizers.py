@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
 from merak import _C
+from merak.embedding.module import table_of
+from merak.embedding.states import cut_to_columns, made_whole, saved_of
 
 if TYPE_CHECKING:
     from merak.embedding.table_ahead import TableAhead
@@ -20,15 +23,13 @@ if TYPE_CHECKING:
 class RowOptimizer(torch.optim.Optimizer):
     """What the optimizers below have in common: parameters are tables, [rows, columns], contiguous, on CPU, of float32,
     float64, bfloat16 or float16, whose gradients are sparse COO tensors. State and arithmetic of 16-bit tables are
-    float32."""
+    float32. The state is there from the beginning, and whole in `state_dict()`, as states.py says."""
 
     KIND: str
     STATE: tuple[tuple[str, str], ...] = ()
     """Names of what is remembered of a table, with the option that it is filled with at first, or "" for zeros."""
-
-    def __init__(self, params: Iterable[torch.Tensor], defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
-        self._ahead: dict[torch.Tensor, TableAhead] = {}
+    A_NUMBER_A_ROW = False
+    """Whether that is one number for each row, not one for each element."""
 
     @abc.abstractmethod
     def _rule(self, group: dict[str, Any]) -> tuple[float, float, float, float, float]:
@@ -45,49 +46,60 @@ class RowOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        plain = []
         for group in self.param_groups:
             for table in group["params"]:
-                ahead = self._ahead.get(table)
+                ahead = _split_of(table)
                 if ahead is not None and ahead.has_gradient():
                     ahead.step(self._begin(group, table))
                 elif ahead is None and table.grad is not None:
-                    self._update(group, table, table.grad)
+                    plain.append((group, table, _coalesced(table.grad)))
+        means = self._mean_squares([(table, gradient) for _, table, gradient in plain])
+        for (group, table, gradient), mean_squares in zip(plain, means, strict=True):
+            self._begin(group, table)(gradient.indices()[0], gradient.values(), mean_squares)
         return loss
 
-    def has(self, table: torch.Tensor) -> bool:
-        """Whether it is one of the parameters."""
-        return any(table is one for group in self.param_groups for one in group["params"])
+    def splits(self, table: torch.Tensor) -> bool:
+        """Whether a look-ahead may give it the gradient of that table in parts."""
+        known = any(table is one for group in self.param_groups for one in group["params"])
+        return known and not self.A_NUMBER_A_ROW
 
-    def follow(self, table: torch.Tensor, ahead: TableAhead | None) -> None:
-        """Takes the table's gradients from a look-ahead from now on; or, with None, from the table."""
-        if ahead is None:
-            self._ahead.pop(table, None)
-        else:
-            self._ahead[table] = ahead
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As of `torch.optim.Optimizer`."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for table in group["params"]:
+            wide = table.dtype if table.dtype in (torch.float32, torch.float64) else torch.float32
+            shape = table.shape[:1] if self.A_NUMBER_A_ROW else table.shape
+            self.state[table]["step"] = 0
+            for name, option in self.STATE:
+                first = group[option] if option else 0.0
+                self.state[table][name] = torch.full(shape, first, dtype=wide, device=table.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of `torch.optim.Optimizer`; of `ShardedEmbedding` tables with DTensors of the table's shape."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if (table := table_of(parameter)) is not None:
+                    table.settle()
+        return made_whole(self, super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave, in float32 also for tables of 16 bits, where torch.optim would round."""
-        super().load_state_dict(state_dict)
-        saved = state_dict["state"]
-        tables = [table for group in self.param_groups for table in group["params"]]
-        for index, table in enumerate(tables):
-            for name, _ in self.STATE if index in saved else ():
-                self.state[table][name] = saved[index][name].clone()
+        """Takes over what `state_dict` gave, of any number of ranks, or of a table that is whole; in float32 also for
+        tables of 16 bits, where torch.optim would round."""
+        mine = cut_to_columns(self, state_dict)
+        super().load_state_dict(mine)
+        for table, _, saved in saved_of(self, mine):
+            for name, _ in self.STATE:
+                self.state[table][name] = saved[name].clone(memory_format=torch.contiguous_format)
 
-    def _update(self, group: dict[str, Any], table: torch.Tensor, gradient: torch.Tensor) -> None:
-        if gradient.layout is not torch.sparse_coo:
-            raise ValueError("the gradient of a table is dense; use an optimizer of torch.optim, or sparse=True.")
-        coalesced = gradient.coalesce()
-        self._begin(group, table)(coalesced.indices()[0], coalesced.values())
+    def _mean_squares(self, gradients: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor | None]:
+        """What the update needs beside the gradients, for each table and its gradient."""
+        return [None for _ in gradients]
 
     def _begin(self, group: dict[str, Any], table: torch.Tensor) -> _C.TableUpdate:
         """What a step does to rows of the table."""
         state = self.state[table]
-        if not state:
-            wide = table.dtype if table.dtype in (torch.float32, torch.float64) else torch.float32
-            state["step"] = 0
-            for name, option in self.STATE:
-                state[name] = torch.full_like(table, group[option] if option else 0.0, dtype=wide)
         state["step"] += 1
         remembered = [state[name] for name, _ in self.STATE]
         return _C.TableUpdate(self.KIND, self._rule(group), state["step"], table, remembered)
@@ -136,6 +148,45 @@ class Adagrad(RowOptimizer):
         return group["lr"], 0.0, group["lr_decay"], group["eps"], 0.0
 
 
+class RowWiseAdagrad(RowOptimizer):
+    """Adagrad that remembers one number a row, not one an element: the sum over the steps of the mean of the squares of
+    the row's gradient. That is over all columns: of a `ShardedEmbedding` the ranks add up their sums, one number a row
+    that has a gradient, so that all ranks call `step` together.
+
+    Args:
+        params, lr, initial_accumulator_value, eps: as of `torch.optim.Adagrad`.
+    """
+
+    KIND = "row_wise_adagrad"
+    STATE = (("sum", "initial_accumulator_value"),)
+    A_NUMBER_A_ROW = True
+
+    def __init__(
+        self,
+        params: Iterable[torch.Tensor],
+        lr: float = 0.01,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ) -> None:
+        _check(lr=lr, initial_accumulator_value=initial_accumulator_value, eps=eps)
+        super().__init__(params, {"lr": lr, "initial_accumulator_value": initial_accumulator_value, "eps": eps})
+
+    def _rule(self, group: dict[str, Any]) -> tuple[float, float, float, float, float]:
+        return group["lr"], 0.0, 0.0, group["eps"], 0.0
+
+    def _mean_squares(self, gradients: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor | None]:
+        sums = [_C.square_sums(gradient.values()) for _, gradient in gradients]
+        columns, works = [], []
+        for (parameter, _), ours in zip(gradients, sums, strict=True):
+            table = table_of(parameter)
+            columns.append(parameter.size(1) if table is None else table.embedding_dim)
+            if table is not None:
+                works.append(dist.all_reduce(ours, group=table.mesh.get_group(), async_op=True))
+        for work in works:
+            work.wait()
+        return [ours / count for ours, count in zip(sums, columns, strict=True)]
+
+
 class AdamW(RowOptimizer):
     """Lazy AdamW: of rows without a gradient nothing decays, neither moments nor weights. With ``weight_decay=0`` it is
     ``torch.optim.SparseAdam``.
@@ -162,6 +213,18 @@ class AdamW(RowOptimizer):
     def _rule(self, group: dict[str, Any]) -> tuple[float, float, float, float, float]:
         first, second = group["betas"]
         return group["lr"], first, second, group["eps"], group["weight_decay"]
+
+
+def _split_of(parameter: torch.Tensor) -> TableAhead | None:
+    """The look-ahead that has the parameter's gradient in parts."""
+    table = table_of(parameter)
+    return None if table is None or table.ahead is None or not table.ahead.splits else table.ahead
+
+
+def _coalesced(gradient: torch.Tensor) -> torch.Tensor:
+    if gradient.layout is not torch.sparse_coo:
+        raise ValueError("the gradient of a table is dense; use an optimizer of torch.optim, or sparse=True.")
+    return gradient.coalesce()
 
 
 def _check(**values: float) -> None:

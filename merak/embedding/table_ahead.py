@@ -81,12 +81,12 @@ class TableAhead:
 
     Args:
         shard, table: of the module.
-        split: whether gradients go in two parts; the caller of `step` is then a row optimizer.
+        splits: whether gradients go in two parts; a row optimizer calls `step` then.
         priorities: see `lookup.Priorities`.
     """
 
-    def __init__(self, shard: torch.nn.Parameter, table: Table, split: bool, priorities: Priorities) -> None:
-        self._shard, self._table, self._split, self._priorities = shard, table, split, priorities
+    def __init__(self, shard: torch.nn.Parameter, table: Table, splits: bool, priorities: Priorities) -> None:
+        self._shard, self._table, self.splits, self._priorities = shard, table, splits, priorities
         self._coming: deque[Announced] = deque()
         self._now: Announced | None = None
         self._used = 0
@@ -106,7 +106,7 @@ class TableAhead:
     def start(self) -> None:
         """Looks up what the first batches read."""
         self._look_up_next(None)
-        if self._split and len(self._coming) > 1:
+        if self.splits and len(self._coming) > 1:
             first, second = self._coming[0], self._coming[1]
             self._look_up(second, second.batch.part_beyond(first.batch), self._priorities.delayed)
             second.has_early = True
@@ -135,7 +135,7 @@ class TableAhead:
         assert self._now is not None
         batch = self._now.batch
         self.whole_gradient()
-        if self._split and self._coming and self._shard.grad is None:
+        if self.splits and self._coming and self._shard.grad is None:
             following = self._coming[0].batch
             prior = self._send(batch.part_among(following), gradient)
             self._pending = Pending(batch, following, gradient, prior)

@@ -77,10 +77,26 @@ def test_all_rows_change_as_those_of_dense_gradients(name: str) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+def test_row_wise_adagrad_does_what_its_formula_says() -> None:
+    ours = table(torch.float64)
+    optimizer = merak.embedding.RowWiseAdagrad([ours], 0.1, initial_accumulator_value=0.2, eps=1e-3)
+    expected, sums = ours.detach().clone(), torch.full((ROWS,), 0.2, dtype=torch.float64)
+    for step in range(1, 20):
+        ours.grad = gradient(step, torch.float64)
+        optimizer.step()
+        dense = ours.grad.to_dense()
+        for row in range(ROWS):
+            sums[row] += dense[row].square().mean()
+            expected[row] -= 0.1 * dense[row] / (sums[row].sqrt() + 1e-3)
+    torch.testing.assert_close(ours.detach(), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(optimizer.state[ours]["sum"], sums, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [merak.embedding.Adagrad, merak.embedding.RowWiseAdagrad])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_tables_of_fewer_bits(dtype: torch.dtype) -> None:
+def test_tables_of_fewer_bits(dtype: torch.dtype, make: Callable[..., torch.optim.Optimizer]) -> None:
     ours, exact = table(dtype), torch.nn.Parameter(table(dtype).detach().double())
-    mine, others = merak.embedding.Adagrad([ours], 0.1), merak.embedding.Adagrad([exact], 0.1)
+    mine, others = make([ours], 0.1), make([exact], 0.1)
     for step in range(1, 9):
         ours.grad = gradient(step, dtype).coalesce()
         exact.grad = ours.grad.double()
@@ -90,15 +106,15 @@ def test_tables_of_fewer_bits(dtype: torch.dtype) -> None:
     torch.testing.assert_close(ours.double(), exact, rtol=0, atol=0.1 if dtype is not torch.float32 else 1e-5)
 
 
+@pytest.mark.parametrize("make", [merak.embedding.AdamW, merak.embedding.RowWiseAdagrad])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_states_are_saved_and_loaded(dtype: torch.dtype) -> None:
+def test_states_are_saved_and_loaded(dtype: torch.dtype, make: Callable[..., torch.optim.Optimizer]) -> None:
     whole, resumed = table(dtype), table(dtype)
-    first = merak.embedding.AdamW([whole])
-    second: torch.optim.Optimizer = merak.embedding.AdamW([resumed])
+    first, second = make([whole]), make([resumed])
     for step in range(1, 9):
         if step == 5:
             saved = second.state_dict()
-            second = merak.embedding.AdamW([resumed])
+            second = make([resumed])
             second.load_state_dict(saved)
         for one, optimizer in ((whole, first), (resumed, second)):
             one.grad = gradient(step, dtype)

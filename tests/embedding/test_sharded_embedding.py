@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,10 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "momentum": lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9),
     "Adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.1),
     "SparseAdam": lambda parameters: torch.optim.SparseAdam(parameters, lr=0.05),
+    "momentum of rows": lambda parameters: merak.embedding.SGD(parameters, 0.02, momentum=0.9),
+    "Adagrad of rows": lambda parameters: merak.embedding.Adagrad(parameters, 0.1),
+    "row-wise Adagrad": lambda parameters: merak.embedding.RowWiseAdagrad(parameters, 0.1),
+    "AdamW of rows": lambda parameters: merak.embedding.AdamW(parameters, 0.05, weight_decay=0.1),
 }
 
 
@@ -39,29 +44,32 @@ def loss_of(rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return ((rows - target(ids, rows.shape[-1])) ** 2 * (1 + ids.unsqueeze(-1) % 5)).sum()
 
 
-def training(context: Context, columns: int, name: str, padding: int | None) -> torch.Tensor:
+def training(context: Context, columns: int, name: str, padding: int | None, passes: int = 1) -> torch.Tensor:
+    """With so many backward passes in a step."""
     torch.manual_seed(1)
     table = merak.embedding.ShardedEmbedding(ROWS, columns, padding, dtype=torch.float64)
     optimizer = OPTIMIZERS[name](table.parameters())
     for step in range(20):
-        ids = tokens(step, context.rank)
         optimizer.zero_grad()
-        loss_of(table(ids), ids).backward()
+        for part in range(passes):
+            ids = tokens(step + 20 * part, context.rank)
+            loss_of(table(ids), ids).backward()
         assert table.weight.grad is not None
         assert table.weight.grad.is_coalesced()
         optimizer.step()
     return table.whole_table().full_tensor()
 
 
-def in_one_process(size: int, columns: int, name: str, padding: int | None) -> torch.Tensor:
+def in_one_process(size: int, columns: int, name: str, padding: int | None, passes: int = 1) -> torch.Tensor:
+    """With so many batches in one backward pass."""
     torch.manual_seed(1)
     table = torch.nn.Embedding(ROWS, columns, padding, sparse=True, dtype=torch.float64)
     optimizer = OPTIMIZERS[name](table.parameters())
     for step in range(20):
         optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64)
-        for rank in range(size):
-            ids = tokens(step, rank)
+        for part, rank in itertools.product(range(passes), range(size)):
+            ids = tokens(step + 20 * part, rank)
             loss = loss + loss_of(table(ids), ids) / size
         loss.backward()
         optimizer.step()
@@ -75,6 +83,34 @@ def test_training_is_that_of_one_process(pool: RankPool, size: int, columns: int
     expected = in_one_process(size, columns, name, padding)
     for whole in pool.run(training, columns, name, padding, world_size=size):
         torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gradients_of_several_passes_are_those_of_one(pool: RankPool, name: str) -> None:
+    expected = in_one_process(3, 7, name, None, passes=2)
+    for whole in pool.run(training, 7, name, None, passes=2, world_size=3):
+        torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
+
+
+def sums_of_rows(context: Context, dtype: torch.dtype) -> torch.Tensor:
+    torch.manual_seed(1)
+    table = merak.embedding.ShardedEmbedding(ROWS, 9, dtype=dtype)
+    optimizer = merak.embedding.RowWiseAdagrad(table.parameters(), 0.1)
+    for step in range(5):
+        optimizer.zero_grad()
+        table(tokens(step, context.rank)).sin().sum().backward()
+        optimizer.step()
+    sums: torch.Tensor = optimizer.state_dict()["state"][0]["sum"]
+    return sums
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_remembered_of_rows_has_the_same_bits_on_all_ranks(pool: RankPool, dtype: torch.dtype) -> None:
+    first, *others = pool.run(sums_of_rows, dtype, world_size=4)
+    assert first.shape == (ROWS,)
+    assert first.count_nonzero() > ROWS // 2
+    for sums in others:
+        assert torch.equal(sums, first)
 
 
 def test_eight_ranks(pool: RankPool) -> None:

@@ -22,26 +22,39 @@ const UpdateRule kRules[] = {
     {.kind = UpdateKind::kAdagrad, .rate = 0.3, .second = 0.1, .epsilon = 1e-10},
     {.kind = UpdateKind::kAdam, .rate = 0.1, .first = 0.9, .second = 0.99, .epsilon = 1e-8},
     {.kind = UpdateKind::kAdam, .rate = 0.1, .first = 0.9, .second = 0.99, .epsilon = 1e-8, .weight_decay = 0.2},
+    {.kind = UpdateKind::kRowWiseAdagrad, .rate = 0.3, .epsilon = 1e-10},
 };
+
+std::vector<double> mean_squares(const std::vector<double>& gradients) {
+  std::vector<double> means(gradients.size() / kColumns);
+  for (std::size_t i = 0; i < gradients.size(); ++i) means[i / kColumns] += gradients[i] * gradients[i] / kColumns;
+  return means;
+}
 
 struct Trained {
   std::vector<double> w, a = std::vector<double>(kRows * kColumns), s = a;
 
   void step(const UpdateRule& rule, std::uint64_t t, const std::vector<std::int64_t>& ids,
             const std::vector<double>& gradients) {
-    update_rows(rule, t, {DType::kFloat64, w.data(), a.data(), s.data(), kColumns}, ids, gradients.data());
+    const std::vector<double> means = mean_squares(gradients);
+    update_rows(rule, t, {DType::kFloat64, w.data(), a.data(), s.data(), kColumns, means.data()}, ids,
+                gradients.data());
   }
 
   // As the header says it.
   void step_obviously(const UpdateRule& rule, double t, const std::vector<std::int64_t>& ids,
                       const std::vector<double>& gradients) {
+    const std::vector<double> means = mean_squares(gradients);
     for (std::size_t i = 0; i < gradients.size(); ++i) {
-      const std::size_t at = static_cast<std::size_t>(ids[i / kColumns]) * kColumns + i % kColumns;
+      const auto row = static_cast<std::size_t>(ids[i / kColumns]);
+      if (rule.kind == UpdateKind::kRowWiseAdagrad && i % kColumns == 0) s[row] += means[i / kColumns];
+      const std::size_t at = row * kColumns + i % kColumns;
       const double g = gradients[i], r = rule.rate, m = rule.first, v = rule.second;
       if (rule.kind == UpdateKind::kSgd) w[at] -= r * g;
       if (rule.kind == UpdateKind::kMomentum) a[at] = m * a[at] + g, w[at] -= r * a[at];
       if (rule.kind == UpdateKind::kAdagrad)
         s[at] += g * g, w[at] -= r / (1 + (t - 1) * v) * g / (std::sqrt(s[at]) + rule.epsilon);
+      if (rule.kind == UpdateKind::kRowWiseAdagrad) w[at] -= r * g / (std::sqrt(s[row]) + rule.epsilon);
       if (rule.kind != UpdateKind::kAdam) continue;
       w[at] -= r * rule.weight_decay * w[at];
       a[at] += (1 - m) * (g - a[at]), s[at] += (1 - v) * (g * g - s[at]);
