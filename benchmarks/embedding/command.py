@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.sparse.command import Line, add_common_arguments, measure_and_show
+from benchmarks.sparse.command import Line, Program, add_common_arguments, measure_and_show
 from benchmarks.sparse.tables import TABLES, Table
 from merak._extras import require
 
+from .torchrec_environment import TORCHREC_WAYS, UnusableError, require_torchrec
 from .ways import WAYS, bytes_of_split_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; their defaults are the comparison of the documentation."""
     add_common_arguments(parser, WAYS)
+    parser.add_argument(
+        "--torchrec", type=Path, metavar="PYTHON", help="also measure TorchRec, in the environment of that Python"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and show; the exit status."""
     tables = tuple(TABLES[i] for i in options.tables)
-    return measure_and_show(options, tables, "benchmarks.embedding.worker", _show)
+    programs = [Program("benchmarks.embedding.worker", tuple(options.ways))]
+    if options.torchrec:
+        python = options.torchrec.absolute()  # the hosts run it in another folder
+        try:
+            require_torchrec(python, tables, options.hosts)
+        except UnusableError as error:
+            print(f"merak bench: --torchrec: {error}", file=sys.stderr)
+            return 1
+        programs.append(Program("benchmarks.embedding.torchrec_worker", TORCHREC_WAYS, str(python)))
+    return measure_and_show(options, tables, programs, _show)
 
 
 def _show(table: Table, hosts: int, lines: list[Line]) -> Any:

@@ -9,14 +9,14 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 import merak.embedding
+from benchmarks.sparse.bench import Groups
 from benchmarks.sparse.ways import WAYS as REPLICATED
-from benchmarks.sparse.ways import Way
 
 
 class AllToAll:
     """merak.embedding.ShardedEmbedding: the lookup of a batch, and its gradient."""
 
-    def __init__(self, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, gradient: torch.Tensor, groups: Groups) -> None:
         rows, columns = gradient.shape
         self.ids, self.gradient = gradient._indices()[0].contiguous(), gradient._values()
         mesh = DeviceMesh.from_group(groups["merak"], "cpu")
@@ -41,7 +41,7 @@ class AllToAll:
 class AllGather:
     """As Horovod does: every rank gathers the gradients of all tokens, over Gloo."""
 
-    def __init__(self, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, gradient: torch.Tensor, groups: Groups) -> None:
         self.gradient, self.group = gradient, groups["gloo"]
         size = dist.get_world_size(self.group)
         self.ids = torch.empty(size * gradient._nnz(), dtype=torch.int64)
@@ -78,5 +78,3 @@ WAYS = {
     "gloo sparse": REPLICATED["gloo sparse"],
     "gloo dense": REPLICATED["gloo dense"],
 }
-
-__all__ = ["WAYS", "Way", "bytes_of_split_table"]

@@ -7,21 +7,9 @@ All ways live in the same processes and take turns. Rank 0 prints one JSON line 
 
 from __future__ import annotations
 
-import sys
-
-import torch
-
-from benchmarks.sparse.worker import Bench, Suite
+from benchmarks.sparse.worker import run_beside_gloo
 
 from .ways import WAYS
 
-
-def main() -> None:
-    torch.set_num_threads(1)
-    bench = Bench(Suite.from_json(sys.argv[1]), WAYS)
-    bench.run()
-    bench.close()
-
-
 if __name__ == "__main__":
-    main()
+    run_beside_gloo(WAYS)

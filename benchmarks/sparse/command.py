@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,24 @@ from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError,
 from benchmarks.testbed.topology import INTERFACE
 from merak._extras import require
 
+from .bench import Suite
 from .tables import TABLES, Table
 from .ways import WAYS
-from .worker import Suite
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TABLE_WIDTH = 140
 
 Line = dict[str, Any]
 """What the worker prints, and the cluster's goodput in bytes per second."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module to run on every host, the ways that it measures, and the Python whose environment has them."""
+
+    worker: str
+    ways: tuple[str, ...]
+    python: str = sys.executable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,20 +63,23 @@ def run(options: argparse.Namespace) -> int:
     tables = tuple(Table(t.rows, t.columns, t.tokens, options.shuffled) for t in (TABLES[i] for i in options.tables))
     if options.densities:
         tables = tuple(Table(28_881, 512, 0, density=density) for density in options.densities)
-    return measure_and_show(options, tables, "benchmarks.sparse.worker", _show)
+    return measure_and_show(options, tables, [Program("benchmarks.sparse.worker", tuple(options.ways))], _show)
 
 
 def measure_and_show(
-    options: argparse.Namespace, tables: tuple[Table, ...], worker: str, show: Callable[[Table, int, list[Line]], Any]
+    options: argparse.Namespace,
+    tables: tuple[Table, ...],
+    programs: Sequence[Program],
+    show: Callable[[Table, int, list[Line]], Any],
 ) -> int:
-    """Each table on each number of hosts, by a worker; the exit status."""
+    """Each table on each number of hosts, by one program after the other; the exit status."""
     console = require("rich.console", extra="viz").Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    suite = Suite(tables, tuple(options.ways), options.repeats, INTERFACE, options.realtime)
     print(emulated_note(), flush=True)
     lines: list[Line] = []
     try:
         for hosts in options.hosts:
-            measured = _measure(worker, suite, Topology(hosts, round(options.rate * 1e6)), options.timeout)
+            topology = Topology(hosts, round(options.rate * 1e6))
+            measured = [line for program in programs for line in _measure(program, tables, topology, options)]
             lines += measured
             for table in tables:
                 console.print(show(table, hosts, [line for line in measured if Table(**line["table"]) == table]))
@@ -78,7 +91,10 @@ def measure_and_show(
     return 0
 
 
-def _measure(worker: str, suite: Suite, topology: Topology, timeout: float) -> list[Line]:
+def _measure(
+    program: Program, tables: tuple[Table, ...], topology: Topology, options: argparse.Namespace
+) -> list[Line]:
+    suite = Suite(tables, program.ways, options.repeats, INTERFACE, options.realtime)
     lines: list[Line] = []
 
     def on_line(host: int, text: str) -> None:
@@ -86,8 +102,14 @@ def _measure(worker: str, suite: Suite, topology: Topology, timeout: float) -> l
             lines.append(json.loads(text) | {"goodput": topology.goodput})
 
     with Cluster(topology) as cluster:
-        program = ["-m", worker, suite.to_json()]
-        torchrun(cluster, program, ranks=1, timeout=timeout, cwd=str(CHECKOUT), on_line=on_line)
+        torchrun(
+            cluster,
+            ["-m", program.worker, suite.to_json()],
+            timeout=options.timeout,
+            python=program.python,
+            cwd=str(CHECKOUT),
+            on_line=on_line,
+        )
     return lines
 
 

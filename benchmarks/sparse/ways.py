@@ -1,36 +1,22 @@
-"""The ways in which a gradient is all-reduced: merak's methods, and others beside them.
-
-A way is prepared once, outside the measured time, and called many times; `reset` restores what a call overwrote.
-"""
+"""The ways in which a gradient is all-reduced: merak's methods, and others beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 
 import merak.sparse
 
-
-class Way(Protocol):
-    """One way, for one rank's gradient."""
-
-    def reset(self) -> None:
-        """Restore the input."""
-
-    def call(self) -> None:
-        """Reduce once, to completion."""
-
-    def result(self) -> torch.Tensor:
-        """The sum as a dense tensor."""
+from .bench import Groups, Way
 
 
 class Merak:
     """merak.sparse.all_reduce by one method."""
 
-    def __init__(self, method: str, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, method: str, gradient: torch.Tensor, groups: Groups) -> None:
         self.method, self.gradient, self.group = cast(Any, method), gradient, groups["merak"]
 
     def reset(self) -> None:
@@ -48,7 +34,7 @@ class Sketch:
     """merak's lossy method, with as many cells as this share of the union's rows; each call a first one, without what
     feedback would have kept."""
 
-    def __init__(self, share: float, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, share: float, gradient: torch.Tensor, groups: Groups) -> None:
         self.gradient, self.group = gradient, groups["merak"]
         rows = merak.sparse.explain(gradient, group=self.group).union_rows
         self.budget = max(1, int(share * rows)) * gradient.size(1) * gradient.element_size()
@@ -66,7 +52,7 @@ class Sketch:
 class Sparse:
     """torch.distributed.all_reduce of the sparse gradient over a backend."""
 
-    def __init__(self, backend: str, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, backend: str, gradient: torch.Tensor, groups: Groups) -> None:
         self.gradient, self.group = gradient, groups[backend]
 
     def reset(self) -> None:
@@ -82,7 +68,7 @@ class Sparse:
 class Dense(Sparse):
     """torch.distributed.all_reduce of the same gradient, made dense before."""
 
-    def __init__(self, backend: str, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, backend: str, gradient: torch.Tensor, groups: Groups) -> None:
         super().__init__(backend, gradient.to_dense(), groups)
 
 
@@ -90,7 +76,7 @@ class TopKGather:
     """A lossy peer: every rank sends its largest elements, a quarter of them, with 4-byte indices, to everyone (Gloo's
     all_gather); all add them up."""
 
-    def __init__(self, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, gradient: torch.Tensor, groups: Groups) -> None:
         self.gradient, self.group = gradient, groups["gloo"]
         self.count = gradient.coalesce().values().numel() // 4
         counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.group.size())]
@@ -127,7 +113,7 @@ class PublishedS2:
     many cells as a rank has elements, hashes worked out beforehand; a bitmap of one float a row; both summed by dense
     all-reduces; every element of a row that any rank has is read from its cell."""
 
-    def __init__(self, gradient: torch.Tensor, groups: dict[str, dist.ProcessGroup]) -> None:
+    def __init__(self, gradient: torch.Tensor, groups: Groups) -> None:
         self.gradient, self.group = gradient, groups["gloo"]
         elements = gradient.coalesce().values().numel()
         cells = torch.tensor([elements // 4])
@@ -175,7 +161,7 @@ def _sketch(share: float) -> Callable[..., Way]:
     return lambda *arguments: Sketch(share, *arguments)
 
 
-WAYS: dict[str, Callable[[torch.Tensor, dict[str, dist.ProcessGroup]], Way]] = {
+WAYS: dict[str, Callable[[torch.Tensor, Groups], Way]] = {
     "auto": _merak("auto"),
     "balanced": _merak("balanced"),
     "gather": _merak("gather"),

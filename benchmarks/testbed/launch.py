@@ -39,7 +39,9 @@ class HostOutput:
     listener_error: Exception | None = None
 
 
-def torchrun_command(cluster: Cluster, host: int, ranks: int, program: Sequence[str]) -> list[str]:
+def torchrun_command(
+    cluster: Cluster, host: int, ranks: int, program: Sequence[str], python: str = sys.executable
+) -> list[str]:
     """The torchrun command line of one host, for `ranks` ranks a host. `program` is ``[script, args...]``."""
     topology = cluster.topology
     options = {
@@ -52,7 +54,7 @@ def torchrun_command(cluster: Cluster, host: int, ranks: int, program: Sequence[
         "--monitor-interval": 1,
     }
     flags = [str(word) for option in options.items() for word in option]
-    return [sys.executable, "-m", "torch.distributed.run", *flags, *program]
+    return [python, "-m", "torch.distributed.run", *flags, *program]
 
 
 def host_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -69,6 +71,7 @@ def torchrun(
     *,
     ranks: int = 1,
     timeout: float,
+    python: str = sys.executable,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     on_line: Callable[[int, str], None] | None = None,
@@ -80,6 +83,7 @@ def torchrun(
         program: ``[script, args...]`` or ``["-m", module, args...]``, as torchrun takes it.
         ranks: processes a host.
         timeout: seconds for the whole run, start-up included.
+        python: whose torchrun, and so in which environment.
         env: environment variables on top of this process's.
         cwd: working directory of the ranks.
         on_line: called with host and line (without its newline) as they arrive, from one thread a host.
@@ -97,7 +101,7 @@ def torchrun(
     readers: list[threading.Thread] = []
     try:
         for output in outputs:
-            command = torchrun_command(cluster, output.host, ranks, program)
+            command = torchrun_command(cluster, output.host, ranks, program, python)
             processes.append(cluster.popen(output.host, command, env=environment, cwd=cwd))
             readers.append(_start_reader(processes[-1], output, on_line))
         problem = _await(processes, time.monotonic() + timeout, timeout)
