@@ -56,16 +56,33 @@ class Suite:
         return cls(tables=tables, ways=tuple(fields.pop("ways")), **fields)
 
 
-class Bench:
-    """The groups and sockets of one rank."""
+class Rank:
+    """The groups and sockets of one rank. `interface`: by which it reaches other hosts."""
 
-    def __init__(self, suite: Suite, ways: Mapping[str, Callable[..., Way]] = WAYS) -> None:
-        self.suite, self.ways = suite, ways
+    def __init__(self, interface: str) -> None:
+        self.interface = interface
         store, self.rank, self.size = next(rendezvous("env://", timeout=TIMEOUT))
         self.control = Control(PrefixStore("bench", store), self.rank, self.size)
         dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
         made = {name: dist.new_group(backend=name, timeout=TIMEOUT) for name in ("merak", "gloo")}
         self.groups = {name: group for name, group in made.items() if isinstance(group, dist.ProcessGroup)}
+
+    def sent_bytes(self) -> int:
+        """That have left this host so far."""
+        return int(Path(f"/sys/class/net/{self.interface}/statistics/tx_bytes").read_text())
+
+    def close(self) -> None:
+        self.control.barrier()
+        self.control.close()
+        dist.destroy_process_group()
+
+
+class Bench(Rank):
+    """Measures each table in turn."""
+
+    def __init__(self, suite: Suite, ways: Mapping[str, Callable[..., Way]] = WAYS) -> None:
+        super().__init__(suite.interface)
+        self.suite, self.ways = suite, ways
         self.first_of_host = int(os.environ.get("LOCAL_RANK", "0")) == 0
 
     def run(self) -> None:
@@ -101,9 +118,6 @@ class Bench:
             raise RuntimeError(f"{name} gave a wrong sum on ranks {np.flatnonzero(rows[:, 2]).tolist()}")
         return [int(sent) for sent, first, _ in rows if first], error
 
-    def sent_bytes(self) -> int:
-        return int(Path(f"/sys/class/net/{self.suite.interface}/statistics/tx_bytes").read_text())
-
     def print_record(
         self, table: Table, way: str, times: np.ndarray, left: list[int] | None, error: float, plan: merak.sparse.Plan
     ) -> None:
@@ -125,11 +139,6 @@ class Bench:
         # One write: torchrun's own messages go to the same pipe.
         sys.stdout.write(json.dumps(record) + "\n")
         sys.stdout.flush()
-
-    def close(self) -> None:
-        self.control.barrier()
-        self.control.close()
-        dist.destroy_process_group()
 
 
 def main() -> None:
