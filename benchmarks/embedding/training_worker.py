@@ -79,12 +79,12 @@ class Suite:
 
 @dataclass
 class Measured:
-    """Of a way, on this rank.
+    """Of a way, on this rank, in all turns but its first.
 
     Attributes:
         seconds: of the steps that are counted.
         losses: of all steps.
-        left: bytes that left the host in all turns but the first.
+        left: bytes that left the host.
     """
 
     seconds: list[float] = field(default_factory=list)
