@@ -36,8 +36,9 @@ TABLE_WIDTH = 150
 AGREEMENT = 1e-3
 
 # glibc gives blocks of megabytes back to the kernel, and gets them page by page the next time. Activations are such
-# blocks here, and a third of a step would be page faults, in all ways. Kept, they are as in an allocator for GPUs.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+# blocks, and a third of a step would be page faults, in all ways. Kept, they cost what they cost in an allocator of
+# GPUs. Whole tables are larger, and are given back: all hosts have the memory of one machine.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 Line = dict[str, Any]
 """What the worker prints."""

@@ -38,10 +38,7 @@ class Training:
         self, task: Task, tables: Iterable[str], group: dist.ProcessGroup, adagrad: type[torch.optim.Optimizer]
     ) -> None:
         self.task, self.group = task, group
-        # What is no parameter is constant: DDP need not send it around.
-        self.ddp = DistributedDataParallel(
-            task.model, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        self.ddp = DistributedDataParallel(task.model, process_group=group, gradient_as_bucket_view=True)
         names = {f"{table}.weight" for table in tables}
         parameters = list(task.model.named_parameters())
         self.tables = [parameter for name, parameter in parameters if name in names]

@@ -39,7 +39,7 @@ class AnswerFinder(nn.Module):
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, INNER, dropout=0.0, activation="gelu", batch_first=True)
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
         self.span = nn.Linear(WIDTH, 2)
-        self.register_buffer("segment", (torch.arange(LENGTH) >= QUESTION).long())
+        self.segment = (torch.arange(LENGTH) >= QUESTION).long()  # no buffer, which DDP would send around in every step
 
     def forward(self, batch: Batch) -> torch.Tensor:
         x = self.norm(self.words(batch["words"]) + self.places + self.segments[self.segment])

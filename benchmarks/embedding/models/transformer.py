@@ -37,8 +37,9 @@ class Translator(nn.Module):
         self.target = nn.Embedding(rows, WIDTH)
         self.layers = nn.Transformer(WIDTH, HEADS, LAYERS, LAYERS, INNER, dropout=0.0, batch_first=True)
         self.output = nn.Linear(WIDTH, rows)
-        self.register_buffer("positions", sinusoids(LENGTH, WIDTH))
-        self.register_buffer("later", nn.Transformer.generate_square_subsequent_mask(LENGTH))
+        # No buffers, which DDP would send around in every step.
+        self.positions = sinusoids(LENGTH, WIDTH)
+        self.later = nn.Transformer.generate_square_subsequent_mask(LENGTH)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         source = self.source(batch["source"]) + self.positions
