@@ -7,8 +7,11 @@ Models are those of `benchmarks/embedding/models`, scaled down, words drawn from
 ways are those of `training_ways`; `training_worker` says how steps are measured. One rank a host, one thread a rank,
 fp32. The ways have to have the same losses, within 1e-3; otherwise the exit status is 1.
 
-The hosts share the cores of this machine: their compute takes longer than on hosts of their own, and what travels
-beside it travels for free, so that less is won than such hosts would win. `--compute-ms FORWARD BACKWARD` adds a
+All ways live in the same processes and take turns, which needs the memory of all of them: some 2 GiB a host for the
+LSTM. `--apart` measures one way after the other, where that is too much.
+
+The hosts share the cores of this machine: their compute takes longer than on hosts of their own, and is a larger part of
+a step, so that less is won than such hosts would win. `--compute-ms FORWARD BACKWARD` adds a
 model whose compute is emulated: each rank waits as long as a device that takes these milliseconds.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
     add("--compute-ms", type=float, nargs=2, metavar=("FORWARD", "BACKWARD"), help="adds a model of emulated compute")
     add("--divide-rows", type=int, default=1, metavar="BY", help="smaller tables, for a quick try (default 1)")
     add("--rate", type=float, default=1000.0, help="Mbit/s of every host's link (default 1000)")
+    add("--apart", action="store_true", help="one way after the other, each in processes of its own")
     add("--realtime", action="store_true", help="ranks go before this machine's other programs while measured")
-    add("--timeout", type=float, default=1200.0, help="seconds for each host count (default 1200)")
+    add("--timeout", type=float, default=1200.0, help="seconds for each launch (default 1200)")
     add("--output", type=Path, metavar="FILE", help="write the figures there as JSON, one line a model and way")
     return made
 
@@ -68,6 +73,8 @@ def suite_of(options: argparse.Namespace) -> Suite:
     """
     if options.steps < 1 or options.steps % (TURN - 1):
         raise ValueError(f"--steps is {options.steps}; choose a multiple of {TURN - 1}.")
+    if options.divide_rows < 1:
+        raise ValueError(f"--divide-rows is {options.divide_rows}; it must be 1 or more.")
     models = [*options.models, *(["emulated"] if options.compute_ms else [])]
     if not models:
         raise ValueError("there is no model to train: name some after --models, or give --compute-ms.")
@@ -81,7 +88,6 @@ def measure(suite: Suite, topology: Topology, timeout: float) -> list[Line]:
 
     Raises:
         LaunchError, UnavailableError: as of the test bed.
-        ValueError: ways do not agree.
     """
     lines: list[Line] = []
 
@@ -92,13 +98,15 @@ def measure(suite: Suite, topology: Topology, timeout: float) -> list[Line]:
     with Cluster(topology) as cluster:
         program = ["-m", "benchmarks.embedding.training_worker", suite.to_json()]
         torchrun(cluster, program, ranks=1, timeout=timeout, env=KEEP_MEMORY, cwd=str(CHECKOUT), on_line=on_line)
-    for model in suite.models:
-        check_agreement([line for line in lines if line["model"] == model])
     return lines
 
 
 def check_agreement(lines: list[Line]) -> None:
-    """That all ways of a model had the same losses, step by step."""
+    """That all ways of a model had the same losses, step by step.
+
+    Raises:
+        ValueError: they had not.
+    """
     expected = np.array(lines[0]["losses"])
     for line in lines[1:]:
         difference = float(np.max(np.abs(np.array(line["losses"]) - expected) / np.abs(expected)))
@@ -150,12 +158,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         suite = suite_of(options)
         for hosts in options.hosts:
-            of_hosts = measure(suite, Topology(hosts, round(options.rate * 1e6)), options.timeout)
+            topology = Topology(hosts, round(options.rate * 1e6))
+            launches = [replace(suite, ways=(way,)) for way in suite.ways] if options.apart else [suite]
+            of_hosts = [line for launch in launches for line in measure(launch, topology, options.timeout)]
             lines += of_hosts
-            for model in suite.models:
-                console.print(table([line for line in of_hosts if line["model"] == model]))
             if options.output:
                 options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            for model in suite.models:
+                of_model = [line for line in of_hosts if line["model"] == model]
+                console.print(table(of_model))
+                check_agreement(of_model)
     except (UnavailableError, LaunchError, ValueError) as error:
         print(f"training: {error}", file=sys.stderr)
         return 1

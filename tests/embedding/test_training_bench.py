@@ -15,7 +15,8 @@ from benchmarks.embedding import training
 from benchmarks.embedding.models import MODELS, emulated
 from benchmarks.embedding.models.task import Task, Zipf, generator
 from benchmarks.embedding.training_ways import BASELINES, WAYS
-from benchmarks.testbed import unavailable
+from benchmarks.embedding.training_worker import Suite
+from benchmarks.testbed import Topology, unavailable
 
 REASON = unavailable()
 SHARES = {"lstm": (0.97, 1.0), "gnmt": (0.33, 0.35), "transformer": (0.24, 0.26), "bert": (0.20, 0.22)}
@@ -87,6 +88,26 @@ def test_ways_that_do_not_agree_are_refused() -> None:
     for wrong in (1.002, float("nan")):
         with pytest.raises(ValueError, match="b and a do not agree"):
             training.check_agreement([losses("a", 2.0, 1.0), losses("b", 2.0, wrong)])
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_launches_and_exit_status(apart: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launched: list[tuple[str, ...]] = []
+    wrong = 1.0
+
+    def measure(suite: Suite, topology: Topology, timeout: float) -> list[dict[str, Any]]:
+        launched.append(suite.ways)
+        figures = {"hosts": 4, "words": 8, "parameters": 1, "share_of_tables": 1.0, "emulated_compute_ms": None}
+        shown = {"times": [0.1], "left": [1.0]}
+        return [figures | shown | losses(way, wrong if way == "gloo dense" else 1.0) for way in suite.ways]
+
+    monkeypatch.setattr(training, "measure", measure)
+    options = ["--models", "lstm", "--ways", "alltoall", "gloo dense", *(["--apart"] if apart else [])]
+    assert training.main([*options, "--output", str(tmp_path / "lines.jsonl")]) == 0
+    assert launched == ([("alltoall",), ("gloo dense",)] if apart else [("alltoall", "gloo dense")])
+    assert len((tmp_path / "lines.jsonl").read_text().splitlines()) == 2
+    wrong = 2.0
+    assert training.main(options) == 1
 
 
 def test_steps_that_make_no_whole_turns_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
