@@ -10,9 +10,9 @@ fp32. The ways have to have the same losses, within 1e-3; otherwise the exit sta
 All ways live in the same processes and take turns, which needs the memory of all of them: some 2 GiB a host for the
 LSTM. `--apart` measures one way after the other, where that is too much.
 
-The hosts share the cores of this machine: their compute takes longer than on hosts of their own, and is a larger part of
-a step, so that less is won than such hosts would win. `--compute-ms FORWARD BACKWARD` adds a
-model whose compute is emulated: each rank waits as long as a device that takes these milliseconds.
+The hosts share the cores of this machine: their compute takes longer than on hosts of their own, and is a larger part
+of a step, so that less is won than such hosts would win. `--compute-ms FORWARD BACKWARD` adds a model whose compute is
+emulated: each rank waits as long as a device that takes these milliseconds.
 """
 
 from __future__ import annotations
