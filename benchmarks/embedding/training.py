@@ -11,8 +11,8 @@ All ways live in the same processes and take turns, which needs the memory of al
 LSTM. `--apart` measures one way after the other, where that is too much.
 
 The hosts share the cores of this machine: their compute takes longer than on hosts of their own, and is a larger part
-of a step, so that less is won than such hosts would win. `--compute-ms FORWARD BACKWARD` adds a model whose compute is
-emulated: each rank waits as long as a device that takes these milliseconds.
+of a step, so that less is won than such hosts would win. With `--compute-ms FORWARD BACKWARD` compute is emulated: each
+rank waits as long as a device that takes these milliseconds.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     add = made.add_argument
     add("--hosts", type=int, nargs="+", default=[4], help="host counts (default 4)")
-    add("--models", nargs="*", default=list(MODELS), choices=list(MODELS), metavar="MODEL", help="default: all")
+    add("--models", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="MODEL", help="default: all")
     add("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), metavar="WAY", help="default: all")
     add("--steps", type=int, default=20, help=f"steps of each way, a multiple of {TURN - 1} (default 20)")
-    add("--compute-ms", type=float, nargs=2, metavar=("FORWARD", "BACKWARD"), help="adds a model of emulated compute")
+    add("--compute-ms", type=float, nargs=2, metavar=("FORWARD", "BACKWARD"), help="emulate compute")
     add("--divide-rows", type=int, default=1, metavar="BY", help="smaller tables, for a quick try (default 1)")
     add("--rate", type=float, default=1000.0, help="Mbit/s of every host's link (default 1000)")
     add("--apart", action="store_true", help="one way after the other, each in processes of its own")
@@ -75,12 +75,9 @@ def suite_of(options: argparse.Namespace) -> Suite:
         raise ValueError(f"--steps is {options.steps}; choose a multiple of {TURN - 1}.")
     if options.divide_rows < 1:
         raise ValueError(f"--divide-rows is {options.divide_rows}; it must be 1 or more.")
-    models = [*options.models, *(["emulated"] if options.compute_ms else [])]
-    if not models:
-        raise ValueError("there is no model to train: name some after --models, or give --compute-ms.")
     compute_ms = tuple(options.compute_ms) if options.compute_ms else None
     sizes = options.steps, options.divide_rows, compute_ms
-    return Suite(tuple(models), tuple(options.ways), *sizes, INTERFACE, options.realtime)
+    return Suite(tuple(options.models), tuple(options.ways), *sizes, INTERFACE, options.realtime)
 
 
 def measure(suite: Suite, topology: Topology, timeout: float) -> list[Line]:

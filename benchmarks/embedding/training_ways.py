@@ -25,6 +25,7 @@ Groups = dict[str, dist.ProcessGroup]
 
 TABLE_OPTIONS = {"lr": 0.1, "initial_accumulator_value": 0.1}
 LAYER_OPTIONS = {"lr": 1e-3}
+BUCKET_MB = 1  # of all ways: the models are small, and with DDP's 25 no gradient would leave before the last is there
 
 
 class Training:
@@ -39,13 +40,15 @@ class Training:
         self, task: Task, tables: Iterable[str], group: dist.ProcessGroup, adagrad: type[torch.optim.Optimizer]
     ) -> None:
         self.task, self.group = task, group
-        self.ddp = DistributedDataParallel(task.model, process_group=group, gradient_as_bucket_view=True)
+        self.ddp = DistributedDataParallel(
+            task.model, process_group=group, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB
+        )
         names = {f"{table}.weight" for table in tables}
         parameters = list(task.model.named_parameters())
         self.tables = [parameter for name, parameter in parameters if name in names]
         layers = [parameter for name, parameter in parameters if name not in names]
         self.table_optimizer = adagrad(self.tables, **TABLE_OPTIONS)  # type: ignore[arg-type]
-        self.optimizers = [self.table_optimizer, torch.optim.Adam(layers, **LAYER_OPTIONS)]
+        self.optimizers: list[Any] = [self.table_optimizer, torch.optim.Adam(layers, **LAYER_OPTIONS)]
 
     def train(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
         """This rank's loss of each batch, after the step that it is for."""
@@ -72,11 +75,14 @@ class AllToAll(Training):
 
 
 class Ahead(AllToAll):
-    """The same, rows looked up ahead of the forward pass, gradients in two parts. `options`: of LookAhead."""
+    """The same, rows looked up ahead of the forward pass, gradients in two parts; and, with `layerwise`, steps of the
+    other layers taken as the next forward pass comes to them. `options`: of LookAhead."""
 
-    def __init__(self, task: Task, groups: Groups, **options: Any) -> None:
+    def __init__(self, task: Task, groups: Groups, layerwise: bool = True, **options: Any) -> None:
         super().__init__(task, groups)
         self.options = options
+        if layerwise:
+            self.optimizers[1] = merak.embedding.LayerwiseOptimizer(self.ddp, self.optimizers[1])
 
     def train(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
         modules = {name: self.task.model.get_submodule(name) for name in self.task.ids(next(iter(batches)))}
@@ -155,10 +161,9 @@ def with_gradients(task: Task, sparse: bool) -> list[str]:
 
 
 WAYS: dict[str, Callable[[Task, Groups], Training]] = {
-    "look-ahead": Ahead,
-    "look-ahead of 1": functools.partial(Ahead, batches=1),
-    "not split": functools.partial(Ahead, split=False),
-    "no priorities": functools.partial(Ahead, prioritise=False),
+    "2d": Ahead,
+    "vertical": functools.partial(Ahead, layerwise=False),
+    "horizontal": functools.partial(Ahead, split=False),
     "alltoall": AllToAll,
     "exact sparse": ExactSparse,
     "all-gather": AllGather,

@@ -39,10 +39,10 @@ class Suite:
     """What to measure.
 
     Attributes:
-        models, ways: names; "emulated" is the model of `models/emulated.py`.
+        models, ways: names.
         steps: that are counted of each way, a multiple of TURN - 1.
         divisor: of the rows of tables.
-        compute_ms: of the emulated model, forward and backward.
+        compute_ms: forward and backward, of `models/emulated.py`; None: the models compute.
         interface: by which a rank reaches other hosts.
         realtime: see `before_others`.
     """
@@ -63,10 +63,8 @@ class Suite:
     def task(self, model: str) -> Task:
         """A new one; the same whenever it is asked for."""
         torch.manual_seed(SEED)
-        if model == "emulated":
-            assert self.compute_ms is not None
-            return emulated.task(self.divisor, *self.compute_ms)
-        return MODELS[model](self.divisor)
+        task = MODELS[model](self.divisor)
+        return task if self.compute_ms is None else emulated.task(task, *self.compute_ms)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -164,7 +162,7 @@ def describe(model: str, suite: Suite, ranks: int) -> dict[str, Any]:
     task = suite.task(model)
     return {
         "model": model,
-        "emulated_compute_ms": suite.compute_ms if model == "emulated" else None,
+        "emulated_compute_ms": suite.compute_ms,
         "hosts": ranks,
         "words": task.words * ranks,
         "parameters": sum(parameter.numel() for parameter in task.model.parameters()),

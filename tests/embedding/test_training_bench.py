@@ -24,7 +24,8 @@ SHARES = {"lstm": (0.97, 1.0), "gnmt": (0.33, 0.35), "transformer": (0.24, 0.26)
 
 def made(name: str) -> Task:
     torch.manual_seed(0)
-    return emulated.task(16, 0.1, 0.1) if name == "emulated" else MODELS[name](16)
+    model = name.removeprefix("emulated ")
+    return emulated.task(MODELS[model](16), 0.1, 0.1) if model != name else MODELS[name](16)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -33,11 +34,15 @@ def test_share_of_embeddings_is_the_published_one(name: str) -> None:
     assert low <= MODELS[name](1).share_of_tables() <= high
 
 
-def test_share_of_embeddings_of_emulated_compute() -> None:
-    assert emulated.task(1, 0, 0).share_of_tables() == pytest.approx(0.973, abs=0.001)
+@pytest.mark.parametrize("name", MODELS)
+def test_emulated_models_are_as_large(name: str) -> None:
+    real, waiting = made(name), made(f"emulated {name}")
+    assert waiting.share_of_tables() == pytest.approx(real.share_of_tables(), abs=1e-4)
+    for table, other in zip(real.tables().values(), waiting.tables().values(), strict=True):
+        assert table.weight.shape == other.weight.shape
 
 
-@pytest.mark.parametrize("name", [*MODELS, "emulated"])
+@pytest.mark.parametrize("name", [*MODELS, "emulated lstm", "emulated transformer"])
 def test_announced_ids_are_those_looked_up(name: str) -> None:
     task = made(name)
     looked_up: dict[str, torch.Tensor] = {}
@@ -53,7 +58,7 @@ def test_announced_ids_are_those_looked_up(name: str) -> None:
     assert all(bool(parameter.grad.isfinite().all()) for parameter in task.model.parameters())
 
 
-@pytest.mark.parametrize("name", [*MODELS, "emulated"])
+@pytest.mark.parametrize("name", [*MODELS, "emulated lstm", "emulated transformer"])
 def test_batches_are_the_same_whenever_drawn_and_others_elsewhere(name: str) -> None:
     first, again = (made(name).ids(made(name).draw(0, 0)) for _ in range(2))
     others = [made(name).ids(made(name).draw(*place)) for place in ((0, 1), (1, 0))]
@@ -119,12 +124,10 @@ def test_steps_that_make_no_whole_turns_are_refused(capsys: pytest.CaptureFixtur
 def test_ways_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "lines.jsonl"
     models = ["lstm", "gnmt", "bert"]
-    sizes = ["--hosts", "2", "--steps", "4", "--divide-rows", "16", "--compute-ms", "1", "1", "--timeout", "200"]
+    sizes = ["--hosts", "2", "--steps", "4", "--divide-rows", "16", "--timeout", "200"]
     assert training.main(["--models", *models, *sizes, "--output", str(output)]) == 0
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    assert {(line["model"], line["way"]) for line in lines} == {
-        (model, way) for model in [*models, "emulated"] for way in WAYS
-    }
+    assert {(line["model"], line["way"]) for line in lines} == {(model, way) for model in models for way in WAYS}
     for line in lines:
         assert len(line["times"]) == 4
         assert len(line["losses"]) == 5
@@ -136,4 +139,11 @@ def test_ways_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert sent[model, "alltoall"] < min(sent[model, way] for way in BASELINES) * 1.02
     shown = capsys.readouterr().out
     assert all(f"2 hosts, {model}" in shown for model in models)
-    assert "EMULATED COMPUTE, 1 ms forward and 1 ms backward" in shown
+    assert "EMULATED COMPUTE" not in shown
+
+
+@pytest.mark.skipif(REASON is not None, reason=str(REASON))
+def test_emulated_compute(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--hosts", "2", "--steps", "4", "--divide-rows", "16", "--compute-ms", "1", "1", "--timeout", "200"]
+    assert training.main(["--models", "transformer", "--ways", "2d", "gloo dense", *sizes]) == 0
+    assert "EMULATED COMPUTE, 1 ms forward and 1 ms backward" in capsys.readouterr().out

@@ -1,14 +1,10 @@
-"""A language model whose compute is waited for: to show what communication costs beside the compute of a GPU a host.
+"""A model whose compute is waited for: to show what communication costs beside the compute of a GPU a host.
 
-The tables are those of `lstm`, and so are the batches. Between them stand layers that sleep: as long as a stated device
-would compute, in the forward and in the backward pass. Each has as many parameters as it says, whose gradients it hands
-over when its own share of the backward pass is done, so that communication can go on beside the rest of it. What is
-computed is next to nothing: a layer multiplies by the mean of its parameters.
-
-                       published                     here
-    parameters         835 M                         30.4 M
-    of dense layers    2.7 %                         2.7 %, in 8 layers of 102,400
-    a rank's batch                                   as of `lstm`
+It has the tables, the batches, and as many parameters in other layers as one of the models beside it. Those layers
+sleep: together as long as a stated device would compute, forward and backward. Each hands its gradient over when its
+own share of the backward pass is done, so that communication can go on beside the rest. They stand between the first
+table and the others, as an encoder does, and compute next to nothing: a layer multiplies by the mean of its
+parameters.
 """
 
 from __future__ import annotations
@@ -18,12 +14,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from . import lstm
 from .task import Batch, Task
 
-LAYERS, PARAMETERS = 8, 102_400
+LAYERS = 8
 
 
 class Sleeping(torch.autograd.Function):
@@ -47,9 +41,9 @@ class Sleeping(torch.autograd.Function):
 class Layer(nn.Module):
     """`forward_seconds`, `backward_seconds`: how long it sleeps."""
 
-    def __init__(self, forward_seconds: float, backward_seconds: float) -> None:
+    def __init__(self, parameters: int, forward_seconds: float, backward_seconds: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(PARAMETERS))
+        self.weight = nn.Parameter(torch.ones(parameters))
         self.seconds = forward_seconds, backward_seconds
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -57,25 +51,37 @@ class Layer(nn.Module):
         return slept
 
 
-class EmulatedLanguageModel(nn.Module):
-    """See above. The score of a word is the product of its row and the mean of the words of its stream."""
+class Emulated(nn.Module):
+    """See above. The loss is the mean square of what was looked up, that of the first table after the layers."""
 
-    def __init__(self, rows: int, forward_ms: float, backward_ms: float) -> None:
+    def __init__(self, like: Task, forward_ms: float, backward_ms: float) -> None:
         super().__init__()
-        self.input = nn.Embedding(rows, lstm.WIDTH)
+        self.ids = like.ids
+        tables = like.tables()
+        self.tables = nn.ModuleDict(
+            {_key(name): nn.Embedding(table.num_embeddings, table.embedding_dim) for name, table in tables.items()}
+        )
+        others = sum(parameter.numel() for parameter in like.model.parameters())
+        others -= sum(table.weight.numel() for table in tables.values())
         seconds = forward_ms / LAYERS / 1e3, backward_ms / LAYERS / 1e3
-        self.layers = nn.Sequential(*(Layer(*seconds) for _ in range(LAYERS)))
-        self.output = nn.Embedding(rows, lstm.WIDTH)
+        self.layers = nn.Sequential(*(Layer(-(-others // LAYERS), *seconds) for _ in range(LAYERS)))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        contexts = self.layers(self.input(batch["words"]).mean(1))
-        rows = self.output(lstm.scored(batch))
-        of_targets, of_negatives = rows.split([batch["targets"].numel(), len(batch["negatives"])])
-        wanted = (of_targets.unflatten(0, batch["targets"].shape) * contexts[:, None]).sum(-1)
-        return F.softplus(-wanted).mean() + F.softplus(contexts @ of_negatives.T).mean()
+        loss = torch.zeros(())
+        for place, (name, ids) in enumerate(self.ids(batch).items()):
+            rows = self.tables[_key(name)](ids)
+            loss = loss + (rows if place > 0 else self.layers(rows)).square().mean()
+        return loss
 
 
-def task(divisor: int, forward_ms: float, backward_ms: float) -> Task:
-    like = lstm.task(divisor)
-    rows = lstm.ROWS // divisor
-    return Task(EmulatedLanguageModel(rows, forward_ms, backward_ms), like.words, like.draw, like.ids)
+def _key(table: str) -> str:
+    return table.replace(".", "_")
+
+
+def task(like: Task, forward_ms: float, backward_ms: float) -> Task:
+    """That of another model, with emulated compute."""
+
+    def ids(batch: Batch) -> dict[str, torch.Tensor]:
+        return {f"tables.{_key(name)}": of_table for name, of_table in like.ids(batch).items()}
+
+    return Task(Emulated(like, forward_ms, backward_ms), like.words, like.draw, ids)
