@@ -13,6 +13,7 @@ from benchmarks.sparse.command import Line, Program, add_common_arguments, measu
 from benchmarks.sparse.tables import TABLES, Table
 from merak._extras import require
 
+from .allocator import KEEP_MEMORY
 from .torchrec_environment import TORCHREC_WAYS, UnusableError, require_torchrec
 from .ways import WAYS, bytes_of_split_table
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure and show; the exit status."""
     tables = tuple(TABLES[i] for i in options.tables)
-    programs = [Program("benchmarks.embedding.worker", tuple(options.ways))]
+    programs = [Program("benchmarks.embedding.worker", tuple(options.ways), variables=KEEP_MEMORY)]
     if options.torchrec:
         python = options.torchrec.absolute()  # the hosts run it in another folder
         try:
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         except UnusableError as error:
             print(f"merak bench: --torchrec: {error}", file=sys.stderr)
             return 1
-        programs.append(Program("benchmarks.embedding.torchrec_worker", TORCHREC_WAYS, str(python)))
+        programs.append(Program("benchmarks.embedding.torchrec_worker", TORCHREC_WAYS, str(python), KEEP_MEMORY))
     return measure_and_show(options, tables, programs, _show)
 
 

@@ -31,6 +31,7 @@ from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError,
 from benchmarks.testbed.topology import INTERFACE
 from merak._extras import require
 
+from .allocator import KEEP_MEMORY
 from .models import MODELS
 from .training_ways import BASELINES, WAYS
 from .training_worker import TURN, Suite
@@ -38,11 +39,6 @@ from .training_worker import TURN, Suite
 CHECKOUT = Path(__file__).resolve().parents[2]
 TABLE_WIDTH = 150
 AGREEMENT = 1e-3
-
-# glibc gives blocks of megabytes back to the kernel, and gets them page by page the next time. Activations are such
-# blocks, and a third of a step would be page faults, in all ways. Kept, they cost what they cost in an allocator of
-# GPUs. Whole tables are larger, and are given back: all hosts have the memory of one machine.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 Line = dict[str, Any]
 """What the worker prints."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Program:
-    """A module to run on every host, the ways that it measures, and the Python whose environment has them."""
+    """A module to run on every host, the ways that it measures, the Python whose environment has them, and what else
+    its environment variables say."""
 
     worker: str
     ways: tuple[str, ...]
     python: str = sys.executable
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +109,7 @@ def _measure(
             ["-m", program.worker, suite.to_json()],
             timeout=options.timeout,
             python=program.python,
+            env=program.variables,
             cwd=str(CHECKOUT),
             on_line=on_line,
         )
