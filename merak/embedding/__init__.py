@@ -1,4 +1,4 @@
-"""Embedding tables whose columns are split over the ranks, inside data parallelism.
+"""Embedding tables that are split over the ranks, by columns or by rows, inside data parallelism.
 
 emb = merak.embedding.ShardedEmbedding(50_000, 512)
 merak.embedding.shard(model)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 if TYPE_CHECKING:
-    from merak._C import Backend
+    from merak._C import Backend, TableSplit
 
 NO_TIMEOUT = datetime.timedelta(0)
 """What stands for the group's own timeout."""
@@ -31,10 +31,12 @@ PRIORITIES = Priorities()
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a lookup has to know of its table, beside this rank's columns of it."""
+    """What a lookup has to know of its table, beside this rank's part of it."""
 
     backend: Backend
+    split: TableSplit
     columns: int
+    """Of the whole table."""
     padding: int
     """The row that gets no gradient, or -1."""
     sparse: bool
@@ -51,7 +53,7 @@ class Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, shard: torch.Tensor, ids: torch.Tensor, table: Table) -> torch.Tensor:
-        lookup = table.backend.embedding_lookup(shard, ids, table.columns, PRIORITIES.prior, NO_TIMEOUT)
+        lookup = table.backend.embedding_lookup(shard, ids, table.split, PRIORITIES.prior, NO_TIMEOUT)
         lookup.work.wait()
         ctx.batch, ctx.table, ctx.shard = lookup.batch(), table, shard
         rows: torch.Tensor = lookup.work.get_future().wait()[0]
