@@ -40,6 +40,7 @@ class ShardedEmbeddingBag(ShardedEmbedding):
         *,
         mesh: DeviceMesh | None = None,
         split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> None:
         if mode not in ("sum", "mean"):
             raise ValueError(f"mode is {mode!r}; bags are added up ('sum') or averaged ('mean').")
@@ -54,6 +55,7 @@ class ShardedEmbeddingBag(ShardedEmbedding):
             dtype,
             mesh=mesh,
             split=split,
+            hot=hot,
         )
         self.mode, self.include_last_offset = mode, include_last_offset
 
@@ -65,6 +67,7 @@ class ShardedEmbeddingBag(ShardedEmbedding):
         mesh: DeviceMesh | None = None,
         sparse: bool = True,
         split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> ShardedEmbeddingBag:
         """With the weights of an `nn.EmbeddingBag`, which are the same on all ranks."""
         made = cls(
@@ -80,6 +83,7 @@ class ShardedEmbeddingBag(ShardedEmbedding):
             bag.weight.dtype,
             mesh=mesh,
             split=split,
+            hot=hot,
         )
         made._take(bag.weight)
         return made

@@ -79,7 +79,8 @@ def _norm(parameter: torch.Tensor, norm_type: float) -> torch.Tensor:
         return torch.zeros((), dtype=torch.float64)
     if parameter.grad.layout is torch.sparse_coo:
         parameter.grad = parameter.grad.coalesce()  # elements that stand twice have to be added up first
-    elements = _elements(parameter.grad)
+    table = table_of(parameter)
+    elements = _elements(parameter.grad) if table is None else table.counted(parameter.grad)
     if elements.numel() == 0:
         return torch.zeros((), dtype=torch.float64)
     wide = torch.float64 if elements.dtype is torch.float64 else torch.float32

@@ -73,11 +73,16 @@ def accumulate_later(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None
     torch.autograd.Variable._execution_engine.queue_callback(finish)
 
 
-@torch.no_grad()
 def add_to_gradient(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
     """Waits for a gradient, as `Backend.embedding_gradient` gives it, and adds it to the parameter's."""
     work.wait()
     ids, rows = work.get_future().wait()
+    add_rows(shard, ids, rows, sparse)
+
+
+@torch.no_grad()
+def add_rows(shard: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor, sparse: bool) -> None:
+    """Adds rows to the parameter's gradient; ids ascend."""
     gradient = torch.sparse_coo_tensor(ids.unsqueeze(0), rows, shard.shape, check_invariants=False, is_coalesced=True)
     gradient = gradient if sparse else gradient.to_dense()
     shard.grad = gradient if shard.grad is None else shard.grad + gradient

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 import merak.backend
 from merak import _C
+from merak.embedding.hot import HotLookup, HotRows
 from merak.embedding.lookup import Lookup, Priorities, Table
 from merak.embedding.table_ahead import TableAhead
 
@@ -43,6 +44,9 @@ class ShardedEmbedding(torch.nn.Module):
         mesh: of one dimension; default: all ranks. Its group has to be merak's.
         split: with "columns" all ranks do the same work, whatever rows are read. "rows" makes less of it where a rank
             would have few columns; but the ranks with the frequent rows do most of it.
+        hot: with "rows", ids of rows that every rank has a copy of, behind its own rows in `weight`, as they are read
+            often; the same on all ranks. Not together with `LookAhead`. State dicts are as without them, and may be
+            loaded with others; all ranks make, save and load such a table, and the state of its optimizer, together.
 
     Raises:
         ValueError: for what is refused.
@@ -64,6 +68,7 @@ class ShardedEmbedding(torch.nn.Module):
         *,
         mesh: DeviceMesh | None = None,
         split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         if max_norm is not None:
@@ -84,8 +89,10 @@ class ShardedEmbedding(torch.nn.Module):
         self._table = Table(merak.backend.of_group(group), cut, embedding_dim, padding, sparse)
         rank = self.mesh.get_local_rank()
         self._rows, self._columns = cut.rows(rank), cut.columns(rank)
-        shape = (self._rows.stop - self._rows.start, self._columns.stop - self._columns.start)
-        self.weight = torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self._hot = self._hot_rows(hot)
+        rows = self._rows.stop - self._rows.start + (0 if self._hot is None else len(self._hot))
+        columns = self._columns.stop - self._columns.start
+        self.weight = torch.nn.Parameter(torch.empty(rows, columns, device=device, dtype=dtype))
         self.ahead: TableAhead | None = None  # inside a loop over LookAhead
         self.reset_parameters()
         _alive.add(self)
@@ -98,6 +105,7 @@ class ShardedEmbedding(torch.nn.Module):
         mesh: DeviceMesh | None = None,
         sparse: bool = True,
         split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> ShardedEmbedding:
         """With the weights of an `nn.Embedding`, which are the same on all ranks."""
         made = cls(
@@ -111,6 +119,7 @@ class ShardedEmbedding(torch.nn.Module):
             embedding.weight.dtype,
             mesh=mesh,
             split=split,
+            hot=hot,
         )
         made._take(embedding.weight)
         return made
@@ -140,6 +149,8 @@ class ShardedEmbedding(torch.nn.Module):
                     self.weight[first - mine.start : last - mine.start] = rows
             if self.padding_idx is not None and mine.start <= self.padding_idx < mine.stop:
                 self.weight[self.padding_idx - mine.start].zero_()
+            if self._hot is not None:
+                self.weight[self._hot.first :] = self._hot.copies(self.weight[: self._hot.first])
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the table, [*, embedding_dim], for this rank's ids, int64 or int32 of any shape [*]."""
@@ -147,15 +158,24 @@ class ShardedEmbedding(torch.nn.Module):
             if self.training and torch.is_grad_enabled():
                 return self.ahead.rows(ids)
             self.ahead.settle()
-        rows: torch.Tensor = Lookup.apply(self.weight, ids, self._table)
+        rows: torch.Tensor
+        if self._hot is None:
+            rows = Lookup.apply(self.weight, ids, self._table)
+        else:
+            rows = HotLookup.apply(self.weight, ids, self._hot)
         return rows
 
     def look_ahead(self, split: bool, priorities: Priorities) -> TableAhead:
         """Lets lookups go ahead of the forward pass, until `end_look_ahead`; for `LookAhead`.
 
         Raises:
-            ValueError: another one uses this table.
+            ValueError: another one uses this table, or it has hot rows.
         """
+        if self._hot is not None:
+            raise ValueError(
+                "a table with hot rows cannot be in a look-ahead: their gradients are all-reduced whole, in backward "
+                "passes. Make it without `hot`, or leave it out of `ids`."
+            )
         if self.ahead is not None:
             raise ValueError("a table is in the look-ahead of another loop, which has not ended.")
         self.ahead = TableAhead(self.weight, self._table, split, priorities)
@@ -185,6 +205,7 @@ class ShardedEmbedding(torch.nn.Module):
     def whole(self, part: torch.Tensor) -> DTensor:
         """What ranks have each for their part of the table, as one: of the table's shape, or, of a number a row, of its
         rows; shares their memory."""
+        part = part if self._hot is None else self._hot.own_rows(part)
         shape, stride = (self.num_embeddings, self.embedding_dim), (self.embedding_dim, 1)
         return DTensor.from_local(
             part,
@@ -203,9 +224,10 @@ class ShardedEmbedding(torch.nn.Module):
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         name, part = ("rows", self._rows) if self.by_rows else ("columns", self._columns)
+        hot = "" if self._hot is None else f", {len(self._hot)} hot rows"
         return (
             f"{self.num_embeddings}, {self.embedding_dim}{padding}, {name} {part.start} to {part.stop} of rank "
-            f"{self.mesh.get_local_rank()} of {self.mesh.size()}"
+            f"{self.mesh.get_local_rank()} of {self.mesh.size()}{hot}"
         )
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -226,6 +248,24 @@ class ShardedEmbedding(torch.nn.Module):
     def part_of(self, whole: torch.Tensor) -> torch.Tensor:
         """This rank's part of a tensor of the table's shape, or of a number a row: which all ranks have, or a DTensor
         on any mesh."""
+        own = self._own_part_of(whole)
+        return own if self._hot is None else torch.cat([own, self._hot.copies(own)])
+
+    def counted(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Of a gradient of `weight` what stands for it in sums over ranks: of hot rows, those of the first rank."""
+        first = None if self._hot is None or self.mesh.get_local_rank() == 0 else self._hot.first
+        if gradient.layout is not torch.sparse_coo:
+            return gradient[:first]
+        return gradient.values() if first is None else gradient.values()[gradient.indices()[0] < first]
+
+    def _hot_rows(self, ids: torch.Tensor | None) -> HotRows | None:
+        if ids is None or len(ids) == 0:
+            return None
+        if not self.by_rows:
+            raise ValueError('hot rows are for split="rows"; of columns all ranks do the same work without them.')
+        return HotRows(ids, self._table, self.num_embeddings, self.mesh.get_group())
+
+    def _own_part_of(self, whole: torch.Tensor) -> torch.Tensor:
         if not isinstance(whole, DTensor):
             return whole[(self._rows, self._columns)[: whole.dim()]]
         placements = self._placements(whole.dim())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ def shard(
     only: Callable[[str, torch.nn.Module], bool] | None = None,
     sparse: bool = True,
     split: Split = "columns",
+    hot: Mapping[str, torch.Tensor] | None = None,
 ) -> list[str]:
     """Replaces the `torch.nn.Embedding` and `EmbeddingBag` modules of a model, which is the same on all ranks, by
     `ShardedEmbedding` and `ShardedEmbeddingBag`, in place; and tells DDP to leave them alone. Returns their names. Call
@@ -30,6 +31,7 @@ def shard(
     Args:
         only: of name and module: whether to replace it; default: all.
         sparse, split: see `ShardedEmbedding`.
+        hot: by name of module, its hot rows, see there.
 
     Raises:
         ValueError: a table is shared with another module, as where input and output embeddings are tied: the other
@@ -44,7 +46,12 @@ def shard(
     if not found:
         raise ValueError("the model has no torch.nn.Embedding or EmbeddingBag to replace.")
     _refuse_tied(model, found)
-    made = {name: _made_from(module, mesh, sparse, split) for name, module in found.items()}
+    hot = hot or {}
+    if unknown := hot.keys() - found.keys():
+        raise ValueError(
+            f"hot rows are named of {sorted(unknown)}, which are not among the embeddings {sorted(found)}."
+        )
+    made = {name: _made_from(module, mesh, sparse, split, hot.get(name)) for name, module in found.items()}
     for name, module in made.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
@@ -53,11 +60,13 @@ def shard(
     return list(made)
 
 
-def _made_from(module: torch.nn.Module, mesh: DeviceMesh | None, sparse: bool, split: Split) -> ShardedEmbedding:
+def _made_from(
+    module: torch.nn.Module, mesh: DeviceMesh | None, sparse: bool, split: Split, hot: torch.Tensor | None
+) -> ShardedEmbedding:
     if isinstance(module, torch.nn.EmbeddingBag):
-        return ShardedEmbeddingBag.from_bag(module, mesh=mesh, sparse=sparse, split=split)
+        return ShardedEmbeddingBag.from_bag(module, mesh=mesh, sparse=sparse, split=split, hot=hot)
     assert isinstance(module, torch.nn.Embedding)
-    return ShardedEmbedding.from_embedding(module, mesh=mesh, sparse=sparse, split=split)
+    return ShardedEmbedding.from_embedding(module, mesh=mesh, sparse=sparse, split=split, hot=hot)
 
 
 def _refuse_tied(model: torch.nn.Module, found: dict[str, torch.nn.Module]) -> None:

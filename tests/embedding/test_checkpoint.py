@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ class Words(torch.nn.Module):
 class Training:
     """A model and its optimizers, trained on the same global batches by any number of ranks."""
 
-    def __init__(self, context: Context, name: str, seed: int, split: Split | None) -> None:
+    def __init__(self, context: Context, name: str, seed: int, split: Split | None, hot: Sequence[int] = ()) -> None:
         torch.manual_seed(seed)
         model = Words()
         if split is not None:
-            merak.embedding.shard(model, split=split)
+            merak.embedding.shard(model, split=split, hot={"table": torch.tensor(hot, dtype=torch.int64)})
         self.rank, self.ranks = context.rank, context.world_size
         self.ddp = DistributedDataParallel(model)
         self.optimizers = [OPTIMIZERS[name]([model.table.weight]), torch.optim.AdamW(model.head.parameters(), 0.01)]
@@ -92,16 +92,16 @@ class Training:
         )
 
 
-def uninterrupted(context: Context, folder: Path, name: str, split: Split) -> list[float]:
-    training = Training(context, name, 1, split)
+def uninterrupted(context: Context, folder: Path, name: str, split: Split, hot: Sequence[int] = ()) -> list[float]:
+    training = Training(context, name, 1, split, hot)
     training.losses(range(5))
     training.save(folder)
     return training.losses(range(5, 10))
 
 
-def resumed(context: Context, folder: Path, name: str, split: Split | None) -> list[float]:
+def resumed(context: Context, folder: Path, name: str, split: Split | None, hot: Sequence[int] = ()) -> list[float]:
     """None: with a plain embedding."""
-    training = Training(context, name, 2, split)
+    training = Training(context, name, 2, split, hot)
     training.load(folder)
     return training.losses(range(5, 10))
 
@@ -121,6 +121,22 @@ def test_training_goes_on_with_a_plain_embedding(pool: RankPool, tmp_path: Path,
     expected = pool.run(uninterrupted, tmp_path, name, split, world_size=4)[0]
     (losses,) = pool.run(resumed, tmp_path, name, None, world_size=1)
     assert losses == pytest.approx(expected, abs=1e-9, rel=0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_goes_on_with_other_hot_rows(pool: RankPool, tmp_path: Path, name: str) -> None:
+    expected = pool.run(uninterrupted, tmp_path, name, "rows", (0, 1, 9, 32), world_size=4)[0]
+    resumptions: list[tuple[Split | None, Sequence[int], int]] = [
+        ("rows", (0, 1, 9, 32), 4),
+        ("rows", (1, 5, 31), 3),
+        ("rows", (), 2),
+        ("columns", (), 3),
+        ("rows", (3, 2), 1),
+        (None, (), 1),
+    ]
+    for into, hot, size in resumptions:
+        for losses in pool.run(resumed, tmp_path, name, into, hot, world_size=size):
+            assert losses == pytest.approx(expected, abs=1e-9, rel=0), f"{size} ranks, by {into}, hot: {hot}"
 
 
 def row_wise(_: Context, split: Split) -> None:

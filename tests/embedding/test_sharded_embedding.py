@@ -56,10 +56,12 @@ def training(
     passes: int = 1,
     rows: int = ROWS,
     split: Split = "columns",
+    hot: list[int] | None = None,
 ) -> torch.Tensor:
     """With so many backward passes in a step."""
     torch.manual_seed(1)
-    table = merak.embedding.ShardedEmbedding(rows, columns, padding, dtype=torch.float64, split=split)
+    copies = None if hot is None else torch.tensor(hot)
+    table = merak.embedding.ShardedEmbedding(rows, columns, padding, dtype=torch.float64, split=split, hot=copies)
     optimizer = OPTIMIZERS[name](table.parameters())
     for step in range(20):
         optimizer.zero_grad()
