@@ -5,6 +5,7 @@ merak.embedding.shard(model)
 """
 
 from merak.embedding.bag import ShardedEmbeddingBag
+from merak.embedding.choosing import Choice, Frequencies, auto, frequencies
 from merak.embedding.clipping import clip_grad_norm_
 from merak.embedding.look_ahead import LookAhead
 from merak.embedding.module import ShardedEmbedding
@@ -16,11 +17,15 @@ __all__ = [
     "SGD",
     "Adagrad",
     "AdamW",
+    "Choice",
+    "Frequencies",
     "LookAhead",
     "RowWiseAdagrad",
     "ShardedEmbedding",
     "ShardedEmbeddingBag",
+    "auto",
     "clip_grad_norm_",
+    "frequencies",
     "save_whole",
     "shard",
 ]

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import merak.sparse
 from merak import _C
 from merak.embedding.lookup import NO_TIMEOUT, PRIORITIES, Table, add_rows
 
@@ -107,7 +106,7 @@ class HotLookup(torch.autograd.Function):
             counts &= hot.ids[places] != table.padding
         shape = (len(hot), table.columns)
         of_hot = torch.sparse_coo_tensor(places[counts][None], gradient[counts], shape, check_invariants=False)
-        average = merak.sparse.all_reduce(of_hot, dist.ReduceOp.AVG, hot.group, "balanced", async_op=True)
+        average = table.backend.sparse_all_reduce([of_hot], dist.ReduceOp(dist.ReduceOp.AVG), "balanced", NO_TIMEOUT)
         finish = functools.partial(_add_to_gradient, ctx.part, work, average, hot)
         torch.autograd.Variable._execution_engine.queue_callback(finish)
         return None, None, None
