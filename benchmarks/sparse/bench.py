@@ -67,8 +67,34 @@ class Suite:
         return cls(tables=tables, ways=tuple(fields.pop("ways")), **fields)
 
 
-class Bench:
+class Rank:
     """The groups and sockets of one rank.
+
+    Args:
+        interface: by which it reaches other hosts.
+        backends: of the groups, named by them.
+    """
+
+    def __init__(self, interface: str, backends: Collection[str]) -> None:
+        self.interface = interface
+        store, self.rank, self.size = next(rendezvous("env://", timeout=TIMEOUT))
+        self.control = Control(PrefixStore("bench", store), self.rank, self.size)
+        dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
+        made = {name: dist.new_group(backend=name, timeout=TIMEOUT) for name in backends}
+        self.groups = {name: group for name, group in made.items() if isinstance(group, dist.ProcessGroup)}
+
+    def sent_bytes(self) -> int:
+        """That have left this host so far."""
+        return int(Path(f"/sys/class/net/{self.interface}/statistics/tx_bytes").read_text())
+
+    def close(self) -> None:
+        self.control.barrier()
+        self.control.close()
+        dist.destroy_process_group()
+
+
+class Bench(Rank):
+    """Measures each table in turn.
 
     Args:
         suite: what to measure.
@@ -86,12 +112,8 @@ class Bench:
         backends: Collection[str],
         lossy: Collection[str] = (),
     ) -> None:
+        super().__init__(suite.interface, backends)
         self.suite, self.ways, self.describe, self.lossy = suite, ways, describe, lossy
-        store, self.rank, self.size = next(rendezvous("env://", timeout=TIMEOUT))
-        self.control = Control(PrefixStore("bench", store), self.rank, self.size)
-        dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
-        made = {name: dist.new_group(backend=name, timeout=TIMEOUT) for name in backends}
-        self.groups = {name: group for name, group in made.items() if isinstance(group, dist.ProcessGroup)}
         self.first_of_host = int(os.environ.get("LOCAL_RANK", "0")) == 0
 
     def run(self) -> None:
@@ -127,9 +149,6 @@ class Bench:
             raise RuntimeError(f"{name} gave a wrong sum on ranks {np.flatnonzero(rows[:, 2]).tolist()}")
         return [int(sent) for sent, first, _ in rows if first], error
 
-    def sent_bytes(self) -> int:
-        return int(Path(f"/sys/class/net/{self.suite.interface}/statistics/tx_bytes").read_text())
-
     def print_record(self, about: dict[str, Any], times: np.ndarray, left: list[int] | None, error: float) -> None:
         by_rank = self.control.gather(np.ascontiguousarray(times))
         if by_rank is None:
@@ -139,8 +158,3 @@ class Bench:
         # One write: torchrun's own messages go to the same pipe.
         sys.stdout.write(json.dumps(record) + "\n")
         sys.stdout.flush()
-
-    def close(self) -> None:
-        self.control.barrier()
-        self.control.close()
-        dist.destroy_process_group()

@@ -108,6 +108,9 @@ class Backend final : public c10d::Backend {
   WorkPtr recv(Tensors& tensors, int from, int tag) override;
   WorkPtr recvAnysource(Tensors& tensors, int tag) override;
 
+  // all_reduce with AVG of one tensor; of messages that are ready, those of operations with a higher priority go first.
+  WorkPtr average(const at::Tensor& tensor, int priority, std::chrono::milliseconds timeout);
+
   // Sums or averages of tensors of which each rank has a few rows (sparse_argument.h), in one exchange; out of place:
   // result() of the Work has them. `method`: as sparse/plan.h names them.
   WorkPtr sparse_all_reduce(const Tensors& tensors, const c10d::ReduceOp& op, const std::string& method,

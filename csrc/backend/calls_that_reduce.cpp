@@ -28,6 +28,13 @@ Backend::WorkPtr Backend::allreduce(Tensors& tensors, const c10d::AllreduceOptio
   return all_reduce(std::move(call), tensors, options.reduceOp);
 }
 
+Backend::WorkPtr Backend::average(const at::Tensor& tensor, int priority, std::chrono::milliseconds timeout) {
+  Call call = this->call("all_reduce", OperationKind::kAllReduce, c10d::OpType::ALLREDUCE, timeout);
+  call.check.require(tensor.device().is_cpu(), "a tensor on CPU is needed to say what goes first.");
+  call.request.priority = priority;
+  return all_reduce(std::move(call), {tensor}, c10d::ReduceOp::AVG);
+}
+
 Backend::WorkPtr Backend::allreduce_sparse(Tensors& tensors, const c10d::AllreduceOptions& options) {
   call("all_reduce", OperationKind::kAllReduce, c10d::OpType::_ALLREDUCE_SPARSE, options.timeout)
       .check.count("the list of tensors", tensors.size(), 1);

@@ -106,6 +106,8 @@ void bind_backend(py::module_& module) {
   backend.def(py::init(&create), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options"), py::kw_only(),
               py::arg("registered_name"), py::arg("rendezvous_host"), py::arg("make_cuda_backend"));
 
+  backend.def("average", &Backend::average, py::arg("tensor"), py::arg("priority"), py::arg("timeout"),
+              py::call_guard<py::gil_scoped_release>());
   bind_sparse_calls(backend);
 
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")

@@ -7,6 +7,7 @@ merak.embedding.shard(model)
 from merak.embedding.bag import ShardedEmbeddingBag
 from merak.embedding.choosing import Choice, Frequencies, auto, frequencies
 from merak.embedding.clipping import clip_grad_norm_
+from merak.embedding.layerwise import LayerwiseOptimizer
 from merak.embedding.look_ahead import LookAhead
 from merak.embedding.module import ShardedEmbedding
 from merak.embedding.optimizers import SGD, Adagrad, AdamW, RowWiseAdagrad
@@ -19,6 +20,7 @@ __all__ = [
     "AdamW",
     "Choice",
     "Frequencies",
+    "LayerwiseOptimizer",
     "LookAhead",
     "RowWiseAdagrad",
     "ShardedEmbedding",

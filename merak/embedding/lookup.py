@@ -18,10 +18,11 @@ NO_TIMEOUT = datetime.timedelta(0)
 
 
 class Priorities(NamedTuple):
-    """In which order messages that are ready go; gradients of dense layers have 0."""
+    """In which order messages that are ready go. Gradients of dense layers have 0; in layerwise.py more, and less than
+    these, the sooner the next forward pass needs them."""
 
-    announcement: int = 2
-    prior: int = 1
+    announcement: int = 2**20 + 1
+    prior: int = 2**20
     """Of rows that the next forward pass needs."""
     delayed: int = -1
 

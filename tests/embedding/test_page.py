@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,11 @@ from tests.backend.harness import Context
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "embedding.md"
 
 
-def example(_: Context, code: str) -> list[float]:
+def example(context: Context, code: str, folder: Path) -> list[float]:
     names: dict[str, Any] = {}
-    exec(code, names)
+    trace = folder / f"trace{context.rank}.json"
+    exec(code.replace('"trace.json"', repr(str(trace))), names)
+    check_trace(json.loads(trace.read_text())["traceEvents"])
     assert names["names"] == ["table"]
     torch.manual_seed(0)
     assert not torch.equal(names["plain"].weight, torch.nn.Embedding(1000, 32).weight)  # it has been trained
@@ -24,8 +27,28 @@ def example(_: Context, code: str) -> list[float]:
     return flat
 
 
-def test_the_examples_run(run: Callable[..., list[Any]]) -> None:
+def check_trace(events: list[dict[str, Any]]) -> None:
+    """That delayed gradients of a step are on their way beside operations of the next."""
+    spans = {}
+    for event in events:
+        if event.get("name", "").startswith("merak:"):
+            operation = event["name"].removeprefix("merak:")
+            spans.setdefault(operation, []).append((event["ts"], event["ts"] + event["dur"]))
+    assert set(spans) == {
+        "embedding_announce",
+        "embedding_rows",
+        "embedding_gradient",
+        "embedding_update",
+        "all_reduce",
+    }
+    assert len(spans["embedding_announce"]) == len(spans["embedding_gradient"]) == 6
+    assert len(spans["embedding_update"]) == 5  # the last batch delays nothing
+    others = spans["all_reduce"] + spans["embedding_announce"] + spans["embedding_rows"]
+    assert any(begin < other_begin < end for begin, end in spans["embedding_update"] for other_begin, _ in others)
+
+
+def test_the_examples_run(run: Callable[..., list[Any]], tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert "init_process_group" in blocks[0]  # which the pool of ranks has done
-    first, second = run(example, re.sub(r"dist.init_process_group.*\n", "", "\n".join(blocks)))
+    first, second = run(example, re.sub(r"dist.init_process_group.*\n", "", "\n".join(blocks)), tmp_path)
     assert first == second

@@ -1,0 +1,130 @@
+"""Steps taken block by block in the next forward pass, beside the same steps taken at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from merak.embedding import LayerwiseOptimizer
+from tests.backend.harness import Context, RankPool
+
+
+class Model(torch.nn.Module):
+    """With parameters of its own, in a list, shared by two modules, and in a module that only some steps enter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(6))
+        self.offsets = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(6))])
+        self.attention = torch.nn.MultiheadAttention(6, 2, batch_first=True)
+        self.layers = torch.nn.ModuleList([torch.nn.TransformerEncoderLayer(6, 2, 8, 0.0) for _ in range(3)])
+        self.recurrent = torch.nn.LSTM(6, 6)
+        self.sometimes = torch.nn.Linear(6, 6)
+        self.first, self.tied = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+        self.tied.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor, use_all: bool = True) -> torch.Tensor:
+        x = self.attention(x, x, x)[0] * self.scale + self.offsets[0]
+        for layer in self.layers:
+            x = layer(x)
+        x = self.recurrent(x)[0]
+        if use_all:
+            x = x + self.sometimes(x)
+        loss: torch.Tensor = (self.tied(self.first(x)) ** 2).mean()
+        return loss
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    "Adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+    "groups": lambda parameters: torch.optim.AdamW(
+        [{"params": list(parameters)[::2], "lr": 0.01}, {"params": list(parameters)[1::2]}], lr=0.02
+    ),
+}
+
+
+def train(context: Context, layerwise: bool, name: str, how: str) -> tuple[list[float], dict[str, torch.Tensor]]:
+    torch.manual_seed(3)
+    model = Model()
+    unused = how == "unused"
+    ddp = DistributedDataParallel(
+        model, gradient_as_bucket_view=True, bucket_cap_mb=0.001, find_unused_parameters=unused
+    )
+    inner = OPTIMIZERS[name](list(ddp.parameters()))
+    schedule = torch.optim.lr_scheduler.ExponentialLR(inner, 0.9)
+    optimizer = LayerwiseOptimizer(ddp, inner) if layerwise else inner
+    losses = []
+    for step in range(12):
+        x = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(10 * step + context.rank))
+        loss = ddp(x, not unused or step % 3 == 0)
+        loss.backward()
+        losses.append(loss.item())
+        if how == "accumulate" and step % 3 != 2:
+            continue
+        if how == "clip":
+            if layerwise:
+                optimizer.wait()
+            torch.nn.utils.clip_grad_norm_(ddp.parameters(), 0.1)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step == 7:
+            with torch.no_grad():
+                losses.append(model(x).item())
+    return losses, {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("how", ["", "accumulate", "clip", "unused"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_numbers_are_those_of_the_optimizer(pool: RankPool, name: str, how: str) -> None:
+    """Bit for bit: of two ranks an average is the same whether it is divided before, as DDP does it, or after."""
+    for (losses, state), (expected, expected_state) in zip(
+        *(pool.run(train, layerwise, name, how, world_size=2) for layerwise in (True, False)), strict=True
+    ):
+        assert losses == expected
+        for key, value in expected_state.items():
+            assert torch.equal(state[key], value), key
+
+
+def due(_: Context) -> None:
+    """Nothing is read before it is there."""
+    ddp = DistributedDataParallel(Model(), gradient_as_bucket_view=True)
+    layers = LayerwiseOptimizer(ddp, torch.optim.SGD(ddp.parameters(), lr=0.1))
+    x = torch.ones(2, 3, 6)
+    for _ in range(4):
+        ddp(x).backward()
+        assert ddp.module.scale.grad is None
+        layers.step()
+    weight = ddp.module.first.weight
+    assert weight.numel() == 0
+    with pytest.raises(RuntimeError):
+        torch.nn.functional.linear(x, weight)
+    layers.flush()
+    assert weight.shape == (6, 6)
+    ddp(x).backward()
+    layers.wait()
+    assert ddp.module.scale.grad is not None
+    state = layers.state_dict()
+    layers.load_state_dict(state)
+    layers.zero_grad()
+    assert ddp.module.scale.grad is None
+
+
+def test_what_is_due_cannot_be_read(pool: RankPool) -> None:
+    pool.run(due)
+
+
+def refusals(_: Context) -> None:
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="gradient_as_bucket_view=True"):
+        LayerwiseOptimizer(DistributedDataParallel(model), torch.optim.SGD(model.parameters()))
+    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    with pytest.raises(ValueError, match="none of the model's"):
+        LayerwiseOptimizer(ddp, torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]))
+
+
+def test_what_does_not_work_is_refused(pool: RankPool) -> None:
+    pool.run(refusals)
