@@ -31,7 +31,7 @@ BANDWIDTH = 119.6e6
 """Bytes a second, of a rank each way: 1 Gbit/s, less what frames take."""
 SECONDS_PER_SLICE = 40e-9
 """Of short slices, on one core of the machine that measured docs/embedding.md."""
-HOT_SECONDS = 3e-3
+HOT_SECONDS = 2.5e-3
 """What telling hot rows from others, and one more all-reduce, takes there, whatever their number."""
 
 

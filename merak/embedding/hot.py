@@ -82,30 +82,31 @@ class HotLookup(torch.autograd.Function):
     def forward(ctx: Any, part: torch.Tensor, ids: torch.Tensor, hot: HotRows) -> torch.Tensor:
         table, flat = hot.table, ids.reshape(-1)
         places = hot.places(flat)
-        is_hot = places >= 0
+        cold, here = (places < 0).nonzero()[:, 0], (places >= 0).nonzero()[:, 0]  # which tokens
+        places = places.index_select(0, here)
         lookup = table.backend.embedding_lookup(
-            part[: hot.first], flat[~is_hot], table.split, PRIORITIES.prior, NO_TIMEOUT
+            part[: hot.first], flat.index_select(0, cold), table.split, PRIORITIES.prior, NO_TIMEOUT
         )
         rows = part.new_empty(len(flat), table.columns)
-        rows[is_hot] = part[hot.first + places[is_hot]]
+        rows.index_copy_(0, here, part.index_select(0, places + hot.first))
         lookup.work.wait()
-        rows[~is_hot] = lookup.work.get_future().wait()[0]
-        ctx.part, ctx.hot, ctx.places, ctx.batch = part, hot, places, lookup.batch()
+        rows.index_copy_(0, cold, lookup.work.get_future().wait()[0])
+        ctx.part, ctx.hot, ctx.cold, ctx.here, ctx.places, ctx.batch = part, hot, cold, here, places, lookup.batch()
         return rows.view(*ids.shape, table.columns)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
         hot: HotRows = ctx.hot
-        table, places = hot.table, ctx.places
+        table, places, here = hot.table, ctx.places, ctx.here
         gradient = gradients[0].reshape(-1, table.columns)
         work = table.backend.embedding_gradient(
-            ctx.batch, gradient[places < 0], table.padding, PRIORITIES.prior, NO_TIMEOUT
+            ctx.batch, gradient.index_select(0, ctx.cold), table.padding, PRIORITIES.prior, NO_TIMEOUT
         )
-        counts = places >= 0
         if table.padding >= 0:
-            counts &= hot.ids[places] != table.padding
+            counts = hot.ids[places] != table.padding
+            places, here = places[counts], here[counts]
         shape = (len(hot), table.columns)
-        of_hot = torch.sparse_coo_tensor(places[counts][None], gradient[counts], shape, check_invariants=False)
+        of_hot = torch.sparse_coo_tensor(places[None], gradient.index_select(0, here), shape, check_invariants=False)
         average = table.backend.sparse_all_reduce([of_hot], dist.ReduceOp(dist.ReduceOp.AVG), "balanced", NO_TIMEOUT)
         finish = functools.partial(_add_to_gradient, ctx.part, work, average, hot)
         torch.autograd.Variable._execution_engine.queue_callback(finish)
