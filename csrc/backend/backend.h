@@ -126,26 +126,25 @@ class Backend final : public c10d::Backend {
   std::vector<TablePlan> sparse_plans(const Tensors& tensors, const std::string& method,
                                       std::chrono::milliseconds timeout);
 
-  // A lookup in a table whose columns are split over the ranks (embedding/columns.h): `shard` is this rank's part of
-  // it, [rows, columns of this rank], contiguous; `ids` of any shape. result() of the Work: a row of `columns` elements
-  // for each. Once it is done, batch() is what the gradient goes back by.
+  // A lookup in a table that is split over the ranks: `shard` is this rank's part of it, contiguous; `ids` of any
+  // shape. result() of the Work: a whole row for each. Once it is done, batch() is what the gradient goes back by.
   struct Lookup {
     WorkPtr work;
     std::function<std::shared_ptr<const Batch>()> batch;
   };
-  Lookup embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns, int priority,
+  Lookup embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, const Split& split, int priority,
                           std::chrono::milliseconds timeout);
   // Of that, the ranks tell each other which rows they read, and no more: there is a batch, whose rows are looked up
   // later, in parts perhaps.
-  Lookup embedding_announce(const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns, int priority,
+  Lookup embedding_announce(const at::Tensor& shard, const at::Tensor& ids, const Split& split, int priority,
                             std::chrono::milliseconds timeout);
   // The rows of a batch, or of a part of one: `rows`, of the batch's tokens, [tokens, columns], is filled where they
   // read them.
   WorkPtr embedding_rows(const std::shared_ptr<const Batch>& batch, const at::Tensor& shard, const at::Tensor& rows,
                          int priority, std::chrono::milliseconds timeout);
   // The gradient of that, averaged over the ranks. `gradient`: as the lookup's result. `padding`: a row that has none,
-  // or -1. result() of the Work: ids of rows, ascending, int64; and of each this rank's columns, in the dtype of the
-  // gradient.
+  // or -1. result() of the Work: which of this rank's rows have one, ascending, int64, counted from its first; and of
+  // each its columns, in the dtype of the gradient.
   WorkPtr embedding_gradient(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient,
                              std::int64_t padding, int priority, std::chrono::milliseconds timeout);
   // In one operation: that gradient; the table changed by it; then, as embedding_rows() does it, the rows of `next`,
@@ -196,7 +195,7 @@ class Backend final : public c10d::Backend {
   WorkPtr start_on_cuda(Call call, SparseOperation& operation);
   // Starts what `call` says, which has a program of its own. `result`: of the Work.
   WorkPtr start_request(Call call, Work::Outputs result);
-  Lookup start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns,
+  Lookup start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, const Split& split,
                       bool only_announce);
   WorkPtr all_gather(Call call, const Tensors& inputs, const Tensors& outputs, TensorLists result);
   WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);

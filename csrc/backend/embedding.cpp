@@ -1,9 +1,8 @@
-// Lookups in tables whose columns are split over the ranks: the room `embedding`, from and to tensors. Their gradients
-// are in embedding_gradient.cpp.
+// Lookups in tables that are split over the ranks: the room `embedding`, from and to tensors. Their gradients are in
+// embedding_gradient.cpp.
 
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <utility>
@@ -27,43 +26,42 @@ struct LookupOwner {
 void read_tokens(LookupTask& task, const at::Tensor& ids) {
   const std::span<const std::int64_t> tokens{ids.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids.numel())};
   try {
-    task.own = rows_of_tokens(tokens, task.table_rows);
+    task.own = rows_of_tokens(tokens, task.split.table_rows);
   } catch (const std::out_of_range& error) {
     task.problem = error.what();
-    task.own = rows_of_tokens({}, task.table_rows);
+    task.own = rows_of_tokens({}, task.split.table_rows);
   }
 }
 
 }  // namespace
 
-Backend::Lookup Backend::embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns,
+Backend::Lookup Backend::embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, const Split& split,
                                           int priority, std::chrono::milliseconds timeout) {
   Call call = this->call("embedding_lookup", OperationKind::kEmbeddingLookup, c10d::OpType::ALLTOALL, timeout);
   call.request.priority = priority;
-  return start_lookup(std::move(call), shard, ids, columns, false);
+  return start_lookup(std::move(call), shard, ids, split, false);
 }
 
-Backend::Lookup Backend::embedding_announce(const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns,
+Backend::Lookup Backend::embedding_announce(const at::Tensor& shard, const at::Tensor& ids, const Split& split,
                                             int priority, std::chrono::milliseconds timeout) {
   Call call = this->call("embedding_announce", OperationKind::kEmbeddingAnnounce, c10d::OpType::ALLGATHER, timeout);
   call.request.priority = priority;
-  return start_lookup(std::move(call), shard, ids, columns, true);
+  return start_lookup(std::move(call), shard, ids, split, true);
 }
 
-Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, std::int64_t columns,
+Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, const Split& split,
                                       bool only_announce) {
-  const Columns cut{static_cast<std::size_t>(std::max<std::int64_t>(columns, 0)), getSize()};
-  check_shard(call.check, shard, columns, static_cast<std::int64_t>(cut.count(getRank())));
-  call.check.require(shard.size(0) <= RowSums::kMostRows, "the table has too many rows; split it.");
+  call.check.require(split.ranks == getSize(), "the table is split over another number of ranks.");
+  check_shard(call.check, shard, split, getRank());
+  call.check.require(split.table_rows <= RowSums::kMostRows, "the table has too many rows; split it.");
   call.check.require(ids.scalar_type() == at::kLong || ids.scalar_type() == at::kInt,
                      "ids have to be integers of 64 or 32 bits.");
   call.check.require(ids.device().is_cpu() && ids.layout() == at::kStrided, "ids have to be a dense tensor on CPU.");
   auto owner = std::make_shared<LookupOwner>();
   owner->ids = ids.to(at::kLong).contiguous();
   call.request.signature.dtype = dtype_of(shard.scalar_type());
-  LookupTask task{.table_rows = static_cast<std::size_t>(shard.size(0)),
+  LookupTask task{.split = split,
                   .element_bytes = static_cast<std::size_t>(shard.element_size()),
-                  .columns = cut,
                   .rank = getRank(),
                   .topology = {},
                   .signature = call.request.signature,
@@ -73,7 +71,7 @@ Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const 
   read_tokens(task, owner->ids);
   if (!only_announce) {
     std::vector<std::int64_t> sizes = ids.sizes().vec();
-    sizes.push_back(columns);
+    sizes.push_back(static_cast<std::int64_t>(split.table_columns));
     owner->shard = shard.detach(), owner->output = at::empty(sizes, shard.options());
     task.shard.append(const_cast<void*>(owner->shard.const_data_ptr()), bytes_of(owner->shard));
     task.output.append(owner->output.mutable_data_ptr(), bytes_of(owner->output));

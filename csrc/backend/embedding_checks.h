@@ -16,20 +16,21 @@ inline void check_table_tensor(const TensorChecks& check, const at::Tensor& tens
   check.require(tensor.layout() == at::kStrided, "a dense tensor is needed here.");
 }
 
-// A rank's part of a table with `columns` columns, of which it holds `width`.
-inline void check_shard(const TensorChecks& check, const at::Tensor& shard, std::int64_t columns, std::int64_t width) {
+// A rank's part of a table.
+inline void check_shard(const TensorChecks& check, const at::Tensor& shard, const Split& split, int rank) {
   check_table_tensor(check, shard);
-  check.require(shard.dim() == 2 && shard.size(1) == width && shard.is_contiguous(),
-                "this rank's part of a table with " + std::to_string(columns) + " columns has to be contiguous, with " +
-                    std::to_string(width) + " of them.");
+  const auto rows = static_cast<std::int64_t>(split.rows(rank).count());
+  const auto columns = static_cast<std::int64_t>(split.columns(rank).count());
+  check.require(shard.dim() == 2 && shard.size(0) == rows && shard.size(1) == columns && shard.is_contiguous(),
+                "this rank's part of a table of " + std::to_string(split.table_rows) + " x " +
+                    std::to_string(split.table_columns) + " has to be contiguous, " + std::to_string(rows) + " x " +
+                    std::to_string(columns) + ".");
 }
 
 // The rows of a batch's tokens, of this rank, which `shard` is a part of.
 inline void check_rows(const TensorChecks& check, const Batch& batch, const at::Tensor& shard, const at::Tensor& rows) {
-  check_shard(check, shard, static_cast<std::int64_t>(batch.columns.all),
-              static_cast<std::int64_t>(batch.columns.count(batch.rank)));
-  check.require(shard.size(0) == static_cast<std::int64_t>(batch.table_rows) &&
-                    shard.element_size() == static_cast<std::int64_t>(batch.element_bytes),
+  check_shard(check, shard, batch.split, batch.rank);
+  check.require(shard.element_size() == static_cast<std::int64_t>(batch.element_bytes),
                 "the table is not the one that was announced.");
   check.writable("the rows", rows);
   check.require(rows.scalar_type() == shard.scalar_type() && rows.nbytes() == batch.tokens * batch.row_bytes(),

@@ -27,7 +27,7 @@ struct Gradient {
   std::shared_ptr<const Batch> batch;
   at::Tensor of_tokens, of_rows;
 
-  at::Tensor ids() const { return as_tensor(batch->rows.ids); }
+  at::Tensor ids() const { return as_tensor(batch->held_ids()); }
 };
 
 // What an update works on, beside the gradient.
@@ -53,13 +53,14 @@ struct Update {
 std::shared_ptr<Gradient> travel(Call& call, std::shared_ptr<const Batch> batch, const at::Tensor& gradient,
                                  std::int64_t padding) {
   check_table_tensor(call.check, gradient);
-  call.check.require(gradient.dim() >= 1 && gradient.size(-1) == static_cast<std::int64_t>(batch->columns.all) &&
+  call.check.require(gradient.dim() >= 1 &&
+                         gradient.size(-1) == static_cast<std::int64_t>(batch->split.table_columns) &&
                          gradient.element_size() == static_cast<std::int64_t>(batch->element_bytes) &&
                          bytes_of(gradient) == batch->tokens * batch->row_bytes(),
                      "the gradient does not fit the lookup that it is of.");
   if (padding >= 0) batch = std::make_shared<Batch>(without_row(*batch, static_cast<std::uint32_t>(padding)));
-  const auto rows = static_cast<std::int64_t>(batch->rows.rows());
-  const auto columns = static_cast<std::int64_t>(batch->columns.count(batch->rank));
+  const auto rows = static_cast<std::int64_t>(batch->held().count());
+  const auto columns = static_cast<std::int64_t>(batch->split.columns(batch->rank).count());
   auto owner = std::make_shared<Gradient>(
       Gradient{batch, gradient.detach().contiguous(), at::empty({rows, columns}, gradient.options())});
   call.request.signature.dtype = dtype_of(gradient.scalar_type());

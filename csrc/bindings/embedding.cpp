@@ -6,6 +6,8 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <stdexcept>
+#include <string>
 
 #include "backend/backend.h"
 #include "bindings/rooms.h"
@@ -19,6 +21,31 @@ using BatchPtr = std::shared_ptr<Batch>;
 using Milliseconds = std::chrono::milliseconds;
 
 BatchPtr shared(Batch batch) { return std::make_shared<Batch>(std::move(batch)); }
+
+SplitBy split_named(const std::string& by) {
+  if (by != "columns" && by != "rows")
+    throw std::invalid_argument("split is '" + by + "'; a table is split by 'columns' or by 'rows'");
+  return by == "rows" ? SplitBy::kRows : SplitBy::kColumns;
+}
+
+// Slices of Python's, of what a rank holds.
+py::slice slice(const Interval& interval) {
+  return {static_cast<py::ssize_t>(interval.begin), static_cast<py::ssize_t>(interval.end), 1};
+}
+
+void bind_split(py::module_& module) {
+  py::class_<Split>(module, "TableSplit")
+      .def(py::init([](const std::string& by, std::size_t rows, std::size_t columns, int ranks) {
+             if (ranks < 1) throw std::invalid_argument("a table is split over one rank at least");
+             return Split{split_named(by), rows, columns, ranks};
+           }),
+           py::arg("by"), py::arg("rows"), py::arg("columns"), py::arg("ranks"))
+      .def_property_readonly("by_rows", [](const Split& split) { return split.by == SplitBy::kRows; })
+      .def(
+          "rows", [](const Split& split, int rank) { return slice(split.rows(rank)); }, py::arg("rank"))
+      .def(
+          "columns", [](const Split& split, int rank) { return slice(split.columns(rank)); }, py::arg("rank"));
+}
 
 void bind_batches(py::module_& module) {
   const py::call_guard<py::gil_scoped_release> no_gil;
@@ -55,9 +82,9 @@ void bind_updates(py::module_& module) {
 
 void bind_lookups(BackendClass& backend) {
   const py::call_guard<py::gil_scoped_release> no_gil;
-  backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("columns"),
+  backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("split"),
               py::arg("priority"), py::arg("timeout"), no_gil);
-  backend.def("embedding_announce", &Backend::embedding_announce, py::arg("shard"), py::arg("ids"), py::arg("columns"),
+  backend.def("embedding_announce", &Backend::embedding_announce, py::arg("shard"), py::arg("ids"), py::arg("split"),
               py::arg("priority"), py::arg("timeout"), no_gil);
   backend.def("refuse_embedding", &Backend::refuse_embedding, py::arg("reason"), no_gil);
   backend.def(
@@ -87,6 +114,7 @@ void bind_gradients(BackendClass& backend) {
 }  // namespace
 
 void bind_embedding(py::module_& module) {
+  bind_split(module);
   bind_batches(module);
   bind_updates(module);
   auto backend = py::reinterpret_borrow<BackendClass>(module.attr("Backend"));

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "embedding/columns.h"
+#include "embedding/split.h"
 #include "sparse/own_rows.h"
 #include "sparse/union_rows.h"
 
@@ -14,21 +14,28 @@ namespace merak {
 
 struct Batch {
   int rank = 0;
-  std::size_t table_rows = 0;
-  Columns columns{0, 1};
+  Split split;
   std::size_t element_bytes = 0;
   std::size_t tokens = 0;                        // of this rank
   OwnRows own;                                   // row p of those that it reads is read by tokens own.at(p)
   std::vector<std::vector<std::uint32_t>> read;  // by rank: the rows of the table that it reads, ascending
   UnionRows rows;                                // that any rank reads
 
-  int ranks() const { return columns.ranks; }
-  std::size_t width(int of_rank) const { return columns.count(of_rank) * element_bytes; }  // of a row's part there
-  std::size_t row_bytes() const { return columns.all * element_bytes; }
+  int ranks() const { return split.ranks; }
+  std::size_t width(int holder) const { return split.columns(holder).count() * element_bytes; }  // of its slices
+  std::size_t row_bytes() const { return split.table_columns * element_bytes; }
+
+  // Of the rows that `reader` reads those that `holder` has slices of, by their place in read[reader]: what travels
+  // between the two.
+  Interval held(int holder, int reader) const;
+  // Of all rows that are read those that this rank has slices of, by their place in rows.ids.
+  Interval held() const;
+  // The ids of those, counted from this rank's first row.
+  std::vector<std::uint32_t> held_ids() const;
 };
 
 // `present`: by rank, the rows that it reads; `own`: those of this rank.
-Batch make_batch(int rank, const Columns& columns, std::size_t element_bytes, OwnRows own,
+Batch make_batch(int rank, const Split& split, std::size_t element_bytes, OwnRows own,
                  const std::vector<Bitmap>& present);
 
 // Of a batch, some rows: those among `rows`, a bit each of the table, or all but those. The others nobody reads then.

@@ -15,11 +15,13 @@ struct Arrival {  // of rows [begin, end) from a rank
 };
 using Arrivals = std::vector<std::vector<Arrival>>;  // by rank, in order
 
-// Adds up what has come, block by block of the union's rows: each as soon as all ranks' rows of it are there.
+// Adds up what has come, block by block of the union's rows of which this rank has slices: each as soon as all ranks'
+// rows of it are there.
 class Sums {
  public:
   Sums(const Batch& batch, const std::vector<Place>& come, const Arrivals& arrivals)
       : batch_(batch),
+        held_(batch.held()),
         width_(batch.width(batch.rank)),
         place_(come.front()),
         arrivals_(arrivals),
@@ -31,8 +33,8 @@ class Sums {
 
   void append_to(Program& program) {
     const std::size_t block = std::max<std::size_t>(kBlockBytes / width_, 1);
-    for (std::size_t begin = 0; begin < batch_.rows.rows(); begin += block)
-      append_block(program, begin, std::min(batch_.rows.rows(), begin + block));
+    for (std::size_t begin = held_.begin; begin < held_.end; begin += block)
+      append_block(program, begin, std::min(held_.end, begin + block));
   }
 
  private:
@@ -42,7 +44,7 @@ class Sums {
       for (std::uint32_t rank : batch_.rows.of(u)) sums.add(first_[rank] + next_[rank]++);
       sums.end_row(static_cast<std::uint32_t>(u - begin));
     }
-    program.sum_rows({kOutput, begin * width_}, place_, std::move(sums), steps_so_far(), true);
+    program.sum_rows({kOutput, (begin - held_.begin) * width_}, place_, std::move(sums), steps_so_far(), true);
   }
 
   // Those that the rows up to next_ came by, since the last time.
@@ -60,6 +62,7 @@ class Sums {
   }
 
   const Batch& batch_;
+  const Interval held_;
   const std::size_t width_;
   const Place place_;
   const Arrivals& arrivals_;
@@ -72,19 +75,19 @@ class Sums {
 
 Program gradient(const Batch& batch) {
   RowExchange exchange{batch.rank, {}, {}, {}, {}, true};
-  const std::size_t own_rows = batch.read[static_cast<std::size_t>(batch.rank)].size();
   for (int peer = 0; peer < batch.ranks(); ++peer) {
-    exchange.send.push_back({own_rows, batch.width(peer)});
-    exchange.receive.push_back({batch.read[static_cast<std::size_t>(peer)].size(), batch.width(batch.rank)});
+    exchange.send.push_back({batch.held(peer, batch.rank).count(), batch.width(peer)});
+    exchange.receive.push_back({batch.held(batch.rank, peer).count(), batch.width(batch.rank)});
   }
   exchange.make = [&](Program& program, const Segment& segment, std::vector<std::uint32_t> after) {
     RowSums rows(batch.width(segment.peer));
     rows.from_pitch = batch.row_bytes();
+    const auto sent = static_cast<std::uint32_t>(batch.held(segment.peer, batch.rank).begin);
     for (std::uint32_t i = segment.begin; i < segment.end; ++i) {
-      for (std::uint32_t token : batch.own.at(i)) rows.add(token);
+      for (std::uint32_t token : batch.own.at(sent + i)) rows.add(token);
       rows.end_row(i - segment.begin);
     }
-    const Place columns = {kInput, batch.columns.begin(segment.peer) * batch.element_bytes};
+    const Place columns = {kInput, batch.split.columns(segment.peer).begin * batch.element_bytes};
     return program.sum_rows(segment.place, columns, std::move(rows), std::move(after), false);
   };
   Arrivals arrivals(batch.read.size());

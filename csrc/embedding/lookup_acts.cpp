@@ -12,7 +12,8 @@ namespace {
 
 Announcement announcement_of(const LookupTask& task) {
   Announcement own{.call = "embedding_lookup", .problem = task.problem};
-  own.tables = {{task.table_rows, task.columns.all * task.element_bytes, task.element_bytes}};
+  const auto by = static_cast<std::uint64_t>(task.split.by);
+  own.tables = {{task.split.table_rows, task.split.table_columns * task.element_bytes, task.element_bytes, by}};
   own.present = {task.own.present};
   return own;
 }
@@ -43,7 +44,7 @@ Act LookupActs::next() {
   std::vector<Bitmap> present;
   for (Announcement& one : announcing_.heard()) present.push_back(std::move(one.present.front()));
   batch_ = std::make_shared<const Batch>(
-      make_batch(task_.rank, task_.columns, task_.element_bytes, std::move(task_.own), present));
+      make_batch(task_.rank, task_.split, task_.element_bytes, std::move(task_.own), present));
   Act act = lookup_act(task_.only_announce ? nullptr : batch_.get(), task_.signature);
   act.input = task_.shard, act.output = task_.output;
   return act;

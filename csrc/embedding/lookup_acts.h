@@ -16,8 +16,8 @@ namespace merak {
 
 struct LookupTask {
   std::string problem = {};  // sparse/announcement.h
-  std::size_t table_rows = 0, element_bytes = 0;
-  Columns columns{0, 1};
+  Split split;
+  std::size_t element_bytes = 0;
   OwnRows own = {};  // of this rank's tokens
   int rank = 0;
   Topology topology;

@@ -145,7 +145,8 @@ Announcement parse_announcement(const std::byte* from, const Announcement& expec
     if (found.table_rows != table.table_rows || found.row_bytes != table.row_bytes)
       disagree(expected.call, theirs, text_of(Shape{found.table_rows, found.row_bytes, table.element_bytes}), ours,
                text_of(table));
-    if (found.sizes != table.sizes) disagree(expected.call, theirs, "a tensor of other sizes", ours, text_of(table));
+    if (found.sizes != table.sizes)
+      disagree(expected.call, theirs, "a tensor of other sizes, or split another way", ours, text_of(table));
     parsed.exponents.push_back({found.low, found.high, found.representable != 0});
     if (!carries_bitmaps(expected)) continue;
     Bitmap present(table.table_rows);

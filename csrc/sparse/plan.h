@@ -45,7 +45,8 @@ struct TablePlan {
 
 struct Shape {  // of one table
   std::size_t table_rows, row_bytes, element_bytes;
-  std::uint64_t sizes = 0;  // of the tensor, hashed: tables of the same rows may be tensors of different sizes
+  std::uint64_t sizes = 0;  // of the tensor, hashed: tables of the same rows may be tensors of different sizes; of
+                            // tables that are split over ranks, along which dimension
 };
 
 // `asked`: kAuto for the cheapest, but never kSketchExact, of which kPacked sends less, nor kPacked and kDense of

@@ -1,10 +1,11 @@
-"""Embedding tables whose columns are split over the ranks, inside data parallelism.
+"""Embedding tables that are split over the ranks, by columns or by rows, inside data parallelism.
 
 emb = merak.embedding.ShardedEmbedding(50_000, 512)
 merak.embedding.shard(model)
 """
 
 from merak.embedding.bag import ShardedEmbeddingBag
+from merak.embedding.choosing import Choice, Frequencies, auto, frequencies
 from merak.embedding.clipping import clip_grad_norm_
 from merak.embedding.layerwise import LayerwiseOptimizer
 from merak.embedding.look_ahead import LookAhead
@@ -17,12 +18,16 @@ __all__ = [
     "SGD",
     "Adagrad",
     "AdamW",
+    "Choice",
+    "Frequencies",
     "LayerwiseOptimizer",
     "LookAhead",
     "RowWiseAdagrad",
     "ShardedEmbedding",
     "ShardedEmbeddingBag",
+    "auto",
     "clip_grad_norm_",
+    "frequencies",
     "save_whole",
     "shard",
 ]

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from merak.embedding.module import ShardedEmbedding
+from merak.embedding.module import ShardedEmbedding, Split
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
 class ShardedEmbeddingBag(ShardedEmbedding):
-    """`torch.nn.EmbeddingBag` inside data parallelism, its columns split over the ranks: `ShardedEmbedding`, whose rows
-    are added up, or averaged, by bag. A row that several bags of a rank read travels once.
+    """`torch.nn.EmbeddingBag` inside data parallelism, split over the ranks: `ShardedEmbedding`, whose rows are added
+    up, or averaged, by bag. A row that several bags of a rank read travels once.
 
     Args:
         mode: "sum" or "mean".
@@ -39,17 +39,35 @@ class ShardedEmbeddingBag(ShardedEmbedding):
         dtype: torch.dtype | None = None,
         *,
         mesh: DeviceMesh | None = None,
+        split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> None:
         if mode not in ("sum", "mean"):
             raise ValueError(f"mode is {mode!r}; bags are added up ('sum') or averaged ('mean').")
         super().__init__(
-            num_embeddings, embedding_dim, padding_idx, max_norm, scale_grad_by_freq, sparse, device, dtype, mesh=mesh
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            scale_grad_by_freq,
+            sparse,
+            device,
+            dtype,
+            mesh=mesh,
+            split=split,
+            hot=hot,
         )
         self.mode, self.include_last_offset = mode, include_last_offset
 
     @classmethod
     def from_bag(
-        cls, bag: torch.nn.EmbeddingBag, *, mesh: DeviceMesh | None = None, sparse: bool = True
+        cls,
+        bag: torch.nn.EmbeddingBag,
+        *,
+        mesh: DeviceMesh | None = None,
+        sparse: bool = True,
+        split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> ShardedEmbeddingBag:
         """With the weights of an `nn.EmbeddingBag`, which are the same on all ranks."""
         made = cls(
@@ -64,6 +82,8 @@ class ShardedEmbeddingBag(ShardedEmbedding):
             "meta",
             bag.weight.dtype,
             mesh=mesh,
+            split=split,
+            hot=hot,
         )
         made._take(bag.weight)
         return made

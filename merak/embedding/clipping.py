@@ -1,7 +1,7 @@
 """Clipping of gradients by their norm, where tables are split over ranks.
 
 The norm of all gradients is the norm of their norms. A rank knows those of the layers that all ranks have, and of
-tables those of its columns; ranks tell each other the latter, one number a table. So every rank has the same numbers in
+tables those of its part; ranks tell each other the latter, one number a table. So every rank has the same numbers in
 the same order, and multiplies by the same factor.
 """
 
@@ -25,7 +25,7 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
 ) -> torch.Tensor:
     """`torch.nn.utils.clip_grad_norm_` for models with `ShardedEmbedding` tables: the norm is that of the whole model,
-    all columns of tables and, once, the parameters that all ranks have. All ranks call it together, with the same
+    all of the tables and, once, the parameters that all ranks have. All ranks call it together, with the same
     parameters in the same order, after the backward pass.
 
     Args:
@@ -57,7 +57,7 @@ def clip_grad_norm_(
 
 
 def _all_norms(parameters: list[torch.Tensor], norm_type: float) -> torch.Tensor:
-    """Of all parameters with a gradient, and for tables one of each rank's columns."""
+    """Of all parameters with a gradient, and for tables one of each rank's part."""
     norms: dict[dist.ProcessGroup | None, list[torch.Tensor]] = collections.defaultdict(list)
     for parameter in parameters:
         table = table_of(parameter)
@@ -79,7 +79,8 @@ def _norm(parameter: torch.Tensor, norm_type: float) -> torch.Tensor:
         return torch.zeros((), dtype=torch.float64)
     if parameter.grad.layout is torch.sparse_coo:
         parameter.grad = parameter.grad.coalesce()  # elements that stand twice have to be added up first
-    elements = _elements(parameter.grad)
+    table = table_of(parameter)
+    elements = _elements(parameter.grad) if table is None else table.counted(parameter.grad)
     if elements.numel() == 0:
         return torch.zeros((), dtype=torch.float64)
     wide = torch.float64 if elements.dtype is torch.float64 else torch.float32

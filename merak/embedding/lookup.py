@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 if TYPE_CHECKING:
-    from merak._C import Backend
+    from merak._C import Backend, TableSplit
 
 NO_TIMEOUT = datetime.timedelta(0)
 """What stands for the group's own timeout."""
@@ -32,10 +32,12 @@ PRIORITIES = Priorities()
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a lookup has to know of its table, beside this rank's columns of it."""
+    """What a lookup has to know of its table, beside this rank's part of it."""
 
     backend: Backend
+    split: TableSplit
     columns: int
+    """Of the whole table."""
     padding: int
     """The row that gets no gradient, or -1."""
     sparse: bool
@@ -52,7 +54,7 @@ class Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, shard: torch.Tensor, ids: torch.Tensor, table: Table) -> torch.Tensor:
-        lookup = table.backend.embedding_lookup(shard, ids, table.columns, PRIORITIES.prior, NO_TIMEOUT)
+        lookup = table.backend.embedding_lookup(shard, ids, table.split, PRIORITIES.prior, NO_TIMEOUT)
         lookup.work.wait()
         ctx.batch, ctx.table, ctx.shard = lookup.batch(), table, shard
         rows: torch.Tensor = lookup.work.get_future().wait()[0]
@@ -72,11 +74,16 @@ def accumulate_later(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None
     torch.autograd.Variable._execution_engine.queue_callback(finish)
 
 
-@torch.no_grad()
 def add_to_gradient(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
     """Waits for a gradient, as `Backend.embedding_gradient` gives it, and adds it to the parameter's."""
     work.wait()
     ids, rows = work.get_future().wait()
+    add_rows(shard, ids, rows, sparse)
+
+
+@torch.no_grad()
+def add_rows(shard: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor, sparse: bool) -> None:
+    """Adds rows to the parameter's gradient; ids ascend."""
     gradient = torch.sparse_coo_tensor(ids.unsqueeze(0), rows, shard.shape, check_invariants=False, is_coalesced=True)
     gradient = gradient if sparse else gradient.to_dense()
     shard.grad = gradient if shard.grad is None else shard.grad + gradient

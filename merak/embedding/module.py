@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 import merak.backend
+from merak import _C
+from merak.embedding.hot import HotLookup, HotRows
 from merak.embedding.lookup import Lookup, Priorities, Table
 from merak.embedding.table_ahead import TableAhead
+
+Split = Literal["columns", "rows"]
+"""What each rank has: some columns of all rows of a table, or all columns of some rows."""
 
 _BLOCK = 2**24
 """Elements of a table that are drawn at a time."""
 
 
 class ShardedEmbedding(torch.nn.Module):
-    """`torch.nn.Embedding` inside data parallelism, its columns split over the ranks of `mesh`.
+    """`torch.nn.Embedding` inside data parallelism, split over the ranks of `mesh`.
 
     Every rank passes its own ids and gets their rows, as with `nn.Embedding` under DDP; gradients are averaged over the
-    ranks, as DDP does. But a rank holds, and updates, only its columns of the table: `weight`, [num_embeddings, columns
-    of this rank], as `DTensor` cuts dimension 1. Rows and their gradients travel between the ranks that hold them and
+    ranks, as DDP does. But a rank holds, and updates, only its part of the table: `weight`, its columns of all rows, or
+    its rows, as `DTensor` cuts dimension 1, or 0. Rows and their gradients travel between the ranks that hold them and
     those that read them, each row that a rank reads once. All ranks call the module together, and their backward.
 
     `weight.grad` is a coalesced COO tensor (with ``sparse=False`` a dense one), so that SGD, Adagrad and SparseAdam of
@@ -37,6 +42,11 @@ class ShardedEmbedding(torch.nn.Module):
             it draws them; with the same seed on all ranks the table is the same for any number of ranks.
         max_norm, scale_grad_by_freq: are refused.
         mesh: of one dimension; default: all ranks. Its group has to be merak's.
+        split: with "columns" all ranks do the same work, whatever rows are read. "rows" makes less of it where a rank
+            would have few columns; but the ranks with the frequent rows do most of it.
+        hot: with "rows", ids of rows that every rank has a copy of, behind its own rows in `weight`, as they are read
+            often; the same on all ranks. Not together with `LookAhead`. State dicts are as without them, and may be
+            loaded with others; all ranks make, save and load such a table, and the state of its optimizer, together.
 
     Raises:
         ValueError: for what is refused.
@@ -57,6 +67,8 @@ class ShardedEmbedding(torch.nn.Module):
         dtype: torch.dtype | None = None,
         *,
         mesh: DeviceMesh | None = None,
+        split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         if max_norm is not None:
@@ -72,22 +84,28 @@ class ShardedEmbedding(torch.nn.Module):
         if self.mesh.ndim != 1:
             raise ValueError(f"the mesh has {self.mesh.ndim} dimensions; pass one of them: mesh[name].")
         group = self.mesh.get_group()
-        self._table = Table(
-            merak.backend.of_group(group), embedding_dim, -1 if self.padding_idx is None else self.padding_idx, sparse
-        )
-        ranks = self.mesh.size()
-        most = -(-embedding_dim // ranks)
-        begin = min(self.mesh.get_local_rank() * most, embedding_dim)
-        self._columns = slice(begin, min(begin + most, embedding_dim))
-        columns = torch.empty(num_embeddings, self._columns.stop - begin, device=device, dtype=dtype)
-        self.weight = torch.nn.Parameter(columns)
+        cut = _C.TableSplit(split, num_embeddings, embedding_dim, self.mesh.size())
+        padding = -1 if self.padding_idx is None else self.padding_idx
+        self._table = Table(merak.backend.of_group(group), cut, embedding_dim, padding, sparse)
+        rank = self.mesh.get_local_rank()
+        self._rows, self._columns = cut.rows(rank), cut.columns(rank)
+        self._hot = self._hot_rows(hot)
+        rows = self._rows.stop - self._rows.start + (0 if self._hot is None else len(self._hot))
+        columns = self._columns.stop - self._columns.start
+        self.weight = torch.nn.Parameter(torch.empty(rows, columns, device=device, dtype=dtype))
         self.ahead: TableAhead | None = None  # inside a loop over LookAhead
         self.reset_parameters()
         _alive.add(self)
 
     @classmethod
     def from_embedding(
-        cls, embedding: torch.nn.Embedding, *, mesh: DeviceMesh | None = None, sparse: bool = True
+        cls,
+        embedding: torch.nn.Embedding,
+        *,
+        mesh: DeviceMesh | None = None,
+        sparse: bool = True,
+        split: Split = "columns",
+        hot: torch.Tensor | None = None,
     ) -> ShardedEmbedding:
         """With the weights of an `nn.Embedding`, which are the same on all ranks."""
         made = cls(
@@ -100,26 +118,39 @@ class ShardedEmbedding(torch.nn.Module):
             "meta",
             embedding.weight.dtype,
             mesh=mesh,
+            split=split,
+            hot=hot,
         )
         made._take(embedding.weight)
         return made
 
     def _take(self, whole: torch.Tensor) -> None:
-        columns = whole.detach()[:, self._columns].clone(memory_format=torch.contiguous_format)
-        self.weight = torch.nn.Parameter(columns, whole.requires_grad)
+        part = self.part_of(whole.detach()).clone(memory_format=torch.contiguous_format)
+        self.weight = torch.nn.Parameter(part, whole.requires_grad)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether ranks have whole rows."""
+        return self._table.split.by_rows
 
     def reset_parameters(self) -> None:
         """Draws the table from N(0, 1), its padding row zeros. Uses up as many random numbers as the whole table."""
         if self.weight.is_meta:
             return
-        rows = max(_BLOCK // max(self.embedding_dim, 1), 1)
+        most, mine = max(_BLOCK // max(self.embedding_dim, 1), 1), self._rows
         with torch.no_grad():
-            for begin in range(0, self.num_embeddings, rows):
-                count = min(rows, self.num_embeddings - begin)
-                whole = torch.empty(count, self.embedding_dim, device=self.weight.device, dtype=self.weight.dtype)
-                self.weight[begin : begin + count] = whole.normal_()[:, self._columns]
-            if self.padding_idx is not None:
-                self.weight[self.padding_idx].zero_()
+            for begin in range(0, self.num_embeddings, most):
+                end = min(begin + most, self.num_embeddings)
+                drawn = torch.empty(end - begin, self.embedding_dim, device=self.weight.device, dtype=self.weight.dtype)
+                drawn.normal_()
+                first, last = max(begin, mine.start), min(end, mine.stop)
+                if first < last:
+                    rows = drawn[first - begin : last - begin, self._columns]
+                    self.weight[first - mine.start : last - mine.start] = rows
+            if self.padding_idx is not None and mine.start <= self.padding_idx < mine.stop:
+                self.weight[self.padding_idx - mine.start].zero_()
+            if self._hot is not None:
+                self.weight[self._hot.first :] = self._hot.copies(self.weight[: self._hot.first])
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the table, [*, embedding_dim], for this rank's ids, int64 or int32 of any shape [*]."""
@@ -127,15 +158,24 @@ class ShardedEmbedding(torch.nn.Module):
             if self.training and torch.is_grad_enabled():
                 return self.ahead.rows(ids)
             self.ahead.settle()
-        rows: torch.Tensor = Lookup.apply(self.weight, ids, self._table)
+        rows: torch.Tensor
+        if self._hot is None:
+            rows = Lookup.apply(self.weight, ids, self._table)
+        else:
+            rows = HotLookup.apply(self.weight, ids, self._hot)
         return rows
 
     def look_ahead(self, split: bool, priorities: Priorities) -> TableAhead:
         """Lets lookups go ahead of the forward pass, until `end_look_ahead`; for `LookAhead`.
 
         Raises:
-            ValueError: another one uses this table.
+            ValueError: another one uses this table, or it has hot rows.
         """
+        if self._hot is not None:
+            raise ValueError(
+                "a table with hot rows cannot be in a look-ahead: their gradients are all-reduced whole, in backward "
+                "passes. Make it without `hot`, or leave it out of `ids`."
+            )
         if self.ahead is not None:
             raise ValueError("a table is in the look-ahead of another loop, which has not ended.")
         self.ahead = TableAhead(self.weight, self._table, split, priorities)
@@ -158,27 +198,36 @@ class ShardedEmbedding(torch.nn.Module):
             self.ahead.whole_gradient()
 
     def whole_table(self) -> DTensor:
-        """The table, of which this rank has its columns; shares their memory."""
+        """The table, of which this rank has its part; shares its memory."""
         self.settle()
         return self.whole(self.weight.detach())
 
-    def whole(self, columns: torch.Tensor) -> DTensor:
-        """What ranks have each for their columns of the table, as one: of the table's shape; shares their memory."""
+    def whole(self, part: torch.Tensor) -> DTensor:
+        """What ranks have each for their part of the table, as one: of the table's shape, or, of a number a row, of its
+        rows; shares their memory."""
+        part = part if self._hot is None else self._hot.own_rows(part)
+        shape, stride = (self.num_embeddings, self.embedding_dim), (self.embedding_dim, 1)
         return DTensor.from_local(
-            columns,
+            part,
             self.mesh,
-            [Shard(1)],
+            self._placements(part.dim()),
             run_check=False,
-            shape=torch.Size((self.num_embeddings, self.embedding_dim)),
-            stride=(self.embedding_dim, 1),
+            shape=torch.Size(shape[: part.dim()]),
+            stride=stride[-part.dim() :],
         )
+
+    def _placements(self, dimensions: int) -> list[Placement]:
+        if self.by_rows:
+            return [Shard(0)]
+        return [Shard(1) if dimensions == 2 else Replicate()]
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        columns = self._columns
+        name, part = ("rows", self._rows) if self.by_rows else ("columns", self._columns)
+        hot = "" if self._hot is None else f", {len(self._hot)} hot rows"
         return (
-            f"{self.num_embeddings}, {self.embedding_dim}{padding}, columns {columns.start} to {columns.stop} of rank "
-            f"{self.mesh.get_local_rank()} of {self.mesh.size()}"
+            f"{self.num_embeddings}, {self.embedding_dim}{padding}, {name} {part.start} to {part.stop} of rank "
+            f"{self.mesh.get_local_rank()} of {self.mesh.size()}{hot}"
         )
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -193,15 +242,35 @@ class ShardedEmbedding(torch.nn.Module):
         whole_shape = (self.num_embeddings, self.embedding_dim)
         if whole is not None and tuple(whole.shape) == whole_shape:
             state_dict = dict(state_dict)
-            state_dict[key] = self.columns_of(whole)
+            state_dict[key] = self.part_of(whole)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    def columns_of(self, whole: torch.Tensor) -> torch.Tensor:
-        """This rank's columns of a tensor of the table's shape, which all ranks have, or a DTensor on any mesh."""
+    def part_of(self, whole: torch.Tensor) -> torch.Tensor:
+        """This rank's part of a tensor of the table's shape, or of a number a row: which all ranks have, or a DTensor
+        on any mesh."""
+        own = self._own_part_of(whole)
+        return own if self._hot is None else torch.cat([own, self._hot.copies(own)])
+
+    def counted(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Of a gradient of `weight` what stands for it in sums over ranks: of hot rows, those of the first rank."""
+        first = None if self._hot is None or self.mesh.get_local_rank() == 0 else self._hot.first
+        if gradient.layout is not torch.sparse_coo:
+            return gradient[:first]
+        return gradient.values() if first is None else gradient.values()[gradient.indices()[0] < first]
+
+    def _hot_rows(self, ids: torch.Tensor | None) -> HotRows | None:
+        if ids is None or len(ids) == 0:
+            return None
+        if not self.by_rows:
+            raise ValueError('hot rows are for split="rows"; of columns all ranks do the same work without them.')
+        return HotRows(ids, self._table, self.num_embeddings, self.mesh.get_group())
+
+    def _own_part_of(self, whole: torch.Tensor) -> torch.Tensor:
         if not isinstance(whole, DTensor):
-            return whole[:, self._columns]
-        if whole.device_mesh != self.mesh or tuple(whole.placements) != (Shard(1),):
-            whole = whole.redistribute(self.mesh, [Shard(1)])
+            return whole[(self._rows, self._columns)[: whole.dim()]]
+        placements = self._placements(whole.dim())
+        if whole.device_mesh != self.mesh or list(whole.placements) != placements:
+            whole = whole.redistribute(self.mesh, placements)
         return whole.to_local()
 
 
@@ -209,7 +278,7 @@ _alive: weakref.WeakSet[ShardedEmbedding] = weakref.WeakSet()
 
 
 def table_of(parameter: torch.Tensor) -> ShardedEmbedding | None:
-    """The table of which a parameter is this rank's columns; None if it is a parameter like any other."""
+    """The table of which a parameter is this rank's part; None if it is a parameter like any other."""
     return next((table for table in _alive if table.weight is parameter), None)
 
 

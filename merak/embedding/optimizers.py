@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from merak import _C
 from merak.embedding.module import table_of
-from merak.embedding.states import cut_to_columns, made_whole, saved_of
+from merak.embedding.states import cut_to_parts, made_whole, saved_of
 
 if TYPE_CHECKING:
     from merak.embedding.table_ahead import TableAhead
@@ -87,7 +87,7 @@ class RowOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave, of any number of ranks, or of a table that is whole; in float32 also for
         tables of 16 bits, where torch.optim would round."""
-        mine = cut_to_columns(self, state_dict)
+        mine = cut_to_parts(self, state_dict)
         super().load_state_dict(mine)
         for table, _, saved in saved_of(self, mine):
             for name, _ in self.STATE:
@@ -150,8 +150,8 @@ class Adagrad(RowOptimizer):
 
 class RowWiseAdagrad(RowOptimizer):
     """Adagrad that remembers one number a row, not one an element: the sum over the steps of the mean of the squares of
-    the row's gradient. That is over all columns: of a `ShardedEmbedding` the ranks add up their sums, one number a row
-    that has a gradient, so that all ranks call `step` together.
+    the row's gradient. That is over all columns: of a `ShardedEmbedding` split by columns the ranks add up their sums,
+    one number a row that has a gradient, so that all ranks call `step` together.
 
     Args:
         params, lr, initial_accumulator_value, eps: as of `torch.optim.Adagrad`.
@@ -180,7 +180,7 @@ class RowWiseAdagrad(RowOptimizer):
         for (parameter, _), ours in zip(gradients, sums, strict=True):
             table = table_of(parameter)
             columns.append(parameter.size(1) if table is None else table.embedding_dim)
-            if table is not None:
+            if table is not None and not table.by_rows:
                 works.append(dist.all_reduce(ours, group=table.mesh.get_group(), async_op=True))
         for work in works:
             work.wait()

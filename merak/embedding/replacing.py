@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from merak.embedding.bag import ShardedEmbeddingBag
-from merak.embedding.module import ShardedEmbedding
+from merak.embedding.module import ShardedEmbedding, Split
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -21,6 +21,8 @@ def shard(
     *,
     only: Callable[[str, torch.nn.Module], bool] | None = None,
     sparse: bool = True,
+    split: Split = "columns",
+    hot: Mapping[str, torch.Tensor] | None = None,
 ) -> list[str]:
     """Replaces the `torch.nn.Embedding` and `EmbeddingBag` modules of a model, which is the same on all ranks, by
     `ShardedEmbedding` and `ShardedEmbeddingBag`, in place; and tells DDP to leave them alone. Returns their names. Call
@@ -28,7 +30,8 @@ def shard(
 
     Args:
         only: of name and module: whether to replace it; default: all.
-        sparse: see `ShardedEmbedding`.
+        sparse, split: see `ShardedEmbedding`.
+        hot: by name of module, its hot rows, see there.
 
     Raises:
         ValueError: a table is shared with another module, as where input and output embeddings are tied: the other
@@ -43,7 +46,12 @@ def shard(
     if not found:
         raise ValueError("the model has no torch.nn.Embedding or EmbeddingBag to replace.")
     _refuse_tied(model, found)
-    made = {name: _made_from(module, mesh, sparse) for name, module in found.items()}
+    hot = hot or {}
+    if unknown := hot.keys() - found.keys():
+        raise ValueError(
+            f"hot rows are named of {sorted(unknown)}, which are not among the embeddings {sorted(found)}."
+        )
+    made = {name: _made_from(module, mesh, sparse, split, hot.get(name)) for name, module in found.items()}
     for name, module in made.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)
@@ -52,11 +60,13 @@ def shard(
     return list(made)
 
 
-def _made_from(module: torch.nn.Module, mesh: DeviceMesh | None, sparse: bool) -> ShardedEmbedding:
+def _made_from(
+    module: torch.nn.Module, mesh: DeviceMesh | None, sparse: bool, split: Split, hot: torch.Tensor | None
+) -> ShardedEmbedding:
     if isinstance(module, torch.nn.EmbeddingBag):
-        return ShardedEmbeddingBag.from_bag(module, mesh=mesh, sparse=sparse)
+        return ShardedEmbeddingBag.from_bag(module, mesh=mesh, sparse=sparse, split=split, hot=hot)
     assert isinstance(module, torch.nn.Embedding)
-    return ShardedEmbedding.from_embedding(module, mesh=mesh, sparse=sparse)
+    return ShardedEmbedding.from_embedding(module, mesh=mesh, sparse=sparse, split=split, hot=hot)
 
 
 def _refuse_tied(model: torch.nn.Module, found: dict[str, torch.nn.Module]) -> None:

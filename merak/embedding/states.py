@@ -1,8 +1,9 @@
 """What optimizers remember of tables, in checkpoints.
 
-A rank's optimizer remembers what belongs to its columns. In a state dict those are made one with the other ranks', a
+A rank's optimizer remembers what belongs to its part. In a state dict those are made one with the other ranks', a
 DTensor of the table's shape, as the table itself is; so that torch.distributed.checkpoint saves all of it, and loads it
-into any number of ranks. What is smaller than the columns, as numbers a row, is the same on all ranks and stays.
+into any number of ranks, of tables that are split either way. So are numbers a row where tables are split by rows;
+where they are split by columns all ranks have the same ones, which stay.
 """
 
 from __future__ import annotations
@@ -24,25 +25,27 @@ def save_whole(optimizer: torch.optim.Optimizer) -> None:
     SparseAdam refuses: there, `merak.embedding.AdamW(weight_decay=0)` does the same and can be loaded.
     """
     optimizer.register_state_dict_post_hook(made_whole)
-    optimizer.register_load_state_dict_pre_hook(cut_to_columns)
+    optimizer.register_load_state_dict_pre_hook(cut_to_parts)
 
 
 def made_whole(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A state dict of this rank's columns, with DTensors in their place."""
+    """A state dict of this rank's parts, with DTensors in their place."""
 
     def change(table: ShardedEmbedding, value: torch.Tensor) -> torch.Tensor:
-        return table.whole(value) if value.shape == table.weight.shape else value
+        part = table.weight.shape
+        return table.whole(value) if value.shape == part or (table.by_rows and value.shape == part[:1]) else value
 
     return _changed(optimizer, state_dict, change)
 
 
-def cut_to_columns(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+def cut_to_parts(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     """The way back."""
 
     def change(table: ShardedEmbedding, value: torch.Tensor) -> torch.Tensor:
-        if value.shape != (table.num_embeddings, table.embedding_dim):
+        whole = (table.num_embeddings, table.embedding_dim)
+        if value.shape not in (whole, whole[:1]):
             return value
-        return table.columns_of(value).clone(memory_format=torch.contiguous_format)
+        return table.part_of(value).clone(memory_format=torch.contiguous_format)
 
     return _changed(optimizer, state_dict, change)
 

@@ -99,7 +99,9 @@ class TableAhead:
         """Tells the other ranks of this rank's next batch: the ids of each use of the table in it."""
         tokens = torch.cat([one.reshape(-1) for one in ids]) if len(ids) != 1 else ids[0].reshape(-1)
         backend, columns = self._table.backend, self._table.columns
-        told = backend.embedding_announce(self._shard, tokens, columns, self._priorities.announcement, NO_TIMEOUT)
+        told = backend.embedding_announce(
+            self._shard, tokens, self._table.split, self._priorities.announcement, NO_TIMEOUT
+        )
         rows = self._shard.new_empty(len(tokens), columns)
         self._coming.append(Announced([one.clone() for one in ids], told, rows))
 

@@ -11,21 +11,23 @@
 namespace merak {
 namespace {
 
-// Ranks with no tokens, with tokens that all read the same rows, with columns that cannot be dealt evenly.
+// Ranks with no tokens, with tokens that all read the same rows, with columns or rows that cannot be dealt evenly.
 struct Drawn {
   int ranks;
   std::size_t table_rows, columns;
+  Split split;
   std::vector<float> table;
   std::vector<std::vector<std::int64_t>> tokens;  // by rank
   std::vector<std::vector<float>> gradients;      // by rank, a row a token; integers
   std::vector<Batch> batches;
 
-  explicit Drawn(unsigned seed, std::size_t most_columns = 40, std::size_t most_tokens = 60) {
+  explicit Drawn(unsigned seed, SplitBy by, std::size_t most_columns = 40, std::size_t most_tokens = 60) {
     std::mt19937 random(seed);
     const auto draw = [&](std::size_t least, std::size_t most) {
       return std::uniform_int_distribution<std::size_t>(least, most)(random);
     };
     ranks = static_cast<int>(draw(1, 8)), table_rows = draw(1, 100), columns = draw(1, most_columns);
+    split = {by, table_rows, columns, ranks};
     for (std::size_t i = 0; i < table_rows * columns; ++i) table.push_back(static_cast<float>(draw(0, 2000)) - 1000);
     for (int rank = 0; rank < ranks; ++rank) {
       auto& ids = tokens.emplace_back(draw(0, 4) == 0 ? 0 : draw(0, most_tokens));
@@ -37,17 +39,29 @@ struct Drawn {
     std::vector<Bitmap> present;
     for (const auto& ids : tokens) own.push_back(own_rows(ids, table_rows)), present.push_back(own.back().present);
     for (int rank = 0; rank < ranks; ++rank)
-      batches.push_back(
-          make_batch(rank, {columns, ranks}, sizeof(float), own[static_cast<std::size_t>(rank)], present));
+      batches.push_back(make_batch(rank, split, sizeof(float), own[static_cast<std::size_t>(rank)], present));
   }
 
-  // That a rank holds, of rows that each have all columns.
-  std::vector<float> shard(const std::vector<float>& rows, int rank) const {
-    const Columns cut{columns, ranks};
-    std::vector<float> shard;
-    for (std::size_t row = 0; row < rows.size() / columns; ++row)
-      for (std::size_t j = 0; j < cut.count(rank); ++j) shard.push_back(rows[row * columns + cut.begin(rank) + j]);
-    return shard;
+  bool holds(int rank, std::size_t row, std::size_t column) const {
+    const Interval down = split.rows(rank), across = split.columns(rank);
+    return down.begin <= row && row < down.end && across.begin <= column && column < across.end;
+  }
+
+  // That a rank holds.
+  std::vector<float> part_of_table(int rank) const {
+    std::vector<float> part;
+    for (std::size_t i = 0; i < table.size(); ++i)
+      if (holds(rank, i / columns, i % columns)) part.push_back(table[i]);
+    return part;
+  }
+
+  // Of rows of the table, each with all columns.
+  std::vector<float> part_of(const std::map<std::int64_t, std::vector<float>>& rows, int rank) const {
+    std::vector<float> part;
+    for (const auto& [id, row] : rows)
+      for (std::size_t j = 0; j < columns; ++j)
+        if (holds(rank, static_cast<std::size_t>(id), j)) part.push_back(row[j]);
+    return part;
   }
 
   void run(const std::vector<Program>& programs, std::vector<Memory>& memory, const Reducer& reducer,
@@ -74,7 +88,7 @@ struct Drawn {
   void expect_lookup(unsigned seed, const std::vector<Part>& parts = {all_of}) const {
     std::vector<Memory> memory;
     for (const Batch& batch : batches)
-      memory.push_back({bytes_of(shard(table, batch.rank)), Message(batch.tokens * batch.row_bytes())});
+      memory.push_back({bytes_of(part_of_table(batch.rank)), Message(batch.tokens * batch.row_bytes())});
     for (const Part& part : parts) {
       std::vector<Program> programs;
       for (const Batch& batch : batches) programs.push_back(lookup(part(batch)));
@@ -98,37 +112,50 @@ struct Drawn {
         const std::int64_t id = tokens[rank][i / columns];
         if (kept(id)) sums.try_emplace(id, columns).first->second[i % columns] += gradients[rank][i];
       }
-    std::vector<float> rows;
-    for (const auto& [id, sum] : sums)
-      for (float value : sum) rows.push_back(value / static_cast<float>(ranks));
+    for (auto& [id, sum] : sums)
+      for (float& value : sum) value /= static_cast<float>(ranks);
     std::vector<Program> programs;
     std::vector<Memory> memory;
     for (const Batch& all : batches) {
       const Batch batch = part(all);
       programs.push_back(gradient(batch));
       ASSERT_EQ(batch.rows.rows(), sums.size());
-      for (std::size_t u = 0; const auto& [id, sum] : sums) ASSERT_EQ(batch.rows.ids[u++], id);
+      expect_ids(batch, sums);
       memory.push_back({bytes_of(gradients[static_cast<std::size_t>(batch.rank)]),
-                        Message(batch.rows.rows() * batch.width(batch.rank))});
+                        Message(batch.held_ids().size() * batch.width(batch.rank))});
     }
     run(programs, memory, make_sparse_reducer(DType::kFloat32, Reduction::kAverage, ranks), seed);
     for (int rank = 0; rank < ranks; ++rank)
-      ASSERT_EQ(memory[static_cast<std::size_t>(rank)].output, bytes_of(shard(rows, rank))) << "rank " << rank;
+      ASSERT_EQ(memory[static_cast<std::size_t>(rank)].output, bytes_of(part_of(sums, rank))) << "rank " << rank;
+  }
+
+  void expect_ids(const Batch& batch, const std::map<std::int64_t, std::vector<float>>& sums) const {
+    const Interval rows = split.rows(batch.rank);
+    std::vector<std::uint32_t> expected;
+    for (const auto& [id, sum] : sums)
+      if (rows.begin <= static_cast<std::size_t>(id) && static_cast<std::size_t>(id) < rows.end)
+        expected.push_back(static_cast<std::uint32_t>(static_cast<std::size_t>(id) - rows.begin));
+    ASSERT_EQ(batch.held_ids(), expected);
   }
 };
 
-TEST(Lookup, GivesEveryTokenItsRow) {
+// Of either split.
+class Lookup : public testing::TestWithParam<SplitBy> {};
+INSTANTIATE_TEST_SUITE_P(Splits, Lookup, testing::Values(SplitBy::kColumns, SplitBy::kRows),
+                         [](const auto& by) { return by.param == SplitBy::kRows ? "Rows" : "Columns"; });
+
+TEST_P(Lookup, GivesEveryTokenItsRow) {
   for (unsigned seed = 0; seed < 300; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    Drawn(seed).expect_lookup(seed);
+    Drawn(seed, GetParam()).expect_lookup(seed);
     if (testing::Test::HasFatalFailure()) return;
   }
 }
 
-TEST(Lookup, ItsGradientIsTheSumOverTokensAndTheAverageOverRanks) {
+TEST_P(Lookup, ItsGradientIsTheSumOverTokensAndTheAverageOverRanks) {
   for (unsigned seed = 0; seed < 300; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    const Drawn drawn(seed);
+    const Drawn drawn(seed, GetParam());
     drawn.expect_gradient(
         Drawn::all_of, [](std::int64_t) { return true; }, seed);
     const auto padding = static_cast<std::uint32_t>(seed % drawn.table_rows);
@@ -138,10 +165,10 @@ TEST(Lookup, ItsGradientIsTheSumOverTokensAndTheAverageOverRanks) {
   }
 }
 
-TEST(Lookup, GoesInParts) {
+TEST_P(Lookup, GoesInParts) {
   for (unsigned seed = 0; seed < 300; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    const Drawn drawn(seed);
+    const Drawn drawn(seed, GetParam());
     const Bitmap rows = drawn.some_rows(seed);
     const auto among = [&](const Batch& batch) { return part_among(batch, rows); };
     const auto beyond = [&](const Batch& batch) { return part_beyond(batch, rows); };
@@ -155,7 +182,7 @@ TEST(Lookup, GoesInParts) {
 }
 
 TEST(Batch, KnowsWhichRowsAreRead) {
-  const Drawn drawn(7);
+  const Drawn drawn(7, SplitBy::kColumns);
   Bitmap expected(drawn.table_rows);
   for (const auto& ids : drawn.tokens)
     for (std::int64_t id : ids) expected.set(static_cast<std::size_t>(id));
@@ -164,10 +191,10 @@ TEST(Batch, KnowsWhichRowsAreRead) {
 }
 
 // Several segments for each rank, several blocks of sums.
-TEST(Lookup, LongRowsTravelInSegments) {
+TEST_P(Lookup, LongRowsTravelInSegments) {
   for (unsigned seed = 0; seed < 12; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    const Drawn drawn(seed, 20'000, 300);
+    const Drawn drawn(seed, GetParam(), 20'000, 300);
     drawn.expect_lookup(seed);
     drawn.expect_gradient(
         Drawn::all_of, [](std::int64_t) { return true; }, seed);
@@ -175,10 +202,16 @@ TEST(Lookup, LongRowsTravelInSegments) {
   }
 }
 
-TEST(Columns, AreCutAsTorchChunkCuts) {
+TEST(Split, CutsAsTorchChunkCuts) {
   const auto counts = [](std::size_t all, int ranks) {
     std::vector<std::size_t> counts;
-    for (int rank = 0; rank < ranks; ++rank) counts.push_back(Columns{all, ranks}.count(rank));
+    for (int rank = 0; rank < ranks; ++rank) {
+      const Split by_columns{SplitBy::kColumns, 5, all, ranks}, by_rows{SplitBy::kRows, all, 5, ranks};
+      EXPECT_EQ(by_columns.rows(rank), (Interval{0, 5}));
+      EXPECT_EQ(by_rows.columns(rank), (Interval{0, 5}));
+      EXPECT_EQ(by_columns.columns(rank), by_rows.rows(rank));
+      counts.push_back(by_rows.rows(rank).count());
+    }
     return counts;
   };
   EXPECT_EQ(counts(8, 4), (std::vector<std::size_t>{2, 2, 2, 2}));

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 import merak.embedding
+from merak.embedding.module import Split
 from tests.backend.harness import Context, RankPool
 
 ROWS, COLUMNS = 30, 7
@@ -26,11 +27,17 @@ def bags(rank: int, step: int, two_dimensions: bool, last_offset: bool) -> tuple
 
 
 def beside_torch(
-    context: Context, mode: Any, padding: int | None, two_dimensions: bool, last_offset: bool, weighted: bool
+    context: Context,
+    split: Split,
+    mode: Any,
+    padding: int | None,
+    two_dimensions: bool,
+    last_offset: bool,
+    weighted: bool,
 ) -> None:
     torch.manual_seed(0)
     ours = merak.embedding.ShardedEmbeddingBag(
-        ROWS, COLUMNS, mode=mode, padding_idx=padding, include_last_offset=last_offset, dtype=torch.float64
+        ROWS, COLUMNS, mode=mode, padding_idx=padding, include_last_offset=last_offset, dtype=torch.float64, split=split
     )
     theirs = torch.nn.EmbeddingBag(
         ROWS, COLUMNS, mode=mode, padding_idx=padding, include_last_offset=last_offset, dtype=torch.float64
@@ -47,7 +54,7 @@ def beside_torch(
         assert gradient is not None
         dist.all_reduce(gradient, dist.ReduceOp.AVG)
         assert ours.weight.grad is not None
-        torch.testing.assert_close(ours.weight.grad.to_dense(), gradient[:, ours._columns])
+        torch.testing.assert_close(ours.weight.grad.to_dense(), ours.part_of(gradient))
         ours.weight.grad = theirs.weight.grad = None
 
 
@@ -61,25 +68,34 @@ def beside_torch(
         ("sum", 3, True, False, True),
     ],
 )
+@pytest.mark.parametrize("split", ["columns", "rows"])
 def test_bags_are_those_of_torch(
-    pool: RankPool, mode: str, padding: int | None, two_dimensions: bool, last_offset: bool, weighted: bool
+    pool: RankPool,
+    split: Split,
+    mode: str,
+    padding: int | None,
+    two_dimensions: bool,
+    last_offset: bool,
+    weighted: bool,
 ) -> None:
-    pool.run(beside_torch, mode, padding, two_dimensions, last_offset, weighted, world_size=3)
+    pool.run(beside_torch, split, mode, padding, two_dimensions, last_offset, weighted, world_size=3)
 
 
-def replaced(context: Context) -> None:
+def replaced(_: Context, split: Split) -> None:
     bag = torch.nn.EmbeddingBag(ROWS, COLUMNS, mode="sum", padding_idx=2, include_last_offset=True)
     model = torch.nn.ModuleDict({"bag": bag, "table": torch.nn.Embedding(3, 2)})
     expected = bag.weight.detach().clone()
-    assert merak.embedding.shard(model) == ["bag", "table"]
+    assert merak.embedding.shard(model, split=split) == ["bag", "table"]
     made = model["bag"]
     assert isinstance(made, merak.embedding.ShardedEmbeddingBag)
     assert torch.equal(made.whole_table().full_tensor(), expected)
     assert (made.mode, made.padding_idx, made.include_last_offset) == ("sum", 2, True)
+    assert made.by_rows == (split == "rows")
 
 
-def test_bags_of_a_model_are_replaced(pool: RankPool) -> None:
-    pool.run(replaced)
+@pytest.mark.parametrize("split", ["columns", "rows"])
+def test_bags_of_a_model_are_replaced(pool: RankPool, split: Split) -> None:
+    pool.run(replaced, split)
 
 
 def refusals(_: Context) -> None:

@@ -39,10 +39,14 @@ def loss_of(rows: torch.Tensor) -> torch.Tensor:
 Clipped = tuple[torch.Tensor, list[torch.Tensor]]
 
 
-def on_ranks(context: Context, max_norm: float, norm_type: float, sparse: bool) -> Clipped:
+def on_ranks(context: Context, split: str, max_norm: float, norm_type: float, sparse: bool) -> Clipped:
     torch.manual_seed(1)
     model = Model()
-    merak.embedding.shard(model, sparse=sparse)
+    if split == "columns":
+        merak.embedding.shard(model, sparse=sparse)
+    else:
+        hot = {"first": ids_of(0), "second": torch.tensor([3])} if split == "hot rows" else None
+        merak.embedding.shard(model, sparse=sparse, split="rows", hot=hot)
     ddp = DistributedDataParallel(model)
     loss_of(ddp(ids_of(context.rank))).backward()
     norm = merak.embedding.clip_grad_norm_(model.parameters(), max_norm, norm_type)
@@ -64,15 +68,16 @@ def in_one_process(size: int, max_norm: float, norm_type: float) -> Clipped:
     return norm, [gradient for gradient in gradients if gradient is not None]
 
 
+@pytest.mark.parametrize("split", ["columns", "rows", "hot rows"])
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.5, math.inf])
 @pytest.mark.parametrize(("size", "max_norm"), [(1, 0.5), (2, 0.5), (3, 1e9), (4, 0.5)])
 def test_gradients_are_those_of_one_process(
-    pool: RankPool, size: int, max_norm: float, norm_type: float, sparse: bool
+    pool: RankPool, split: str, size: int, max_norm: float, norm_type: float, sparse: bool
 ) -> None:
     expected, gradients = in_one_process(size, max_norm, norm_type)
     assert (expected > max_norm) == (max_norm == 0.5)  # else nothing would be clipped
-    results = pool.run(on_ranks, max_norm, norm_type, sparse, world_size=size)
+    results = pool.run(on_ranks, split, max_norm, norm_type, sparse, world_size=size)
     for norm, found in results:
         assert torch.equal(norm, results[0][0])
         torch.testing.assert_close(norm, expected, rtol=1e-12, atol=0)

@@ -12,10 +12,11 @@ import torch.distributed as dist
 
 import merak.embedding
 from merak.embedding import LookAhead, ShardedEmbedding
+from merak.embedding.module import Split
 from merak.embedding.optimizers import RowOptimizer
 from tests.backend.harness import Context, RankPool
 
-from .test_sharded_embedding import ROWS, loss_of, tokens
+from .test_sharded_embedding import ROWS, SPLITS, loss_of, tokens
 
 STEPS = 20
 
@@ -46,6 +47,8 @@ class Loop:
     stop_after: int = STEPS
     uses: int = 1
     dtype: torch.dtype = torch.float64
+    cut: Split = "columns"
+    """How the table is split over ranks."""
 
 
 def batches_of(rank: int) -> list[torch.Tensor]:
@@ -69,7 +72,7 @@ def train(context: Context, loop: Loop) -> tuple[torch.Tensor, list[float]]:
     """The table after it, and the losses."""
     torch.manual_seed(1)
     warnings.filterwarnings("ignore", message="a gradient is needed whole")
-    table = ShardedEmbedding(ROWS, loop.columns, loop.padding, dtype=loop.dtype)
+    table = ShardedEmbedding(ROWS, loop.columns, loop.padding, dtype=loop.dtype, split=loop.cut)
     optimizer = OPTIMIZERS[loop.optimizer][0](table.parameters())
     losses = []
     for step, ids in enumerate(loader_of(loop, table, optimizer, context.rank)):
@@ -107,8 +110,9 @@ def in_one_process(size: int, loop: Loop) -> torch.Tensor:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("batches", [1, 2, 3])
-def test_training_is_that_of_one_process(pool: RankPool, size: int, name: str, batches: int) -> None:
-    loop = Loop(name, batches, padding=3 if size % 2 else None)
+@pytest.mark.parametrize("cut", SPLITS)
+def test_training_is_that_of_one_process(pool: RankPool, size: int, name: str, batches: int, cut: Split) -> None:
+    loop = Loop(name, batches, padding=3 if size % 2 else None, cut=cut)
     expected = in_one_process(size, loop)
     for whole, _ in pool.run(train, loop, world_size=size):
         torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
@@ -132,6 +136,9 @@ def test_eight_ranks(pool: RankPool) -> None:
         Loop(batches=2, split=False),
         Loop(batches=2, stop_after=5),
         Loop(batches=30),
+        Loop(batches=1, cut="rows"),
+        Loop("AdamW", batches=2, padding=2, cut="rows"),
+        Loop(batches=2, split=False, cut="rows"),
     ],
     ids=str,
 )

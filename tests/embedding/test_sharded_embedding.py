@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 import merak.embedding
+from merak.embedding.module import Split
 from tests.backend.harness import Context, RankError, RankPool
 
 ROWS = 40
@@ -27,6 +28,9 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "row-wise Adagrad": lambda parameters: merak.embedding.RowWiseAdagrad(parameters, 0.1),
     "AdamW of rows": lambda parameters: merak.embedding.AdamW(parameters, 0.05, weight_decay=0.1),
 }
+
+
+SPLITS: tuple[Split, ...] = ("columns", "rows")
 
 
 def tokens(step: int, rank: int) -> torch.Tensor:
@@ -44,15 +48,25 @@ def loss_of(rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return ((rows - target(ids, rows.shape[-1])) ** 2 * (1 + ids.unsqueeze(-1) % 5)).sum()
 
 
-def training(context: Context, columns: int, name: str, padding: int | None, passes: int = 1) -> torch.Tensor:
+def training(
+    context: Context,
+    columns: int,
+    name: str,
+    padding: int | None,
+    passes: int = 1,
+    rows: int = ROWS,
+    split: Split = "columns",
+    hot: list[int] | None = None,
+) -> torch.Tensor:
     """With so many backward passes in a step."""
     torch.manual_seed(1)
-    table = merak.embedding.ShardedEmbedding(ROWS, columns, padding, dtype=torch.float64)
+    copies = None if hot is None else torch.tensor(hot)
+    table = merak.embedding.ShardedEmbedding(rows, columns, padding, dtype=torch.float64, split=split, hot=copies)
     optimizer = OPTIMIZERS[name](table.parameters())
     for step in range(20):
         optimizer.zero_grad()
         for part in range(passes):
-            ids = tokens(step + 20 * part, context.rank)
+            ids = tokens(step + 20 * part, context.rank) % rows
             loss_of(table(ids), ids).backward()
         assert table.weight.grad is not None
         assert table.weight.grad.is_coalesced()
@@ -60,16 +74,18 @@ def training(context: Context, columns: int, name: str, padding: int | None, pas
     return table.whole_table().full_tensor()
 
 
-def in_one_process(size: int, columns: int, name: str, padding: int | None, passes: int = 1) -> torch.Tensor:
+def in_one_process(
+    size: int, columns: int, name: str, padding: int | None, passes: int = 1, rows: int = ROWS
+) -> torch.Tensor:
     """With so many batches in one backward pass."""
     torch.manual_seed(1)
-    table = torch.nn.Embedding(ROWS, columns, padding, sparse=True, dtype=torch.float64)
+    table = torch.nn.Embedding(rows, columns, padding, sparse=True, dtype=torch.float64)
     optimizer = OPTIMIZERS[name](table.parameters())
     for step in range(20):
         optimizer.zero_grad()
         loss = torch.zeros((), dtype=torch.float64)
         for part, rank in itertools.product(range(passes), range(size)):
-            ids = tokens(step + 20 * part, rank)
+            ids = tokens(step + 20 * part, rank) % rows
             loss = loss + loss_of(table(ids), ids) / size
         loss.backward()
         optimizer.step()
@@ -86,9 +102,20 @@ def test_training_is_that_of_one_process(pool: RankPool, size: int, columns: int
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_gradients_of_several_passes_are_those_of_one(pool: RankPool, name: str) -> None:
+@pytest.mark.parametrize(("size", "rows"), [(1, 5), (2, 8), (3, 40), (4, 9), (4, 3), (2, 1)])
+def test_training_of_tables_that_are_split_by_rows(pool: RankPool, size: int, rows: int, name: str) -> None:
+    """With ranks that have fewer rows than others, or none, and the padding row on each of them."""
+    padding = rows * 2 // 3 if rows > 1 else None
+    expected = in_one_process(size, 5, name, padding, rows=rows)
+    for whole in pool.run(training, 5, name, padding, rows=rows, split="rows", world_size=size):
+        torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gradients_of_several_passes_are_those_of_one(pool: RankPool, name: str, split: Split) -> None:
     expected = in_one_process(3, 7, name, None, passes=2)
-    for whole in pool.run(training, 7, name, None, passes=2, world_size=3):
+    for whole in pool.run(training, 7, name, None, passes=2, split=split, world_size=3):
         torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
 
 
@@ -113,16 +140,17 @@ def test_what_is_remembered_of_rows_has_the_same_bits_on_all_ranks(pool: RankPoo
         assert torch.equal(sums, first)
 
 
-def test_eight_ranks(pool: RankPool) -> None:
+@pytest.mark.parametrize("split", SPLITS)
+def test_eight_ranks(pool: RankPool, split: Split) -> None:
     expected = in_one_process(8, 20, "Adagrad", None)
-    for whole in pool.run(training, 20, "Adagrad", None, world_size=8):
+    for whole in pool.run(training, 20, "Adagrad", None, split=split, world_size=8):
         torch.testing.assert_close(whole, expected, rtol=0, atol=1e-9)
 
 
-def integers(context: Context, dtype: torch.dtype) -> None:
+def integers(context: Context, dtype: torch.dtype, split: Split) -> None:
     """Bit-equal: values small enough to be added up in any order, an average over two ranks."""
     whole = torch.arange(ROWS * 6).view(ROWS, 6).remainder(64).to(dtype)
-    table = merak.embedding.ShardedEmbedding(ROWS, 6, dtype=dtype)
+    table = merak.embedding.ShardedEmbedding(ROWS, 6, dtype=dtype, split=split)
     table.load_state_dict({"weight": whole})
     reference = torch.nn.Embedding(ROWS, 6, dtype=dtype)
     reference.load_state_dict({"weight": whole})
@@ -148,8 +176,9 @@ def integers(context: Context, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_integers_are_bit_equal(pool: RankPool, dtype: torch.dtype) -> None:
-    pool.run(integers, dtype, world_size=2)
+@pytest.mark.parametrize("split", SPLITS)
+def test_integers_are_bit_equal(pool: RankPool, dtype: torch.dtype, split: Split) -> None:
+    pool.run(integers, dtype, split, world_size=2)
 
 
 class Words(torch.nn.Module):
@@ -166,11 +195,11 @@ class Words(torch.nn.Module):
         return rows
 
 
-def under_ddp(context: Context, sharded: bool) -> dict[str, Any]:
+def under_ddp(context: Context, split: Split | None) -> dict[str, Any]:
     torch.manual_seed(2)
     model = Words()
-    if sharded:
-        assert merak.embedding.shard(model, sparse=False) == ["table", "positions"]
+    if split is not None:
+        assert merak.embedding.shard(model, sparse=False, split=split) == ["table", "positions"]
     ddp = DistributedDataParallel(model)
     optimizer = torch.optim.Adam(ddp.parameters(), lr=0.01)
     for step in range(6):
@@ -182,19 +211,21 @@ def under_ddp(context: Context, sharded: bool) -> dict[str, Any]:
     return {key: value.full_tensor() if isinstance(value, DTensor) else value for key, value in state.items()}
 
 
-def test_a_model_under_ddp_trains_the_same(pool: RankPool) -> None:
-    for ours, theirs in zip(*(pool.run(under_ddp, sharded, world_size=3) for sharded in (True, False)), strict=True):
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_model_under_ddp_trains_the_same(pool: RankPool, split: Split) -> None:
+    for ours, theirs in zip(*(pool.run(under_ddp, way, world_size=3) for way in (split, None)), strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
             torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-9)
 
 
-def checkpoints(context: Context) -> None:
-    """A state loads into itself, into a plain embedding, and from one."""
+def checkpoints(_: Context, split: Split, into: Split) -> None:
+    """A state loads into itself, into a plain embedding, from one, and into a table that is split the other way."""
     torch.manual_seed(3)
-    table = merak.embedding.ShardedEmbedding(ROWS, 7, padding_idx=-1)
+    table = merak.embedding.ShardedEmbedding(ROWS, 7, padding_idx=-1, split=split)
     state = table.state_dict()
     assert isinstance(state["weight"], DTensor)
+    assert state["weight"].placements == (Shard(0 if split == "rows" else 1),)
     assert state["weight"].shape == (ROWS, 7)
     assert table.padding_idx == ROWS - 1
     plain = torch.nn.Embedding(ROWS, 7)
@@ -203,17 +234,19 @@ def checkpoints(context: Context) -> None:
     torch.nn.init.zeros_(table.weight)
     table.load_state_dict(plain.state_dict())
     assert torch.equal(table.weight, before)
-    other = merak.embedding.ShardedEmbedding(ROWS, 7)
+    other = merak.embedding.ShardedEmbedding(ROWS, 7, split=into)
     other.load_state_dict(table.state_dict())
-    assert torch.equal(other.weight, before)
+    assert torch.equal(other.whole_table().full_tensor(), plain.weight)
     torch.manual_seed(3)
     assert torch.equal(torch.nn.Embedding(ROWS, 7, padding_idx=-1).weight, state["weight"].full_tensor())
     with pytest.raises(RuntimeError, match="size mismatch"):
         other.load_state_dict({"weight": torch.zeros(ROWS + 1, 7)})
 
 
-def test_states_are_those_of_plain_embeddings(pool: RankPool) -> None:
-    pool.run(checkpoints, world_size=3)
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("into", SPLITS)
+def test_states_are_those_of_plain_embeddings(pool: RankPool, split: Split, into: Split) -> None:
+    pool.run(checkpoints, split, into, world_size=3)
 
 
 def shapes(context: Context) -> None:
@@ -269,17 +302,20 @@ def test_an_id_outside_the_table_is_told_to_all(pool: RankPool, wrong: int) -> N
         assert f"rank 1 cannot take part: id {wrong}, at position 1, is outside an embedding of {ROWS} rows" in text
 
 
-def disagreeing(context: Context) -> str:
-    table = merak.embedding.ShardedEmbedding(ROWS + context.rank, 4)
+def disagreeing(context: Context, rows: int, split: Split) -> str:
+    ours = (rows, split) if context.rank == 1 else (ROWS, "columns")
+    table = merak.embedding.ShardedEmbedding(ours[0], 4, split=ours[1])
     with pytest.raises(dist.DistBackendError) as caught:
         table(torch.tensor([1]))
     return str(caught.value)
 
 
 def test_tables_that_differ_are_refused(pool: RankPool) -> None:
-    for text in pool.run(disagreeing):
+    for text in pool.run(disagreeing, 41, "columns"):
         assert "40 rows of 4 elements" in text
         assert "41 rows of 4 elements" in text
+    for text in pool.run(disagreeing, 40, "rows"):
+        assert "split another way" in text
 
 
 def refusals(_: Context) -> None:
@@ -289,6 +325,8 @@ def refusals(_: Context) -> None:
         merak.embedding.ShardedEmbedding(4, 4, scale_grad_by_freq=True)
     with pytest.raises(ValueError, match="padding_idx is 4"):
         merak.embedding.ShardedEmbedding(4, 4, padding_idx=4)
+    with pytest.raises(ValueError, match="split is 'row'; a table is split by 'columns' or by 'rows'"):
+        merak.embedding.ShardedEmbedding(4, 4, split="row")  # type: ignore[arg-type]
     table = merak.embedding.ShardedEmbedding(4, 4)
     with pytest.raises(ValueError, match="ids have to be integers"):
         table(torch.ones(3))
