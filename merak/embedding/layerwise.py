@@ -48,19 +48,20 @@ class LayerwiseOptimizer:
             layers.step()
 
     Blocks are the elements of `Sequential` and `ModuleList`, and modules that contain neither; each is entered by its
-    own forward pass or that of a module within. Between the backward pass and `step()` gradients are not to be seen:
-    `wait()` first, to clip them for instance; the step is then taken at once. `flush()` before parameters are read
-    elsewhere; `state_dict()` of the model does it. Learning rates are those of the moment of `step()`.
+    own forward pass or that of a module within. Between the backward pass and `step()` gradients are NaN: `wait()`
+    first, to clip them for instance; the step is then taken at once. `step()` uses them up. Call `flush()` before
+    parameters are read or written outside a forward pass, as averages of weights do, or copies of the model;
+    `state_dict()` does it itself. Learning rates are those of the moment of `step()`.
 
     Args:
         ddp: over merak, with `gradient_as_bucket_view=True`, and without a communication hook. Small buckets, say
             `bucket_cap_mb=1`, let gradients leave early.
-        optimizer: of parameters of `ddp`; one that treats each for itself, as most of torch.optim do. It is not to be
-            stepped by itself any more.
+        optimizer: of all parameters that `ddp` averages gradients of; one that treats each for itself, as most of
+            torch.optim do. It is not to be stepped by itself any more.
         prioritise: False lets gradients go in the order in which they are there.
 
     Raises:
-        ValueError: gradients are no views of buckets, or a parameter is none of the model's.
+        ValueError: gradients are no views of buckets, or the optimizer lacks a parameter, or has another.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class LayerwiseOptimizer:
             self._steps_at_once -= 1
             self.wait()
             self.optimizer.step()
+            self.optimizer.zero_grad()  # here as below, where the gradients are used up
             return
         self._options = [_options(group) for group in self.optimizer.param_groups]
-        for parameter, gradient in self._gradients.items():
+        for parameter, gradient in self._kept().items():
+            parameter.grad = None
             self._due[parameter] = _Due(parameter.data, gradient)
             parameter.data = parameter.new_empty(0)
         self._gradients = {}
@@ -97,8 +100,10 @@ class LayerwiseOptimizer:
 
     def wait(self) -> None:
         """Waits for the gradients of the last backward pass, which are then where they are without this."""
-        for parameter, gradient in self._gradients.items():
-            self._works[parameter].wait()
+        kept = self._kept()
+        for work in set(self._works.values()):
+            work.wait()
+        for parameter, gradient in kept.items():
             parameter.grad = gradient
         self._gradients = {}
 
@@ -117,16 +122,23 @@ class LayerwiseOptimizer:
         self.optimizer.load_state_dict(state_dict)
 
     def _watch(self, ddp: DistributedDataParallel) -> None:
-        known = set(ddp.parameters())
+        ignored = ddp.parameters_to_ignore
+        known = {one for name, one in ddp.module.named_parameters() if name not in ignored and one.requires_grad}
         mine = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        if not known.issuperset(mine):
-            raise ValueError("the optimizer has a parameter that is none of the model's.")
+        if set(mine) != known:
+            raise ValueError(
+                "the optimizer has to have all parameters whose gradients DistributedDataParallel averages, and no "
+                "others."
+            )
         for modules, parameters in _blocks(ddp.module, set(mine)):
             for module in modules:
                 module.register_forward_pre_hook(self._enter(parameters))
         ddp.register_forward_pre_hook(lambda *_: self.wait())  # where no step came: gradients are added to
         ddp.register_forward_hook(lambda *_: self.flush())  # blocks that were not entered
-        ddp.module.register_state_dict_pre_hook(lambda *_: self.flush())
+        for module in ddp.module.modules():
+            module.register_state_dict_pre_hook(lambda *_: self.flush())
+            module.register_load_state_dict_pre_hook(lambda *_: self.flush())
+        self.optimizer.register_state_dict_pre_hook(lambda *_: self.flush())
         ddp.register_comm_hook(self, _start)
 
     def _enter(self, parameters: list[torch.nn.Parameter]) -> Any:
@@ -173,7 +185,12 @@ class LayerwiseOptimizer:
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter in self._works:
-                    self._gradients[parameter], parameter.grad = parameter.grad, None
+                    self._gradients[parameter] = parameter.grad
+                    parameter.grad = parameter.new_full((), float("nan")).expand(parameter.shape)
+
+    def _kept(self) -> dict[torch.Tensor, torch.Tensor]:
+        """Gradients that are not to be seen, but for those that zero_grad has dropped."""
+        return {parameter: one for parameter, one in self._gradients.items() if parameter.grad is not None}
 
 
 def _start(layers: LayerwiseOptimizer, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:

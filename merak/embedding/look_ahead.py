@@ -70,8 +70,11 @@ class LookAhead(Generic[BatchT]):
         return len(self._loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[BatchT]:
+        if self._tables:
+            raise ValueError("a loop over this LookAhead has not ended.")
         source = iter(self._loader)
         waiting: deque[BatchT] = deque()
+        at_the_end = False
         try:
             for _ in range(self._batches):
                 self._pull(source, waiting)
@@ -82,14 +85,18 @@ class LookAhead(Generic[BatchT]):
                     ahead.turn()
                 self._pull(source, waiting)
                 yield waiting.popleft()
+            at_the_end = True
         finally:
-            self._end()
+            self._end(at_the_end)
 
     def _pull(self, source: Iterator[BatchT], waiting: deque[BatchT]) -> None:
         for batch in source:
             ids = self._ids(batch)
+            if not isinstance(ids, Mapping) or not all(isinstance(table, ShardedEmbedding) for table in ids):
+                raise ValueError("`ids` has to return a dictionary of ShardedEmbedding modules and what they look up.")
             if not self._tables:
-                self._tables = {table: self._follow(table) for table in ids}
+                for table in ids:
+                    self._tables[table] = self._follow(table)
             if ids.keys() != self._tables.keys():
                 raise ValueError("`ids` names other tables than it did for the first batch.")
             for table, of_table in ids.items():
@@ -102,7 +109,7 @@ class LookAhead(Generic[BatchT]):
         split = self._split and self._optimizer is not None and self._optimizer.splits(table.weight)
         return table.look_ahead(split, self._priorities)
 
-    def _end(self) -> None:
-        for table in self._tables:
-            table.end_look_ahead()
-        self._tables = {}
+    def _end(self, to_the_end: bool) -> None:
+        tables, self._tables = self._tables, {}
+        for table in tables:
+            table.end_look_ahead(to_the_end)

@@ -163,6 +163,8 @@ class ShardedEmbedding(torch.nn.Module):
             rows = Lookup.apply(self.weight, ids, self._table)
         else:
             rows = HotLookup.apply(self.weight, ids, self._hot)
+        if self.ahead is not None and rows.requires_grad:
+            rows.register_hook(_refuse_gradient)
         return rows
 
     def look_ahead(self, split: bool, priorities: Priorities) -> TableAhead:
@@ -181,11 +183,11 @@ class ShardedEmbedding(torch.nn.Module):
         self.ahead = TableAhead(self.weight, self._table, split, priorities)
         return self.ahead
 
-    def end_look_ahead(self) -> None:
-        """Waits for all that is on its way."""
-        if self.ahead is not None:
-            self.ahead.close()
-        self.ahead = None
+    def end_look_ahead(self, to_the_end: bool) -> None:
+        """Waits for all that is on its way; see `TableAhead.close`."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            ahead.close(to_the_end)
 
     def settle(self) -> None:
         """Waits until the table has the updates of all steps so far; a look-ahead may still be at some of them."""
@@ -294,3 +296,9 @@ def _world() -> dist.ProcessGroup:
     if dist.group.WORLD is None:
         raise ValueError('there is no process group: call torch.distributed.init_process_group("merak") first.')
     return dist.group.WORLD
+
+
+def _refuse_gradient(_: torch.Tensor) -> None:
+    raise RuntimeError(
+        "inside a loop over LookAhead rows that were not announced are read without gradients: under torch.no_grad()."
+    )

@@ -57,6 +57,7 @@ class RowOptimizer(torch.optim.Optimizer):
         means = self._mean_squares([(table, gradient) for _, table, gradient in plain])
         for (group, table, gradient), mean_squares in zip(plain, means, strict=True):
             self._begin(group, table)(gradient.indices()[0], gradient.values(), mean_squares)
+            torch.autograd.graph.increment_version(table)  # which the update in C++ does not
         return loss
 
     def splits(self, table: torch.Tensor) -> bool:

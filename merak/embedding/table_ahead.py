@@ -12,6 +12,9 @@ So a row is looked up for t + 2 after every update before that of t + 1, which d
 t + 1; and a rank waits, between a backward pass and the next forward pass, for prior rows alone. Updates in parts are
 those of one whole (csrc/embedding/update_rows.h). Where batch t + 2 is not known, all rows of t + 1 go at once.
 
+This holds where each batch has one backward pass and then one step. Whatever else a loop does, a gradient then goes
+whole; and rows that were looked up before a change of the table that nobody could foresee are looked up again.
+
 Source: S. Li et al., "EmbRace: Accelerating Sparse Communication for Distributed Training of Deep Neural Networks",
 2022, with lookups split as gradients are.
 """
@@ -40,8 +43,11 @@ class Announced:
 
     ids: list[torch.Tensor]
     announcement: EmbeddingLookup
-    rows: torch.Tensor
+    rows: torch.Tensor | None
+    """Until the model has them."""
     works: list[dist.Work] = dataclasses.field(default_factory=list)
+    version: int = 0
+    """Of the table, when the first of them were looked up."""
     has_early: bool = False
     """Rows that the batch before it does not read."""
     has_all: bool = False
@@ -51,28 +57,43 @@ class Announced:
         self.announcement.work.wait()
         return self.announcement.batch()
 
+    def forget(self) -> None:
+        """Has its rows looked up anew."""
+        for work in self.works:
+            work.wait()
+        self.works.clear()
+        self.has_early = self.has_all = False
+
 
 @dataclasses.dataclass
 class Pending:
-    """A gradient whose prior rows are on their way, and whose delayed rows wait."""
+    """A gradient whose prior rows are on their way, and whose delayed rows wait. What the parameter has meanwhile for a
+    gradient is not a number, so that a norm of it is none, either."""
 
-    batch: EmbeddingBatch
+    of: Announced
     following: EmbeddingBatch
     of_tokens: torch.Tensor
     prior: dist.Work
+    stand_in: torch.Tensor
+
+    @property
+    def delayed(self) -> EmbeddingBatch:
+        return self.of.batch.part_beyond(self.following)
 
 
 class _AnnouncedRows(torch.autograd.Function):
     """Rows of a batch that are there; their gradient goes to the table's `TableAhead`."""
 
     @staticmethod
-    def forward(ctx: Any, shard: torch.Tensor, ahead: TableAhead, rows: torch.Tensor) -> torch.Tensor:
-        ctx.ahead = ahead
+    def forward(ctx: Any, shard: torch.Tensor, ahead: TableAhead, announced: Announced) -> torch.Tensor:
+        ctx.ahead, ctx.announced = ahead, announced
+        rows, announced.rows = announced.rows, None
+        assert rows is not None
         return rows
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
-        ctx.ahead.send(gradients[0])
+        ctx.ahead.send(gradients[0], ctx.announced)
         return None, None, None
 
 
@@ -93,6 +114,7 @@ class TableAhead:
         self._whole: torch.Tensor | None = None
         self._pending: Pending | None = None
         self._delayed: dist.Work | None = None
+        self._is_whole = False  # the parameter's gradient, or will be at the end of the backward pass
         self._said = False
 
     def announce(self, ids: Sequence[torch.Tensor]) -> None:
@@ -102,19 +124,25 @@ class TableAhead:
         told = backend.embedding_announce(
             self._shard, tokens, self._table.split, self._priorities.announcement, NO_TIMEOUT
         )
-        rows = self._shard.new_empty(len(tokens), columns)
+        rows = self._shard.new_empty(*(ids[0].shape if len(ids) == 1 else tokens.shape), columns)
         self._coming.append(Announced([one.clone() for one in ids], told, rows))
 
     def start(self) -> None:
         """Looks up what the first batches read."""
         self._look_up_next(None)
-        if self.splits and len(self._coming) > 1:
+        if self.splits and len(self._coming) > 1 and self._shard.grad is None:
             first, second = self._coming[0], self._coming[1]
             self._look_up(second, second.batch.part_beyond(first.batch), self._priorities.delayed)
             second.has_early = True
 
     def turn(self) -> None:
         """Goes on to the next batch."""
+        if self._now is not None and 0 < self._used < len(self._now.ids):
+            text = (
+                f"the table was looked up {self._used} times for a batch of which {len(self._now.ids)} were announced"
+            )
+            self._table.backend.refuse_embedding(text)  # raises
+        self._is_whole = self._is_whole and self._shard.grad is not None
         if not self._coming[0].has_all:
             self._look_up_next(self._now.batch if self._now else None)
         self._now, self._used, self._whole = self._coming.popleft(), 0, None
@@ -123,54 +151,60 @@ class TableAhead:
         """What the module returns for its next ids of this batch."""
         now = self._checked(ids)
         if self._whole is None:
+            if now.version != self._shard._version:
+                self.settle()
+                self._look_up_again(now)
             for work in now.works:
                 work.wait()
-            self._whole = _AnnouncedRows.apply(self._shard, self, now.rows)
+            self._whole = _AnnouncedRows.apply(self._shard, self, now)
             assert self._whole is not None
+        if len(now.ids) == 1:
+            self._used = 1
+            return self._whole
         before = sum(one.numel() for one in now.ids[: self._used])
         self._used += 1
-        rows = self._whole[before : before + ids.numel()] if len(now.ids) > 1 else self._whole
-        return rows.view(*ids.shape, self._table.columns)
+        return self._whole[before : before + ids.numel()].view(*ids.shape, self._table.columns)
 
-    def send(self, gradient: torch.Tensor) -> None:
-        """Sends the gradient of the batch's rows, or of its prior rows. Within a backward pass."""
-        assert self._now is not None
-        batch = self._now.batch
+    def send(self, gradient: torch.Tensor, of: Announced) -> None:
+        """Sends the gradient of a batch's rows, or of its prior rows. Within a backward pass."""
         self.whole_gradient()
-        if self.splits and self._coming and self._shard.grad is None:
+        is_next = of is self._now and bool(self._coming) and not self._coming[0].has_all
+        if self.splits and is_next and not self._is_whole and self._shard.grad is None:
             following = self._coming[0].batch
-            prior = self._send(batch.part_among(following), gradient)
-            self._pending = Pending(batch, following, gradient, prior)
+            prior = self._send(of.batch.part_among(following), gradient)
+            stand_in = _not_a_number(self._shard)
+            self._pending = Pending(of, following, gradient, prior, stand_in)
+            self._shard.grad = stand_in
         else:
-            accumulate_later(self._shard, self._send(batch, gradient), self._table.sparse)
+            self._is_whole = True
+            accumulate_later(self._shard, self._send(of.batch, gradient), self._table.sparse)
 
     def whole_gradient(self) -> None:
         """Adds a gradient of which parts have not gone yet to the parameter's, as if there were no parts."""
-        if self._pending is None:
+        pending, self._pending = self._still_pending(), None
+        if pending is None:
             return
-        pending, self._pending = self._pending, None
         self._say_that_it_is_whole()
-        delayed = self._send(pending.batch.part_beyond(pending.following), pending.of_tokens)
+        self._is_whole, self._shard.grad = True, None
+        delayed = self._send(pending.delayed, pending.of_tokens)
         for work in (pending.prior, delayed):
             add_to_gradient(self._shard, work, self._table.sparse)
 
     def step(self, update: _C.TableUpdate) -> None:
         """Applies what there is of a gradient, and starts what comes after it."""
-        if self._pending is None:
-            self.settle()
-            if self._shard.grad is not None:
-                gradient = self._shard.grad.coalesce()
-                update(gradient.indices()[0], gradient.values())
-                self._shard.grad = None
+        pending = self._still_pending()
+        if pending is None or pending.of is not self._now:
+            self.whole_gradient()
+            self._step_whole(update)
             return
-        pending, self._pending = self._pending, None
+        self._pending = self._shard.grad = None
         pending.prior.wait()
         update(*pending.prior.get_future().wait())
-        self._look_up_next(pending.batch)
+        self._look_up_next(pending.of.batch)
         self._send_delayed(pending, update)
 
     def has_gradient(self) -> bool:
-        return self._pending is not None or self._shard.grad is not None
+        return self._still_pending() is not None or self._shard.grad is not None
 
     def settle(self) -> None:
         """Waits until the table has all updates so far."""
@@ -178,9 +212,14 @@ class TableAhead:
             self._delayed.wait()
             self._delayed = None
 
-    def close(self) -> None:
-        """Ends the look-ahead: what is on its way comes, what was announced is forgotten."""
-        self.whole_gradient()
+    def close(self, to_the_end: bool) -> None:
+        """Ends the look-ahead: what is on its way comes, what was announced is forgotten. `to_the_end`: whether all
+        ranks end it here, as far as is known; if not, nothing is started any more."""
+        if to_the_end:
+            self.whole_gradient()
+        elif self._still_pending() is not None:
+            warnings.warn("a loop over LookAhead ends before step(): the last gradient is lost.", stacklevel=2)
+            self._pending = self._shard.grad = None
         self.settle()
         for announced in self._coming:
             announced.announcement.work.wait()
@@ -195,7 +234,10 @@ class TableAhead:
         if now is None:
             problem = "no batch was announced: look rows up inside the loop over LookAhead, or under torch.no_grad()"
         elif self._used == len(now.ids):
-            problem = f"the table is looked up more often than the {self._used} times that were announced of the batch"
+            problem = (
+                f"the table is looked up more often than the {self._used} times that were announced of the batch; "
+                "activation checkpointing does so, too, with use_reentrant=False"
+            )
         elif ids.shape != now.ids[self._used].shape or not torch.equal(ids, now.ids[self._used]):
             problem = "these ids are not those that were announced of the batch: have `ids` return what the model reads"
         if problem is not None:
@@ -218,7 +260,42 @@ class TableAhead:
 
     def _look_up(self, announced: Announced, part: EmbeddingBatch, priority: int) -> None:
         backend = self._table.backend
+        assert announced.rows is not None
+        if not announced.works:
+            announced.version = self._shard._version
         announced.works.append(backend.embedding_rows(part, self._shard, announced.rows, priority, NO_TIMEOUT))
+
+    def _look_up_again(self, announced: Announced) -> None:
+        announced.forget()
+        self._look_up(announced, announced.batch, self._priorities.prior)
+        announced.has_all = True
+
+    def _still_pending(self) -> Pending | None:
+        """The gradient in parts, unless it was dropped, by zero_grad."""
+        pending, gradient = self._pending, self._shard.grad
+        if pending is not None and gradient is None:
+            self._pending = None
+        elif pending is not None and (gradient is not pending.stand_in or pending.stand_in._version != 0):
+            raise RuntimeError(
+                "weight.grad was changed, which stands for rows that are on their way: call whole_gradient() of the "
+                "module first, clip by merak.embedding.clip_grad_norm_, and drop gradients by setting them to None."
+            )
+        return self._pending
+
+    def _step_whole(self, update: _C.TableUpdate) -> None:
+        """Applies a whole gradient. It may be of rows that were looked up already."""
+        self.settle()
+        for announced in self._coming:
+            announced.forget()
+        now = self._now if self._whole is None else None
+        if now is not None:
+            now.forget()
+        if self._shard.grad is not None:
+            gradient = self._shard.grad.coalesce()
+            update(gradient.indices()[0], gradient.values())
+        self._is_whole, self._shard.grad = False, None
+        if now is not None:
+            self._look_up_again(now)
 
     def _send(self, batch: EmbeddingBatch, gradient: torch.Tensor) -> dist.Work:
         backend, padding = self._table.backend, self._table.padding
@@ -229,12 +306,12 @@ class TableAhead:
         then = self._coming[1] if len(self._coming) > 1 else None
         early = then.batch.part_beyond(pending.following) if then else None
         self._delayed = self._table.backend.embedding_update(
-            pending.batch.part_beyond(pending.following),
+            pending.delayed,
             pending.of_tokens,
             self._table.padding,
             update,
             early,
-            then.rows if then else pending.of_tokens,
+            then.rows if then and then.rows is not None else pending.of_tokens,
             self._priorities.delayed,
             NO_TIMEOUT,
         )
@@ -250,3 +327,11 @@ class TableAhead:
                 stacklevel=2,
             )
         self._said = True
+
+
+def _not_a_number(shard: torch.Tensor) -> torch.Tensor:
+    """A gradient of one row, if there is a row."""
+    rows = min(len(shard), 1)
+    values = shard.new_full((rows, shard.size(1)), float("nan"))
+    ids = torch.zeros(1, rows, dtype=torch.int64)
+    return torch.sparse_coo_tensor(ids, values, shard.shape, check_invariants=False, is_coalesced=True)

@@ -96,17 +96,18 @@ def due(_: Context) -> None:
     x = torch.ones(2, 3, 6)
     for _ in range(4):
         ddp(x).backward()
-        assert ddp.module.scale.grad is None
         layers.step()
+        assert ddp.module.scale.grad is None
     weight = ddp.module.first.weight
     assert weight.numel() == 0
     with pytest.raises(RuntimeError):
         torch.nn.functional.linear(x, weight)
-    layers.flush()
-    assert weight.shape == (6, 6)
+    assert ddp.module.first.state_dict()["weight"].shape == (6, 6)
     ddp(x).backward()
-    layers.wait()
     assert ddp.module.scale.grad is not None
+    assert ddp.module.scale.grad.isnan().all()
+    layers.wait()
+    assert ddp.module.scale.grad.isfinite().all()
     state = layers.state_dict()
     layers.load_state_dict(state)
     layers.zero_grad()
@@ -117,13 +118,38 @@ def test_what_is_due_cannot_be_read(pool: RankPool) -> None:
     pool.run(due)
 
 
+def skipping(context: Context, layerwise: bool, zero: str) -> list[float]:
+    """Some steps are not taken, their gradients dropped."""
+    torch.manual_seed(3)
+    ddp = DistributedDataParallel(Model(), gradient_as_bucket_view=True)
+    inner = torch.optim.SGD(ddp.parameters(), lr=0.1)
+    optimizer = LayerwiseOptimizer(ddp, inner) if layerwise else inner
+    zeroing = {"optimizer": optimizer.zero_grad, "inner": inner.zero_grad, "model": ddp.zero_grad}[zero]
+    losses = []
+    for step in range(10):
+        loss = ddp(torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(10 * step + context.rank)))
+        loss.backward()
+        losses.append(loss.item())
+        if step % 3 != 1:
+            optimizer.step()
+        zeroing()
+    return losses
+
+
+@pytest.mark.parametrize("zero", ["optimizer", "inner", "model"])
+def test_gradients_may_be_dropped(pool: RankPool, zero: str) -> None:
+    ours, plain = (pool.run(skipping, layerwise, zero) for layerwise in (True, False))
+    assert ours == plain
+
+
 def refusals(_: Context) -> None:
     model = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="gradient_as_bucket_view=True"):
         LayerwiseOptimizer(DistributedDataParallel(model), torch.optim.SGD(model.parameters()))
     ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    with pytest.raises(ValueError, match="none of the model's"):
-        LayerwiseOptimizer(ddp, torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]))
+    for parameters in ([torch.nn.Parameter(torch.ones(1))], [model.weight]):
+        with pytest.raises(ValueError, match="has to have all parameters"):
+            LayerwiseOptimizer(ddp, torch.optim.SGD(parameters))
 
 
 def test_what_does_not_work_is_refused(pool: RankPool) -> None:

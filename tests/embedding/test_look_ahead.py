@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -188,6 +188,103 @@ def test_optimizers_of_torch_work_without_a_split(pool: RankPool) -> None:
         assert torch.equal(ahead, expected)
 
 
+def step_after(table: ShardedEmbedding, optimizer: torch.optim.Optimizer, loop: Iterable[torch.Tensor]) -> None:
+    for ids in loop:
+        loss_of(table(ids), ids).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def step_before(table: ShardedEmbedding, optimizer: torch.optim.Optimizer, loop: Iterable[torch.Tensor]) -> None:
+    for ids in loop:
+        optimizer.step()
+        optimizer.zero_grad()
+        loss_of(table(ids), ids).backward()
+    optimizer.step()
+
+
+def two_steps(table: ShardedEmbedding, optimizer: torch.optim.Optimizer, loop: Iterable[torch.Tensor]) -> None:
+    for ids in loop:
+        loss = loss_of(table(ids), ids)
+        for again in (True, False):
+            loss.backward(retain_graph=again)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def skipped(table: ShardedEmbedding, optimizer: torch.optim.Optimizer, loop: Iterable[torch.Tensor]) -> None:
+    for step, ids in enumerate(loop):
+        loss_of(table(ids), ids).backward()
+        if step % 3 != 1:
+            optimizer.step()
+        if step % 2:
+            optimizer.zero_grad()
+        else:
+            table.zero_grad()
+
+
+def one_backward_for_two(
+    table: ShardedEmbedding, optimizer: torch.optim.Optimizer, loop: Iterable[torch.Tensor]
+) -> None:
+    total = torch.zeros((), dtype=torch.float64)
+    for step, ids in enumerate(loop):
+        total = total + loss_of(table(ids), ids)
+        if step % 2:
+            total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            total = torch.zeros((), dtype=torch.float64)
+
+
+def left_over(table: ShardedEmbedding, optimizer: torch.optim.Optimizer, loop: Iterable[torch.Tensor]) -> None:
+    """With a gradient from before the loop."""
+    ids = torch.arange(ROWS)
+    loss_of(table(ids), ids).backward()
+    step_after(table, optimizer, loop)
+
+
+def changed(table: ShardedEmbedding, optimizer: torch.optim.Optimizer, loop: Iterable[torch.Tensor]) -> None:
+    for ids in loop:
+        rows = table(ids)
+        rows *= 1.5  # in place
+        loss_of(rows, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        table.settle()
+        with torch.no_grad():
+            table.weight *= 0.9
+
+
+LOOPS = [step_after, step_before, two_steps, skipped, one_backward_for_two, left_over, changed]
+
+
+def habits(context: Context, loop: Callable[..., None], kind: str, batches: int, split: str) -> torch.Tensor:
+    torch.manual_seed(1)
+    warnings.filterwarnings("ignore", message="a gradient is needed whole")
+    table = ShardedEmbedding(ROWS, 6, dtype=torch.float64, split=split)
+    optimizer: torch.optim.Optimizer
+    if kind == "torch":
+        optimizer = torch.optim.Adagrad(table.parameters(), lr=0.1)
+    elif kind == "row-wise":
+        optimizer = merak.embedding.RowWiseAdagrad(table.parameters(), lr=0.1)
+    else:
+        optimizer = merak.embedding.AdamW(table.parameters(), lr=0.05)
+    data = [torch.cat([ids, torch.tensor([[step, 1, 2]])]) for step, ids in enumerate(batches_of(context.rank))]
+    of_merak = optimizer if isinstance(optimizer, RowOptimizer) else None
+    loop(table, optimizer, LookAhead(data, lambda ids: {table: ids}, of_merak, batches) if batches else data)
+    return table.whole_table().full_tensor()
+
+
+@pytest.mark.parametrize("split", ["columns", "rows"])
+@pytest.mark.parametrize("kind", ["merak", "row-wise", "torch"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_loops_of_all_kinds_give_the_same(pool: RankPool, loop: Callable[..., None], kind: str, split: str) -> None:
+    expected = pool.run(habits, loop, kind, 0, split, world_size=3)
+    for batches in (1, 2, 3):
+        for ours, theirs in zip(pool.run(habits, loop, kind, batches, split, world_size=3), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
 def says_that_it_is_whole(_: Context) -> None:
     table = ShardedEmbedding(ROWS, 6)
     optimizer = merak.embedding.SGD(table.parameters(), lr=0.1)
@@ -273,6 +370,54 @@ def misuse(_: Context) -> None:
     table(ids)
     with pytest.raises(ValueError, match="more often than the 1 times"):
         table(ids)
+
+
+def more_misuse(_: Context) -> None:
+    table, other = ShardedEmbedding(ROWS, 4), ShardedEmbedding(ROWS, 4)
+    optimizer = merak.embedding.SGD(table.parameters(), lr=0.1)
+    ids = torch.tensor([1, 2])
+    ahead = LookAhead([ids] * 4, lambda ids: {table: ids}, optimizer)
+    loop = iter(ahead)
+    table(next(loop)).sum().backward()
+    with pytest.raises(ValueError, match="has not ended"):
+        next(iter(ahead))
+    taken = LookAhead([ids], lambda ids: {other: ids, table: ids})
+    with pytest.raises(ValueError, match="in the look-ahead of another loop"):
+        next(iter(taken))
+    assert other.ahead is None
+    assert table.weight.grad is not None
+    assert table.weight.grad.coalesce().values().isnan().all()
+    table.weight.grad.zero_()
+    with pytest.raises(RuntimeError, match="stands for rows that are on their way"):
+        optimizer.step()
+    table.weight.grad = None
+    table.eval()
+    rows = table(ids)
+    with pytest.raises(RuntimeError, match="read without gradients"):
+        rows.sum().backward()
+    table.train()
+    table(next(loop)).sum().backward()
+    with pytest.warns(UserWarning, match="the last gradient is lost"):
+        loop.close()
+    for wrong in ({"table": ids}, ids):
+        with pytest.raises(ValueError, match="has to return a dictionary of ShardedEmbedding"):
+            next(iter(LookAhead([ids], lambda _, wrong=wrong: wrong)))  # type: ignore[misc]
+
+
+def test_more_misuse_is_told(pool: RankPool) -> None:
+    pool.run(more_misuse)
+
+
+def fewer_uses(_: Context) -> None:
+    table = ShardedEmbedding(ROWS, 4)
+    loop = iter(LookAhead([torch.tensor([1, 2])] * 3, lambda ids: {table: [ids, ids]}))
+    table(next(loop))
+    with pytest.raises(ValueError, match="looked up 1 times for a batch of which 2 were announced"):
+        next(loop)
+
+
+def test_fewer_uses_than_announced(pool: RankPool) -> None:
+    pool.run(fewer_uses)
 
 
 def test_misuse_is_told(pool: RankPool) -> None:
