@@ -87,7 +87,10 @@ class LayerwiseOptimizer:
             self.optimizer.zero_grad()  # here as below, where the gradients are used up
             return
         self._options = [_options(group) for group in self.optimizer.param_groups]
-        for parameter, gradient in self._kept().items():
+        kept = self._kept()
+        for parameter in self._gradients.keys() - kept.keys():
+            self._works[parameter].wait()
+        for parameter, gradient in kept.items():
             parameter.grad = None
             self._due[parameter] = _Due(parameter.data, gradient)
             parameter.data = parameter.new_empty(0)
@@ -101,8 +104,8 @@ class LayerwiseOptimizer:
     def wait(self) -> None:
         """Waits for the gradients of the last backward pass, which are then where they are without this."""
         kept = self._kept()
-        for work in set(self._works.values()):
-            work.wait()
+        for parameter in self._gradients:  # also where it was dropped: the bucket is written to again
+            self._works[parameter].wait()
         for parameter, gradient in kept.items():
             parameter.grad = gradient
         self._gradients = {}
