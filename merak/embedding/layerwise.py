@@ -87,14 +87,10 @@ class LayerwiseOptimizer:
             self.optimizer.zero_grad()  # here as below, where the gradients are used up
             return
         self._options = [_options(group) for group in self.optimizer.param_groups]
-        kept = self._kept()
-        for parameter in self._gradients.keys() - kept.keys():
-            self._works[parameter].wait()
-        for parameter, gradient in kept.items():
+        for parameter, gradient in self._kept().items():
             parameter.grad = None
             self._due[parameter] = _Due(parameter.data, gradient)
             parameter.data = parameter.new_empty(0)
-        self._gradients = {}
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As of the optimizer; steps that are due are taken all the same."""
@@ -103,12 +99,9 @@ class LayerwiseOptimizer:
 
     def wait(self) -> None:
         """Waits for the gradients of the last backward pass, which are then where they are without this."""
-        kept = self._kept()
-        for parameter in self._gradients:  # also where it was dropped: the bucket is written to again
+        for parameter, gradient in self._kept().items():
             self._works[parameter].wait()
-        for parameter, gradient in kept.items():
             parameter.grad = gradient
-        self._gradients = {}
 
     def flush(self) -> None:
         """Takes the steps that are due."""
@@ -116,8 +109,7 @@ class LayerwiseOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Of the optimizer, after all steps."""
-        self.flush()
-        return self.optimizer.state_dict()
+        return self.optimizer.state_dict()  # which flushes
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Into the optimizer."""
@@ -148,15 +140,16 @@ class LayerwiseOptimizer:
         return lambda *_: self._take(parameters)
 
     def _take(self, parameters: list[torch.Tensor] | list[torch.nn.Parameter]) -> None:
-        if not self._due:
+        if not self._due:  # in most calls, of all modules
             return
         due = {parameter: self._due.pop(parameter) for parameter in parameters if parameter in self._due}
+        if not due:
+            return
         seen = {parameter: parameter.grad for parameter in due}
         for parameter, one in due.items():
             self._works[parameter].wait()
             parameter.data, parameter.grad = one.value, one.gradient
-        if due:
-            self._step_of(due)
+        self._step_of(due)
         for parameter, gradient in seen.items():
             parameter.grad = gradient
 
@@ -192,8 +185,13 @@ class LayerwiseOptimizer:
                     parameter.grad = parameter.new_full((), float("nan")).expand(parameter.shape)
 
     def _kept(self) -> dict[torch.Tensor, torch.Tensor]:
-        """Gradients that are not to be seen, but for those that zero_grad has dropped."""
-        return {parameter: one for parameter, one in self._gradients.items() if parameter.grad is not None}
+        """Hands over the gradients that are not to be seen, but for those that zero_grad has dropped; waits for these,
+        since their bucket is written to again."""
+        gradients, self._gradients = self._gradients, {}
+        for parameter in gradients:
+            if parameter.grad is None:
+                self._works[parameter].wait()
+        return {parameter: one for parameter, one in gradients.items() if parameter.grad is not None}
 
 
 def _start(layers: LayerwiseOptimizer, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:

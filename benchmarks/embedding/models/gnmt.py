@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .task import Batch, Task, Zipf, generator
+from .task import Batch, Task, translation
 
 ROWS, WIDTH = 4_040, 128
 SENTENCES, LENGTH = 6, 20
@@ -93,21 +93,6 @@ class Translator(nn.Module):
         return F.cross_entropy(scores.flatten(0, 1), batch["following"].flatten())
 
 
-def ids(batch: Batch) -> dict[str, torch.Tensor]:
-    return {"source": batch["source"], "target": batch["target"]}
-
-
 def task(divisor: int) -> Task:
     rows = ROWS // divisor
-    zipf = Zipf(rows)
-
-    def draw(step: int, rank: int) -> Batch:
-        random = generator(step, rank)
-        source, target = zipf.draw(random, SENTENCES, LENGTH), zipf.draw(random, SENTENCES, LENGTH + 1)
-        return {
-            "source": source,
-            "target": target[:, :-1].contiguous(),
-            "following": target[:, 1:].contiguous(),
-        }
-
-    return Task(Translator(rows), 2 * SENTENCES * LENGTH, draw, ids)
+    return translation(Translator(rows), rows, SENTENCES, LENGTH)

@@ -52,3 +52,22 @@ class Zipf:
 def generator(step: int, rank: int) -> np.random.Generator:
     """Of a rank's random numbers of a step."""
     return np.random.default_rng((step, rank))
+
+
+def translation(model: nn.Module, rows: int, sentences: int, length: int) -> Task:
+    """Of a model with tables "source" and "target" of so many rows, which foretells what follows each target word."""
+    zipf = Zipf(rows)
+
+    def draw(step: int, rank: int) -> Batch:
+        random = generator(step, rank)
+        source, target = zipf.draw(random, sentences, length), zipf.draw(random, sentences, length + 1)
+        return {
+            "source": source,
+            "target": target[:, :-1].contiguous(),
+            "following": target[:, 1:].contiguous(),
+        }
+
+    def ids(batch: Batch) -> dict[str, torch.Tensor]:
+        return {"source": batch["source"], "target": batch["target"]}
+
+    return Task(model, 2 * sentences * length, draw, ids)

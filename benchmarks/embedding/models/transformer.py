@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .task import Batch, Task, Zipf, generator
+from .task import Batch, Task, translation
 
 ROWS, WIDTH, INNER, LAYERS, HEADS = 4_213, 128, 512, 6, 16
 SENTENCES, LENGTH = 2, 24
@@ -55,21 +55,6 @@ def sinusoids(length: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-def ids(batch: Batch) -> dict[str, torch.Tensor]:
-    return {"source": batch["source"], "target": batch["target"]}
-
-
 def task(divisor: int) -> Task:
     rows = ROWS // divisor
-    zipf = Zipf(rows)
-
-    def draw(step: int, rank: int) -> Batch:
-        random = generator(step, rank)
-        source, target = zipf.draw(random, SENTENCES, LENGTH), zipf.draw(random, SENTENCES, LENGTH + 1)
-        return {
-            "source": source,
-            "target": target[:, :-1].contiguous(),
-            "following": target[:, 1:].contiguous(),
-        }
-
-    return Task(Translator(rows), 2 * SENTENCES * LENGTH, draw, ids)
+    return translation(Translator(rows), rows, SENTENCES, LENGTH)
