@@ -32,6 +32,10 @@ using Shape = CollectiveShape;
 
 // Above this size an algorithm that handles messages whole would keep the engine's thread from all else.
 bool is_small(const Shape& shape, const Topology&) { return shape.bytes <= kLargestStep; }
+// Sent to all at once, without a wait: more than this, and ranks end far apart (pairwise_all_to_all.h).
+bool is_small_for_all(const Shape& shape, const Topology& topology) {
+  return is_small(shape, topology) && shape.bytes * (topology.host_of.size() - 1) <= kAllToAllBytesUnderWay;
+}
 bool on_hierarchy(const Shape&, const Topology& topology) { return has_hierarchy(topology); }
 bool always(const Shape&, const Topology&) { return true; }
 
@@ -214,7 +218,7 @@ constexpr Algorithm kAlgorithms[] = {
     {"ring all_reduce", kAllReduce, always, ring_all_reduce_cost, ring_all_reduce_program},
     {"hierarchical all_reduce", kAllReduce, on_hierarchy, hierarchical_all_reduce_cost,
      hierarchical_all_reduce_program},
-    {"direct all_gather", kAllGather, is_small, direct_all_gather_cost, direct_all_gather_program},
+    {"direct all_gather", kAllGather, is_small_for_all, direct_all_gather_cost, direct_all_gather_program},
     {"doubling all_gather", kAllGather, is_small, doubling_all_gather_cost, doubling_all_gather_program},
     {"ring all_gather", kAllGather, always, ring_all_gather_cost, ring_all_gather_program},
     {"hierarchical all_gather", kAllGather, on_hierarchy, hierarchical_all_gather_cost,

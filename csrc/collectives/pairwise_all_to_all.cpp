@@ -29,10 +29,11 @@ double pairwise_all_to_all_seconds(const Topology& topology, std::size_t part_by
   const double others = topology.size() - 1;
   const std::size_t segment = std::min(part_bytes, kAllToAllSegment);
   const double cycles = static_cast<double>((part_bytes + segment - 1) / segment);
+  const auto window = static_cast<double>(all_to_all_window(topology.size()));
   const double cycle = others * static_cast<double>(segment) * link.seconds_per_byte;
   const double wire = others * static_cast<double>(part_bytes) * link.seconds_per_byte;
   const double work = others * cycles * 2 * link.per_message_s,
-               turns = cycles / kAllToAllWindow * (link.message_s(0) + cycle);
+               turns = cycles / window * (link.message_s(0) + cycle);
   return link.message_s(0) + std::max({wire, work, turns});
 }
 
@@ -41,6 +42,7 @@ Program pairwise_all_to_all(int rank, const std::vector<std::size_t>& send_bytes
   const int size = static_cast<int>(send_bytes.size());
   const std::vector<std::size_t> send_at = offsets_of(send_bytes), receive_at = offsets_of(receive_bytes);
   const std::size_t end = std::max(longest(send_bytes), longest(receive_bytes));
+  const std::size_t window = all_to_all_window(size);
   std::vector<std::vector<std::uint32_t>> arrivals(send_bytes.size());  // by i, then by cycle
   Program program;
   for (std::size_t cycle = 0, at = 0; at < end; ++cycle, at += segment_bytes)
@@ -49,8 +51,7 @@ Program pairwise_all_to_all(int rank, const std::vector<std::size_t>& send_bytes
       const std::size_t out = segment_at(at, send_bytes[to], segment_bytes);
       const std::size_t in = segment_at(at, receive_bytes[from], segment_bytes);
       std::vector<std::uint32_t> after;
-      if (cycle >= kAllToAllWindow && cycle - kAllToAllWindow < arrivals[i].size())
-        after = {arrivals[i][cycle - kAllToAllWindow]};
+      if (cycle >= window && cycle - window < arrivals[i].size()) after = {arrivals[i][cycle - window]};
       if (out > 0) program.send(to, {kInput, send_at[to] + at}, out, after);
       if (in > 0) arrivals[i].push_back(program.receive(from, {kOutput, receive_at[from] + at}, in));
     }

@@ -3,11 +3,12 @@
 // for the rank i after it, and receives segment s of the part of the rank i before it, for i = 1, ..., n - 1. So every
 // rank's link carries as much in as out, at any time.
 //
-// A rank sends a segment to the rank i after it when the one kAllToAllWindow cycles earlier has come from the rank i
+// A rank sends a segment to the rank i after it when the one `all_to_all_window` cycles earlier has come from the rank i
 // before it. So all ranks go through the cycles together, no receiver's link is shared by several senders for long
-// while other links idle, and little waits in the kernel's buffers. And every connection is in use until the end: had a
-// rank sent one part after another, each connection would have rested meanwhile, and after a rest TCP starts slowly (at
-// 8 hosts that took 6-10 % longer).
+// while other links idle, and little waits in the kernel's buffers. (With four times as much on its way, 2 MiB between
+// 4 hosts took 20 % longer: ranks then end so far apart.) And every connection is in use until the end: had a rank sent
+// one part after another, each connection would have rested meanwhile, and after a rest TCP starts slowly (at 8 hosts
+// that took 6-10 % longer).
 //
 // Parts may be uneven: a cycle then leaves out those that have ended. Where the segment to wait for does not exist, a
 // rank does not wait; who waits for what is each rank's own affair, and a segment waits only for one of an earlier
@@ -17,6 +18,7 @@
 // Time, for parts of V bytes: a + 2m + (n - 1) V b, or the work on their segments if that is more, or their turns;
 // several ranks of a host share its link.
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -25,8 +27,15 @@
 
 namespace merak {
 
-inline constexpr std::size_t kAllToAllSegment = 64 * 1024;
-inline constexpr std::size_t kAllToAllWindow = 4;  // cycles
+inline constexpr std::size_t kAllToAllSegment = 32 * 1024;
+// What a rank has on its way at least: enough for 10 Gbit/s and a delay of 150 us.
+inline constexpr std::size_t kAllToAllBytesUnderWay = 192 * 1024;
+
+// In cycles.
+inline std::size_t all_to_all_window(int ranks) {
+  const std::size_t cycle = kAllToAllSegment * static_cast<std::size_t>(std::max(ranks - 1, 1));
+  return std::max<std::size_t>(2, kAllToAllBytesUnderWay / cycle);
+}
 
 // The part for each rank lies one after another in kInput, those from each rank in kOutput; a part of no bytes has no
 // message. Needs segment_bytes > 0, the same on all ranks.

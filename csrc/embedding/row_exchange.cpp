@@ -40,6 +40,7 @@ class Cycles {
       : program_(program),
         exchange_(exchange),
         size_(static_cast<int>(exchange.send.size())),
+        window_(all_to_all_window(size_)),
         sent_(windows(program, others(exchange.send, exchange.rank))),
         arrivals_(exchange.send.size()) {
     if (exchange.keep)
@@ -74,8 +75,7 @@ class Cycles {
     const Segment segment = segment_of(part, peer, window.place(cycle), cycle);
     std::vector<std::uint32_t> after = {exchange_.make(program_, segment, window.free_after(cycle))};
     const auto& arrivals = arrivals_[static_cast<std::size_t>(distance)];
-    if (cycle >= kAllToAllWindow && cycle - kAllToAllWindow < arrivals.size())
-      after.push_back(arrivals[cycle - kAllToAllWindow]);
+    if (cycle >= window_ && cycle - window_ < arrivals.size()) after.push_back(arrivals[cycle - window_]);
     window.end_use(cycle, {program_.send(peer, segment.place, bytes_of(segment, part), std::move(after))});
   }
 
@@ -124,6 +124,7 @@ class Cycles {
   Program& program_;
   const RowExchange& exchange_;
   const int size_;
+  const std::size_t window_;
   std::vector<Window> sent_, received_;               // by rank
   std::vector<Place> kept_;                           // by rank
   std::vector<std::vector<std::uint32_t>> arrivals_;  // by distance, then by cycle

@@ -2,7 +2,7 @@
 // An all-to-all of rows that are made when they are sent, and used when they have come.
 //
 // Every rank has a *part* for each, so many rows of one width. Parts are cut into segments of whole rows, which travel
-// in cycles as those of collectives/pairwise_all_to_all.h do: a segment waits for the one kAllToAllWindow cycles
+// in cycles as those of collectives/pairwise_all_to_all.h do: a segment waits for the one all_to_all_window cycles
 // earlier to come from the rank as far on the other side. A segment is made just before it is sent, and used as soon as
 // it has come, so that this work goes on beside the messages of others. What a rank has for itself goes the same way,
 // without a message.

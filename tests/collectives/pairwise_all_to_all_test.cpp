@@ -8,14 +8,22 @@
 namespace merak {
 namespace {
 
-TEST(PairwiseAllToAll, SendsASegmentWhenTheFourthCycleBeforeHasCome) {
-  EXPECT_EQ(pairwise_all_to_all(0, {5, 5, 5}, {5, 5, 5}, 1).steps,
-            (Steps{send(1, in(5), 1),      receive(2, out(10), 1), send(2, in(10), 1),      receive(1, out(5), 1),
-                   send(1, in(6), 1),      receive(2, out(11), 1), send(2, in(11), 1),      receive(1, out(6), 1),
-                   send(1, in(7), 1),      receive(2, out(12), 1), send(2, in(12), 1),      receive(1, out(7), 1),
-                   send(1, in(8), 1),      receive(2, out(13), 1), send(2, in(13), 1),      receive(1, out(8), 1),
-                   send(1, in(9), 1, {1}), receive(2, out(14), 1), send(2, in(14), 1, {3}), receive(1, out(9), 1),
-                   copy(out(0), in(0), 5)}));
+TEST(PairwiseAllToAll, SendsASegmentWhenThatOfAWindowBeforeHasCome) {
+  ASSERT_EQ(all_to_all_window(3), 3u);
+  EXPECT_EQ(
+      pairwise_all_to_all(0, {4, 4, 4}, {4, 4, 4}, 1).steps,
+      (Steps{send(1, in(4), 1), receive(2, out(8), 1), send(2, in(8), 1), receive(1, out(4), 1), send(1, in(5), 1),
+             receive(2, out(9), 1), send(2, in(9), 1), receive(1, out(5), 1), send(1, in(6), 1), receive(2, out(10), 1),
+             send(2, in(10), 1), receive(1, out(6), 1), send(1, in(7), 1, {1}), receive(2, out(11), 1),
+             send(2, in(11), 1, {3}), receive(1, out(7), 1), copy(out(0), in(0), 4)}));
+}
+
+TEST(PairwiseAllToAll, HasEnoughUnderWayForAnyNumberOfRanks) {
+  for (int ranks = 2; ranks < 100; ++ranks) {
+    const std::size_t window = all_to_all_window(ranks), cycle = kAllToAllSegment * (ranks - 1);
+    EXPECT_GE(window * cycle, kAllToAllBytesUnderWay) << ranks;
+    EXPECT_GE(window, 2u) << ranks;
+  }
 }
 
 TEST(PairwiseAllToAll, LeavesOutPartsThatHaveEnded) {
@@ -26,7 +34,7 @@ TEST(PairwiseAllToAll, LeavesOutPartsThatHaveEnded) {
 }
 
 TEST(PairwiseAllToAll, SendsSmallPartsAtOnce) {
-  for (const Step& step : pairwise_all_to_all(2, {4, 4, 4}, {4, 4, 4}, 1).steps) EXPECT_TRUE(step.after.empty());
+  for (const Step& step : pairwise_all_to_all(2, {3, 3, 3}, {3, 3, 3}, 1).steps) EXPECT_TRUE(step.after.empty());
 }
 
 // Random splits, zeros among them, of many segments and of few.
