@@ -43,13 +43,20 @@ class Backend(C10dBackend):
         self, tensors: list[torch.Tensor], method: str, timeout: timedelta
     ) -> list[tuple[str, int, list[int], list[tuple[str, float, int]], dict[str, float]]]: ...
     def embedding_lookup(
-        self, shard: torch.Tensor, ids: torch.Tensor, split: TableSplit, priority: int, timeout: timedelta
+        self,
+        shard: torch.Tensor,
+        ids: torch.Tensor,
+        split: TableSplit,
+        padding: int,
+        prepare_gradient: bool,
+        priority: int,
+        timeout: timedelta,
     ) -> EmbeddingLookup: ...
     def embedding_gradient(
-        self, batch: EmbeddingBatch, gradient: torch.Tensor, padding: int, priority: int, timeout: timedelta
+        self, batch: EmbeddingBatch, gradient: torch.Tensor, priority: int, timeout: timedelta
     ) -> dist.Work: ...
     def embedding_announce(
-        self, shard: torch.Tensor, ids: torch.Tensor, split: TableSplit, priority: int, timeout: timedelta
+        self, shard: torch.Tensor, ids: torch.Tensor, split: TableSplit, padding: int, priority: int, timeout: timedelta
     ) -> EmbeddingLookup: ...
     def embedding_rows(
         self, batch: EmbeddingBatch, shard: torch.Tensor, rows: torch.Tensor, priority: int, timeout: timedelta
@@ -58,7 +65,6 @@ class Backend(C10dBackend):
         self,
         batch: EmbeddingBatch,
         gradient: torch.Tensor,
-        padding: int,
         update: TableUpdate,
         next: EmbeddingBatch | None,
         rows: torch.Tensor,
@@ -79,8 +85,17 @@ class EmbeddingBatch:
     def rows(self) -> int: ...
     @property
     def own_rows(self) -> int: ...
-    def part_among(self, other: EmbeddingBatch) -> EmbeddingBatch: ...
-    def part_beyond(self, other: EmbeddingBatch) -> EmbeddingBatch: ...
+
+class EmbeddingBatchPair:
+    def __init__(self, first: EmbeddingBatch, second: EmbeddingBatch) -> None: ...
+    @property
+    def prior(self) -> EmbeddingBatch: ...
+    @property
+    def delayed(self) -> EmbeddingBatch: ...
+    @property
+    def late(self) -> EmbeddingBatch: ...
+    @property
+    def early(self) -> EmbeddingBatch: ...
 
 class EmbeddingLookup:
     @property

@@ -24,7 +24,7 @@
 #include "backend/table_update.h"
 #include "backend/torch_store.h"
 #include "backend/work.h"
-#include "embedding/batch.h"
+#include "embedding/lookup_acts.h"
 #include "sparse/plan.h"
 #include "sparse/sketch_layout.h"
 
@@ -128,30 +128,32 @@ class Backend final : public c10d::Backend {
 
   // A lookup in a table that is split over the ranks: `shard` is this rank's part of it, contiguous; `ids` of any
   // shape. result() of the Work: a whole row for each. Once it is done, batch() is what the gradient goes back by.
+  using BatchPtr = std::shared_ptr<const PreparedBatch>;
   struct Lookup {
     WorkPtr work;
-    std::function<std::shared_ptr<const Batch>()> batch;
+    std::function<BatchPtr()> batch;
   };
-  Lookup embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, const Split& split, int priority,
-                          std::chrono::milliseconds timeout);
+  // `padding`: a row that gets no gradient, or -1. `prepare_gradient`: how it goes is worked out while rows travel.
+  Lookup embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, const Split& split, std::int64_t padding,
+                          bool prepare_gradient, int priority, std::chrono::milliseconds timeout);
   // Of that, the ranks tell each other which rows they read, and no more: there is a batch, whose rows are looked up
   // later, in parts perhaps.
-  Lookup embedding_announce(const at::Tensor& shard, const at::Tensor& ids, const Split& split, int priority,
-                            std::chrono::milliseconds timeout);
+  Lookup embedding_announce(const at::Tensor& shard, const at::Tensor& ids, const Split& split, std::int64_t padding,
+                            int priority, std::chrono::milliseconds timeout);
   // The rows of a batch, or of a part of one: `rows`, of the batch's tokens, [tokens, columns], is filled where they
   // read them.
-  WorkPtr embedding_rows(const std::shared_ptr<const Batch>& batch, const at::Tensor& shard, const at::Tensor& rows,
-                         int priority, std::chrono::milliseconds timeout);
-  // The gradient of that, averaged over the ranks. `gradient`: as the lookup's result. `padding`: a row that has none,
-  // or -1. result() of the Work: which of this rank's rows have one, ascending, int64, counted from its first; and of
-  // each its columns, in the dtype of the gradient.
-  WorkPtr embedding_gradient(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient,
-                             std::int64_t padding, int priority, std::chrono::milliseconds timeout);
+  WorkPtr embedding_rows(const BatchPtr& batch, const at::Tensor& shard, const at::Tensor& rows, int priority,
+                         std::chrono::milliseconds timeout);
+  // The gradient of that, averaged over the ranks. `gradient`: as the lookup's result. result() of the Work: which of
+  // this rank's rows have one, ascending, int64, counted from its first; and of each its columns, in the dtype of the
+  // gradient.
+  WorkPtr embedding_gradient(const BatchPtr& batch, const at::Tensor& gradient, int priority,
+                             std::chrono::milliseconds timeout);
   // In one operation: that gradient; the table changed by it; then, as embedding_rows() does it, the rows of `next`,
   // unless that is null.
-  WorkPtr embedding_update(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient, std::int64_t padding,
-                           const TableUpdate& update, const std::shared_ptr<const Batch>& next, const at::Tensor& rows,
-                           int priority, std::chrono::milliseconds timeout);
+  WorkPtr embedding_update(const BatchPtr& batch, const at::Tensor& gradient, const TableUpdate& update,
+                           const BatchPtr& next, const at::Tensor& rows, int priority,
+                           std::chrono::milliseconds timeout);
   // Raises ValueError with this reason, on this rank, and an error on the others.
   void refuse_embedding(const std::string& reason) const;
 
@@ -195,8 +197,7 @@ class Backend final : public c10d::Backend {
   WorkPtr start_on_cuda(Call call, SparseOperation& operation);
   // Starts what `call` says, which has a program of its own. `result`: of the Work.
   WorkPtr start_request(Call call, Work::Outputs result);
-  Lookup start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, const Split& split,
-                      bool only_announce);
+  Lookup start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, LookupTask task);
   WorkPtr all_gather(Call call, const Tensors& inputs, const Tensors& outputs, TensorLists result);
   WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);
 

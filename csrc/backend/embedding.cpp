@@ -10,7 +10,6 @@
 #include "backend/backend.h"
 #include "backend/embedding_checks.h"
 #include "backend/torch_errors.h"
-#include "embedding/lookup_acts.h"
 #include "transport/engine.h"
 
 namespace merak {
@@ -33,24 +32,31 @@ void read_tokens(LookupTask& task, const at::Tensor& ids) {
   }
 }
 
+std::optional<std::uint32_t> row_or_none(std::int64_t padding) {
+  return padding < 0 ? std::nullopt : std::optional(static_cast<std::uint32_t>(padding));
+}
+
 }  // namespace
 
 Backend::Lookup Backend::embedding_lookup(const at::Tensor& shard, const at::Tensor& ids, const Split& split,
-                                          int priority, std::chrono::milliseconds timeout) {
+                                          std::int64_t padding, bool prepare_gradient, int priority,
+                                          std::chrono::milliseconds timeout) {
   Call call = this->call("embedding_lookup", OperationKind::kEmbeddingLookup, c10d::OpType::ALLTOALL, timeout);
   call.request.priority = priority;
-  return start_lookup(std::move(call), shard, ids, split, false);
+  return start_lookup(std::move(call), shard, ids,
+                      {.split = split, .untrained = row_or_none(padding), .prepare_gradient = prepare_gradient});
 }
 
 Backend::Lookup Backend::embedding_announce(const at::Tensor& shard, const at::Tensor& ids, const Split& split,
-                                            int priority, std::chrono::milliseconds timeout) {
+                                            std::int64_t padding, int priority, std::chrono::milliseconds timeout) {
   Call call = this->call("embedding_announce", OperationKind::kEmbeddingAnnounce, c10d::OpType::ALLGATHER, timeout);
   call.request.priority = priority;
-  return start_lookup(std::move(call), shard, ids, split, true);
+  return start_lookup(std::move(call), shard, ids,
+                      {.split = split, .only_announce = true, .untrained = row_or_none(padding)});
 }
 
-Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, const Split& split,
-                                      bool only_announce) {
+Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, LookupTask task) {
+  const Split& split = task.split;
   call.check.require(split.ranks == getSize(), "the table is split over another number of ranks.");
   check_shard(call.check, shard, split, getRank());
   call.check.require(split.table_rows <= RowSums::kMostRows, "the table has too many rows; split it.");
@@ -60,16 +66,11 @@ Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const 
   auto owner = std::make_shared<LookupOwner>();
   owner->ids = ids.to(at::kLong).contiguous();
   call.request.signature.dtype = dtype_of(shard.scalar_type());
-  LookupTask task{.split = split,
-                  .element_bytes = static_cast<std::size_t>(shard.element_size()),
-                  .rank = getRank(),
-                  .topology = {},
-                  .signature = call.request.signature,
-                  .only_announce = only_announce,
-                  .shard = {},
-                  .output = {}};
+  task.element_bytes = static_cast<std::size_t>(shard.element_size());
+  task.rank = getRank();
+  task.signature = call.request.signature;
   read_tokens(task, owner->ids);
-  if (!only_announce) {
+  if (!task.only_announce) {
     std::vector<std::int64_t> sizes = ids.sizes().vec();
     sizes.push_back(static_cast<std::int64_t>(split.table_columns));
     owner->shard = shard.detach(), owner->output = at::empty(sizes, shard.options());
@@ -90,12 +91,12 @@ Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const 
   });
 }
 
-Backend::WorkPtr Backend::embedding_rows(const std::shared_ptr<const Batch>& batch, const at::Tensor& shard,
-                                         const at::Tensor& rows, int priority, std::chrono::milliseconds timeout) {
+Backend::WorkPtr Backend::embedding_rows(const BatchPtr& batch, const at::Tensor& shard, const at::Tensor& rows,
+                                         int priority, std::chrono::milliseconds timeout) {
   Call call = this->call("embedding_rows", OperationKind::kEmbeddingRows, c10d::OpType::ALLTOALL, timeout);
-  check_rows(call.check, *batch, shard, rows);
+  check_rows(call.check, batch->batch(), shard, rows);
   call.request.signature.dtype = dtype_of(shard.scalar_type());
-  call.request.signature.bytes = bytes_read(*batch);
+  call.request.signature.bytes = bytes_read(batch->batch());
   call.request.priority = priority;
   static_cast<Act&>(call.request) = lookup_act(batch.get(), call.request.signature);
   call.read(shard.detach());

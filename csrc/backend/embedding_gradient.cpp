@@ -8,8 +8,6 @@
 #include "backend/backend.h"
 #include "backend/embedding_checks.h"
 #include "backend/torch_errors.h"
-#include "embedding/gradient.h"
-#include "embedding/lookup_acts.h"
 #include "sparse/sum_rows.h"
 #include "transport/engine.h"
 
@@ -24,17 +22,17 @@ at::Tensor as_tensor(const std::vector<std::uint32_t>& ids) {
 }
 
 struct Gradient {
-  std::shared_ptr<const Batch> batch;
+  Backend::BatchPtr batch;
   at::Tensor of_tokens, of_rows;
 
-  at::Tensor ids() const { return as_tensor(batch->held_ids()); }
+  at::Tensor ids() const { return as_tensor(batch->trained().held_ids()); }
 };
 
 // What an update works on, beside the gradient.
 struct Update {
   std::shared_ptr<Gradient> gradient;
   TableUpdate change;
-  std::shared_ptr<const Batch> next;
+  Backend::BatchPtr next;
   at::Tensor rows;
   Signature signature;
 
@@ -50,52 +48,49 @@ struct Update {
 };
 
 // Checks it, and says in `call` how it travels.
-std::shared_ptr<Gradient> travel(Call& call, std::shared_ptr<const Batch> batch, const at::Tensor& gradient,
-                                 std::int64_t padding) {
+std::shared_ptr<Gradient> travel(Call& call, const Backend::BatchPtr& prepared, const at::Tensor& gradient) {
+  const Batch& batch = prepared->trained();
   check_table_tensor(call.check, gradient);
-  call.check.require(gradient.dim() >= 1 &&
-                         gradient.size(-1) == static_cast<std::int64_t>(batch->split.table_columns) &&
-                         gradient.element_size() == static_cast<std::int64_t>(batch->element_bytes) &&
-                         bytes_of(gradient) == batch->tokens * batch->row_bytes(),
+  call.check.require(gradient.dim() >= 1 && gradient.size(-1) == static_cast<std::int64_t>(batch.split.table_columns) &&
+                         gradient.element_size() == static_cast<std::int64_t>(batch.element_bytes) &&
+                         bytes_of(gradient) == batch.tokens * batch.row_bytes(),
                      "the gradient does not fit the lookup that it is of.");
-  if (padding >= 0) batch = std::make_shared<Batch>(without_row(*batch, static_cast<std::uint32_t>(padding)));
-  const auto rows = static_cast<std::int64_t>(batch->held().count());
-  const auto columns = static_cast<std::int64_t>(batch->split.columns(batch->rank).count());
+  const auto rows = static_cast<std::int64_t>(batch.held().count());
+  const auto columns = static_cast<std::int64_t>(batch.split.columns(batch.rank).count());
   auto owner = std::make_shared<Gradient>(
-      Gradient{batch, gradient.detach().contiguous(), at::empty({rows, columns}, gradient.options())});
+      Gradient{prepared, gradient.detach().contiguous(), at::empty({rows, columns}, gradient.options())});
   call.request.signature.dtype = dtype_of(gradient.scalar_type());
   call.request.signature.reduction = Reduction::kAverage;
-  call.request.signature.bytes = bytes_read(*batch);
-  call.request.program = std::make_shared<PreparedProgram>(merak::gradient(*batch));
+  call.request.signature.bytes = bytes_read(batch);
+  call.request.program = prepared->gradient();
   call.request.input.append(const_cast<void*>(owner->of_tokens.const_data_ptr()), bytes_of(owner->of_tokens));
   call.request.output.append(owner->of_rows.mutable_data_ptr(), bytes_of(owner->of_rows));
-  call.request.reducer = make_sparse_reducer(call.request.signature.dtype, Reduction::kAverage, batch->ranks());
+  call.request.reducer = make_sparse_reducer(call.request.signature.dtype, Reduction::kAverage, batch.ranks());
   call.inputs = {gradient};
   return owner;
 }
 
 }  // namespace
 
-Backend::WorkPtr Backend::embedding_gradient(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient,
-                                             std::int64_t padding, int priority, std::chrono::milliseconds timeout) {
+Backend::WorkPtr Backend::embedding_gradient(const BatchPtr& batch, const at::Tensor& gradient, int priority,
+                                             std::chrono::milliseconds timeout) {
   Call call = this->call("embedding_gradient", OperationKind::kEmbeddingGradient, c10d::OpType::ALLTOALL, timeout);
   call.request.priority = priority;
-  auto owner = travel(call, batch, gradient, padding);
+  auto owner = travel(call, batch, gradient);
   call.request.keep_alive = owner;
   auto result = [owner] { return TensorLists{{owner->ids(), owner->of_rows}}; };
   return start_request(std::move(call), std::move(result));
 }
 
-Backend::WorkPtr Backend::embedding_update(const std::shared_ptr<const Batch>& batch, const at::Tensor& gradient,
-                                           std::int64_t padding, const TableUpdate& update,
-                                           const std::shared_ptr<const Batch>& next, const at::Tensor& rows,
-                                           int priority, std::chrono::milliseconds timeout) {
+Backend::WorkPtr Backend::embedding_update(const BatchPtr& batch, const at::Tensor& gradient, const TableUpdate& update,
+                                           const BatchPtr& next, const at::Tensor& rows, int priority,
+                                           std::chrono::milliseconds timeout) {
   Call call = this->call("embedding_update", OperationKind::kEmbeddingUpdate, c10d::OpType::ALLTOALL, timeout);
   call.request.priority = priority;
-  if (next) check_rows(call.check, *next, update.table, rows);
-  auto owner = std::make_shared<Update>(Update{travel(call, batch, gradient, padding), update, next, rows, {}});
+  if (next) check_rows(call.check, next->batch(), update.table, rows);
+  auto owner = std::make_shared<Update>(Update{travel(call, batch, gradient), update, next, rows, {}});
   owner->signature = call.request.signature;
-  owner->signature.bytes = next ? bytes_read(*next) : 0;
+  owner->signature.bytes = next ? bytes_read(next->batch()) : 0;
   call.request.further_acts = 1;
   call.request.next_act = [owner] { return owner->act(); };
   call.request.keep_alive = owner;

@@ -17,10 +17,11 @@ namespace {
 
 namespace py = pybind11;
 using BackendClass = py::class_<Backend, c10d::Backend, c10::intrusive_ptr<Backend>>;
-using BatchPtr = std::shared_ptr<Batch>;
+using BatchPtr = std::shared_ptr<PreparedBatch>;
 using Milliseconds = std::chrono::milliseconds;
 
-BatchPtr shared(Batch batch) { return std::make_shared<Batch>(std::move(batch)); }
+// For pybind11, which has no holders of what is const.
+BatchPtr unlocked(const Backend::BatchPtr& batch) { return std::const_pointer_cast<PreparedBatch>(batch); }
 
 SplitBy split_named(const std::string& by) {
   if (by != "columns" && by != "rows")
@@ -49,21 +50,20 @@ void bind_split(py::module_& module) {
 
 void bind_batches(py::module_& module) {
   const py::call_guard<py::gil_scoped_release> no_gil;
-  py::class_<Batch, BatchPtr>(module, "EmbeddingBatch")
-      .def_property_readonly("rows", [](const Batch& batch) { return batch.rows.rows(); })
-      .def_property_readonly("own_rows", [](const Batch& batch) { return batch.own.first.size() - 1; })
-      .def(
-          "part_among",
-          [](const Batch& batch, const Batch& other) { return shared(part_among(batch, rows_read(other))); },
-          py::arg("other"), no_gil)
-      .def(
-          "part_beyond",
-          [](const Batch& batch, const Batch& other) { return shared(part_beyond(batch, rows_read(other))); },
-          py::arg("other"), no_gil);
+  py::class_<PreparedBatch, BatchPtr>(module, "EmbeddingBatch")
+      .def_property_readonly("rows", [](const PreparedBatch& prepared) { return prepared.batch().rows.rows(); })
+      .def_property_readonly("own_rows",
+                             [](const PreparedBatch& prepared) { return prepared.batch().own.first.size() - 1; });
+  py::class_<BatchPair>(module, "EmbeddingBatchPair")
+      .def(py::init<const PreparedBatch&, const PreparedBatch&>(), py::arg("first"), py::arg("second"), no_gil)
+      .def_property_readonly("prior", [](const BatchPair& pair) { return unlocked(pair.prior); })
+      .def_property_readonly("delayed", [](const BatchPair& pair) { return unlocked(pair.delayed); })
+      .def_property_readonly("late", [](const BatchPair& pair) { return unlocked(pair.late); })
+      .def_property_readonly("early", [](const BatchPair& pair) { return unlocked(pair.early); });
 
   py::class_<Backend::Lookup>(module, "EmbeddingLookup")
       .def_readonly("work", &Backend::Lookup::work)
-      .def("batch", [](const Backend::Lookup& lookup) { return std::const_pointer_cast<Batch>(lookup.batch()); });
+      .def("batch", [](const Backend::Lookup& lookup) { return unlocked(lookup.batch()); });
 }
 
 void bind_updates(py::module_& module) {
@@ -83,9 +83,9 @@ void bind_updates(py::module_& module) {
 void bind_lookups(BackendClass& backend) {
   const py::call_guard<py::gil_scoped_release> no_gil;
   backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("split"),
-              py::arg("priority"), py::arg("timeout"), no_gil);
+              py::arg("padding"), py::arg("prepare_gradient"), py::arg("priority"), py::arg("timeout"), no_gil);
   backend.def("embedding_announce", &Backend::embedding_announce, py::arg("shard"), py::arg("ids"), py::arg("split"),
-              py::arg("priority"), py::arg("timeout"), no_gil);
+              py::arg("padding"), py::arg("priority"), py::arg("timeout"), no_gil);
   backend.def("refuse_embedding", &Backend::refuse_embedding, py::arg("reason"), no_gil);
   backend.def(
       "embedding_rows",
@@ -98,17 +98,18 @@ void bind_gradients(BackendClass& backend) {
   const py::call_guard<py::gil_scoped_release> no_gil;
   backend.def(
       "embedding_gradient",
-      [](Backend& self, const BatchPtr& batch, const at::Tensor& gradient, std::int64_t padding, int priority,
-         Milliseconds timeout) { return self.embedding_gradient(batch, gradient, padding, priority, timeout); },
-      py::arg("batch"), py::arg("gradient"), py::arg("padding"), py::arg("priority"), py::arg("timeout"), no_gil);
+      [](Backend& self, const BatchPtr& batch, const at::Tensor& gradient, int priority, Milliseconds timeout) {
+        return self.embedding_gradient(batch, gradient, priority, timeout);
+      },
+      py::arg("batch"), py::arg("gradient"), py::arg("priority"), py::arg("timeout"), no_gil);
   backend.def(
       "embedding_update",
-      [](Backend& self, const BatchPtr& batch, const at::Tensor& gradient, std::int64_t padding,
-         const TableUpdate& update, const BatchPtr& next, const at::Tensor& rows, int priority, Milliseconds timeout) {
-        return self.embedding_update(batch, gradient, padding, update, next, rows, priority, timeout);
+      [](Backend& self, const BatchPtr& batch, const at::Tensor& gradient, const TableUpdate& update,
+         const BatchPtr& next, const at::Tensor& rows, int priority, Milliseconds timeout) {
+        return self.embedding_update(batch, gradient, update, next, rows, priority, timeout);
       },
-      py::arg("batch"), py::arg("gradient"), py::arg("padding"), py::arg("update"), py::arg("next"), py::arg("rows"),
-      py::arg("priority"), py::arg("timeout"), no_gil);
+      py::arg("batch"), py::arg("gradient"), py::arg("update"), py::arg("next"), py::arg("rows"), py::arg("priority"),
+      py::arg("timeout"), no_gil);
 }
 
 }  // namespace

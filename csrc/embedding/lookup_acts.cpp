@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "embedding/lookup.h"
 #include "sparse/sum_rows.h"
 
 namespace merak {
@@ -28,9 +27,9 @@ OwnRows rows_of_tokens(std::span<const std::int64_t> ids, std::size_t table_rows
   return own_rows(ids, table_rows);
 }
 
-Act lookup_act(const Batch* batch, const Signature& signature) {
+Act lookup_act(const PreparedBatch* batch, const Signature& signature) {
   return {.signature = signature,
-          .program = std::make_shared<PreparedProgram>(batch ? lookup(*batch) : Program()),
+          .program = batch ? batch->lookup() : std::make_shared<const PreparedProgram>(Program()),
           .input = {},
           .output = {},
           .reducer = make_sparse_reducer(signature.dtype, Reduction::kSum, 1)};
@@ -43,10 +42,11 @@ Act LookupActs::next() {
   if (++begun_ < announcing_.acts()) return announcing_.second();
   std::vector<Bitmap> present;
   for (Announcement& one : announcing_.heard()) present.push_back(std::move(one.present.front()));
-  batch_ = std::make_shared<const Batch>(
-      make_batch(task_.rank, task_.split, task_.element_bytes, std::move(task_.own), present));
+  batch_ = std::make_shared<const PreparedBatch>(
+      make_batch(task_.rank, task_.split, task_.element_bytes, std::move(task_.own), present), task_.untrained);
   Act act = lookup_act(task_.only_announce ? nullptr : batch_.get(), task_.signature);
   act.input = task_.shard, act.output = task_.output;
+  if (task_.prepare_gradient) act.beside = [batch = batch_] { batch->gradient(); };
   return act;
 }
 

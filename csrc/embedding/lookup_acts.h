@@ -6,10 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
-#include "embedding/batch.h"
+#include "embedding/prepared_batch.h"
 #include "sparse/announcing.h"
 
 namespace merak {
@@ -23,7 +24,9 @@ struct LookupTask {
   Topology topology;
   Signature signature;
   bool only_announce = false;
-  Buffer shard, output;  // lookup.h's input and output
+  std::optional<std::uint32_t> untrained = {};  // prepared_batch.h
+  bool prepare_gradient = false;                // while rows travel
+  Buffer shard, output;                         // lookup.h's input and output
 };
 
 // Which rows these tokens read. Throws std::out_of_range, naming the first id that is none of the table's.
@@ -31,7 +34,7 @@ OwnRows rows_of_tokens(std::span<const std::int64_t> ids, std::size_t table_rows
 
 // The lookup of a batch, or of a part of one, that all ranks know; of no batch, one in which nothing is done. Input and
 // output are still to be said.
-Act lookup_act(const Batch* batch, const Signature& signature);
+Act lookup_act(const PreparedBatch* batch, const Signature& signature);
 
 // Used by one thread at a time. Must live as long as the operation.
 class LookupActs {
@@ -43,13 +46,13 @@ class LookupActs {
   Act next();  // throws MismatchError when the ranks disagree
 
   // Once the operation is done.
-  const std::shared_ptr<const Batch>& batch() const { return batch_; }
+  const std::shared_ptr<const PreparedBatch>& batch() const { return batch_; }
 
  private:
   LookupTask task_;
   Announcing announcing_;
   int begun_ = 0;  // acts
-  std::shared_ptr<const Batch> batch_;
+  std::shared_ptr<const PreparedBatch> batch_;
 };
 
 }  // namespace merak

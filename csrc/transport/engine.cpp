@@ -182,12 +182,16 @@ void Engine::State::begin_next_act(const std::shared_ptr<Group>& group,
   } catch (const std::exception& error) {
     problem = error.what();
   }
-  Inside inside(*this);
-  if (problem.empty())
-    group->start_next_act(*operation, std::move(act));
-  else
-    group->fail(Failure::kMismatch, problem);
-  settle();
+  const std::function<void()> beside = std::move(act.beside);
+  {
+    Inside inside(*this);
+    if (problem.empty())
+      group->start_next_act(*operation, std::move(act));
+    else
+      group->fail(Failure::kMismatch, problem);
+    settle();
+  }
+  if (beside) beside();
 }
 
 void Engine::refuse(Group& group, OperationKind kind) {

@@ -38,6 +38,8 @@ struct Act {
   std::shared_ptr<const PreparedProgram> program;
   Buffer input, output;
   Reducer reducer;
+  // Of an act that next_act() gives: work of this rank's own, for its callback thread, once the act is on its way.
+  std::function<void()> beside = {};
 };
 
 struct Request : Act {

@@ -12,6 +12,7 @@ as without copies, but no longer to and from one rank.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -69,7 +70,7 @@ class HotRows:
         width = own_rows.size(1) if own_rows.dim() == 2 else 1
         flat = own_rows.reshape(self.first, width)
         cut = _C.TableSplit("rows", self.rows, width, self.group.size())
-        work = self.table.backend.embedding_lookup(flat.contiguous(), self.ids, cut, PRIORITIES.prior, NO_TIMEOUT).work
+        work = dataclasses.replace(self.table, split=cut).look_up(flat.contiguous(), self.ids, False).work
         work.wait()
         found: torch.Tensor = work.get_future().wait()[0]
         return found.reshape(len(self.ids), *own_rows.shape[1:])
@@ -79,14 +80,12 @@ class HotLookup(torch.autograd.Function):
     """`lookup.Lookup`, of a table with hot rows."""
 
     @staticmethod
-    def forward(ctx: Any, part: torch.Tensor, ids: torch.Tensor, hot: HotRows) -> torch.Tensor:
+    def forward(ctx: Any, part: torch.Tensor, ids: torch.Tensor, hot: HotRows, trains: bool) -> torch.Tensor:
         table, flat = hot.table, ids.reshape(-1)
         places = hot.places(flat)
         cold, here = (places < 0).nonzero()[:, 0], (places >= 0).nonzero()[:, 0]  # which tokens
         places = places.index_select(0, here)
-        lookup = table.backend.embedding_lookup(
-            part[: hot.first], flat.index_select(0, cold), table.split, PRIORITIES.prior, NO_TIMEOUT
-        )
+        lookup = table.look_up(part[: hot.first], flat.index_select(0, cold), trains)
         rows = part.new_empty(len(flat), table.columns)
         rows.index_copy_(0, here, part.index_select(0, places + hot.first))
         lookup.work.wait()
@@ -95,12 +94,12 @@ class HotLookup(torch.autograd.Function):
         return rows.view(*ids.shape, table.columns)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None, None]:
         hot: HotRows = ctx.hot
         table, places, here = hot.table, ctx.places, ctx.here
         gradient = gradients[0].reshape(-1, table.columns)
         work = table.backend.embedding_gradient(
-            ctx.batch, gradient.index_select(0, ctx.cold), table.padding, PRIORITIES.prior, NO_TIMEOUT
+            ctx.batch, gradient.index_select(0, ctx.cold), PRIORITIES.prior, NO_TIMEOUT
         )
         if table.padding >= 0:
             counts = hot.ids[places] != table.padding
@@ -110,7 +109,7 @@ class HotLookup(torch.autograd.Function):
         average = table.backend.sparse_all_reduce([of_hot], dist.ReduceOp(dist.ReduceOp.AVG), "balanced", NO_TIMEOUT)
         finish = functools.partial(_add_to_gradient, ctx.part, work, average, hot)
         torch.autograd.Variable._execution_engine.queue_callback(finish)
-        return None, None, None
+        return None, None, None, None
 
 
 def _add_to_gradient(part: torch.Tensor, work: dist.Work, average: dist.Work, hot: HotRows) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 if TYPE_CHECKING:
-    from merak._C import Backend, TableSplit
+    from merak._C import Backend, EmbeddingLookup, TableSplit
 
 NO_TIMEOUT = datetime.timedelta(0)
 """What stands for the group's own timeout."""
@@ -43,6 +43,10 @@ class Table:
     sparse: bool
     """Whether the gradient is a COO tensor."""
 
+    def look_up(self, shard: torch.Tensor, ids: torch.Tensor, trains: bool) -> EmbeddingLookup:
+        """Starts it. `trains`: whether there will be a gradient."""
+        return self.backend.embedding_lookup(shard, ids, self.split, self.padding, trains, PRIORITIES.prior, NO_TIMEOUT)
+
 
 class Lookup(torch.autograd.Function):
     """Rows of a table for this rank's ids, beside those of the other ranks for theirs. All ranks call it, and its
@@ -53,19 +57,19 @@ class Lookup(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, shard: torch.Tensor, ids: torch.Tensor, table: Table) -> torch.Tensor:
-        lookup = table.backend.embedding_lookup(shard, ids, table.split, PRIORITIES.prior, NO_TIMEOUT)
+    def forward(ctx: Any, shard: torch.Tensor, ids: torch.Tensor, table: Table, trains: bool) -> torch.Tensor:
+        lookup = table.look_up(shard, ids, trains)
         lookup.work.wait()
         ctx.batch, ctx.table, ctx.shard = lookup.batch(), table, shard
         rows: torch.Tensor = lookup.work.get_future().wait()[0]
         return rows
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None, None]:
         table: Table = ctx.table
-        work = table.backend.embedding_gradient(ctx.batch, gradients[0], table.padding, PRIORITIES.prior, NO_TIMEOUT)
+        work = table.backend.embedding_gradient(ctx.batch, gradients[0], PRIORITIES.prior, NO_TIMEOUT)
         accumulate_later(ctx.shard, work, table.sparse)
-        return None, None, None
+        return None, None, None, None
 
 
 def accumulate_later(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:

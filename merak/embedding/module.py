@@ -159,10 +159,11 @@ class ShardedEmbedding(torch.nn.Module):
                 return self.ahead.rows(ids)
             self.ahead.settle()
         rows: torch.Tensor
+        trains = torch.is_grad_enabled() and self.weight.requires_grad
         if self._hot is None:
-            rows = Lookup.apply(self.weight, ids, self._table)
+            rows = Lookup.apply(self.weight, ids, self._table, trains)
         else:
-            rows = HotLookup.apply(self.weight, ids, self._hot)
+            rows = HotLookup.apply(self.weight, ids, self._hot, trains)
         if self.ahead is not None and rows.requires_grad:
             rows.register_hook(_refuse_gradient)
         return rows

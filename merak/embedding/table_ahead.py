@@ -22,6 +22,7 @@ Source: S. Li et al., "EmbRace: Accelerating Sparse Communication for Distribute
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections import deque
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from merak import _C
 from merak.embedding.lookup import NO_TIMEOUT, Priorities, Table, accumulate_later, add_to_gradient
 
 if TYPE_CHECKING:
-    from merak._C import EmbeddingBatch, EmbeddingLookup
+    from merak._C import EmbeddingBatch, EmbeddingBatchPair, EmbeddingLookup
 
 
 @dataclasses.dataclass
@@ -43,6 +44,8 @@ class Announced:
 
     ids: list[torch.Tensor]
     announcement: EmbeddingLookup
+    parts: torch.futures.Future[EmbeddingBatchPair] | None
+    """Of the batch before it, if there is one, and of itself."""
     rows: torch.Tensor | None
     """Until the model has them."""
     works: list[dist.Work] = dataclasses.field(default_factory=list)
@@ -56,6 +59,12 @@ class Announced:
     def batch(self) -> EmbeddingBatch:
         self.announcement.work.wait()
         return self.announcement.batch()
+
+    @property
+    def pair(self) -> EmbeddingBatchPair:
+        self.announcement.work.wait()
+        assert self.parts is not None
+        return self.parts.wait()
 
     def forget(self) -> None:
         """Has its rows looked up anew."""
@@ -71,14 +80,10 @@ class Pending:
     gradient is not a number, so that a norm of it is none, either."""
 
     of: Announced
-    following: EmbeddingBatch
+    delayed: EmbeddingBatch
     of_tokens: torch.Tensor
     prior: dist.Work
     stand_in: torch.Tensor
-
-    @property
-    def delayed(self) -> EmbeddingBatch:
-        return self.of.batch.part_beyond(self.following)
 
 
 class _AnnouncedRows(torch.autograd.Function):
@@ -122,17 +127,19 @@ class TableAhead:
         tokens = torch.cat([one.reshape(-1) for one in ids]) if len(ids) != 1 else ids[0].reshape(-1)
         backend, columns = self._table.backend, self._table.columns
         told = backend.embedding_announce(
-            self._shard, tokens, self._table.split, self._priorities.announcement, NO_TIMEOUT
+            self._shard, tokens, self._table.split, self._table.padding, self._priorities.announcement, NO_TIMEOUT
         )
+        before = self._coming[-1] if self._coming else self._now
+        parts = told.work.get_future().then(functools.partial(_parts, before.announcement, told)) if before else None
         rows = self._shard.new_empty(*(ids[0].shape if len(ids) == 1 else tokens.shape), columns)
-        self._coming.append(Announced([one.clone() for one in ids], told, rows))
+        self._coming.append(Announced([one.clone() for one in ids], told, parts, rows))
 
     def start(self) -> None:
         """Looks up what the first batches read."""
-        self._look_up_next(None)
+        self._look_up_next()
         if self.splits and len(self._coming) > 1 and self._shard.grad is None:
-            first, second = self._coming[0], self._coming[1]
-            self._look_up(second, second.batch.part_beyond(first.batch), self._priorities.delayed)
+            second = self._coming[1]
+            self._look_up(second, second.pair.early, self._priorities.delayed)
             second.has_early = True
 
     def turn(self) -> None:
@@ -144,7 +151,7 @@ class TableAhead:
             self._table.backend.refuse_embedding(text)  # raises
         self._is_whole = self._is_whole and self._shard.grad is not None
         if not self._coming[0].has_all:
-            self._look_up_next(self._now.batch if self._now else None)
+            self._look_up_next()
         self._now, self._used, self._whole = self._coming.popleft(), 0, None
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
@@ -170,10 +177,10 @@ class TableAhead:
         self.whole_gradient()
         is_next = of is self._now and bool(self._coming) and not self._coming[0].has_all
         if self.splits and is_next and not self._is_whole and self._shard.grad is None:
-            following = self._coming[0].batch
-            prior = self._send(of.batch.part_among(following), gradient)
+            pair = self._coming[0].pair
+            prior = self._send(pair.prior, gradient)
             stand_in = _not_a_number(self._shard)
-            self._pending = Pending(of, following, gradient, prior, stand_in)
+            self._pending = Pending(of, pair.delayed, gradient, prior, stand_in)
             self._shard.grad = stand_in
         else:
             self._is_whole = True
@@ -200,7 +207,7 @@ class TableAhead:
         self._pending = self._shard.grad = None
         pending.prior.wait()
         update(*pending.prior.get_future().wait())
-        self._look_up_next(pending.of.batch)
+        self._look_up_next()
         self._send_delayed(pending, update)
 
     def has_gradient(self) -> bool:
@@ -245,16 +252,14 @@ class TableAhead:
         assert now is not None
         return now
 
-    def _look_up_next(self, before: EmbeddingBatch | None) -> None:
-        """Rows of the next batch that are not there yet; `before`: the batch that was trained on last."""
+    def _look_up_next(self) -> None:
+        """Rows of the next batch that are not there yet."""
         announced = self._coming[0] if self._coming else None
         if announced is None or announced.has_all:
             return
-        part = announced.batch
-        if announced.has_early and before is not None:
-            part = part.part_among(before)
-        else:
+        if not announced.has_early:
             self.settle()  # it may read delayed rows of the batch before
+        part = announced.pair.late if announced.has_early else announced.batch
         self._look_up(announced, part, self._priorities.prior)
         announced.has_all = True
 
@@ -298,17 +303,15 @@ class TableAhead:
             self._look_up_again(now)
 
     def _send(self, batch: EmbeddingBatch, gradient: torch.Tensor) -> dist.Work:
-        backend, padding = self._table.backend, self._table.padding
-        return backend.embedding_gradient(batch, gradient, padding, self._priorities.prior, NO_TIMEOUT)
+        return self._table.backend.embedding_gradient(batch, gradient, self._priorities.prior, NO_TIMEOUT)
 
     def _send_delayed(self, pending: Pending, update: _C.TableUpdate) -> None:
         self.settle()  # since rows of the batch after the next may be among its rows
         then = self._coming[1] if len(self._coming) > 1 else None
-        early = then.batch.part_beyond(pending.following) if then else None
+        early = then.pair.early if then else None
         self._delayed = self._table.backend.embedding_update(
             pending.delayed,
             pending.of_tokens,
-            self._table.padding,
             update,
             early,
             then.rows if then and then.rows is not None else pending.of_tokens,
@@ -327,6 +330,12 @@ class TableAhead:
                 stacklevel=2,
             )
         self._said = True
+
+
+def _parts(first: EmbeddingLookup, second: EmbeddingLookup, _: torch.futures.Future[Any]) -> EmbeddingBatchPair:
+    """Made on a thread of the backend, beside what the model does."""
+    first.work.wait()
+    return _C.EmbeddingBatchPair(first.batch(), second.batch())
 
 
 def _not_a_number(shard: torch.Tensor) -> torch.Tensor:
