@@ -173,9 +173,12 @@ def left_alone(context: Context, waits: bool) -> None:
     ddp = DistributedDataParallel(torch.nn.Linear(3, 2), gradient_as_bucket_view=True)
     optimizer = LayerwiseOptimizer(ddp, torch.optim.SGD(ddp.parameters(), lr=0.1))
     for step in range(4):
-        if step == 3 and context.rank == 1:
-            dist.destroy_process_group()
-            return
+        if step == 3:
+            optimizer.flush()
+            dist.barrier()
+            if context.rank == 1:
+                dist.destroy_process_group()
+                return
         ddp(torch.ones(2, 3)).sum().backward()
         if step < 3:
             optimizer.step()
