@@ -159,12 +159,13 @@ def test_bits_are_those_without_it(pool: RankPool, loop: Loop, dtype: torch.dtyp
             assert losses == losses_without
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("batches", [1, 2])
-def test_gradients_of_several_passes_add_up(pool: RankPool, batches: int) -> None:
+def test_gradients_of_several_passes_add_up(pool: RankPool, batches: int, dtype: torch.dtype) -> None:
     """Accumulated over two, and over three batches, one of them left over."""
     for accumulate in (2, 3):
-        loop = Loop(batches=batches, accumulate=accumulate)
-        without = Loop(accumulate=accumulate)
+        loop = Loop(batches=batches, accumulate=accumulate, dtype=dtype)
+        without = Loop(accumulate=accumulate, dtype=dtype)
         for (ahead, _), (expected, _) in zip(
             pool.run(train, loop, world_size=3), pool.run(train, without, world_size=3), strict=True
         ):
