@@ -3,25 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "bytes.h"
 #include "collectives/choose.h"
 #include "transport/validate.h"
 
 namespace {
-
-// Takes numbers from the fuzzer's bytes; zeros when there are no more.
-class Bytes {
- public:
-  Bytes(const std::uint8_t* data, std::size_t size) : data_(data), end_(data + size) {}
-
-  std::size_t below(std::size_t limit) {
-    std::size_t value = 0;
-    for (std::size_t most = limit - 1; most > 0; most >>= 8) value = value << 8 | (data_ < end_ ? *data_++ : 0);
-    return value % limit;
-  }
-
- private:
-  const std::uint8_t *data_, *end_;
-};
 
 merak::BufferSizes buffers_of(const merak::CollectiveShape& shape, int rank, std::size_t size) {
   using enum merak::OperationKind;

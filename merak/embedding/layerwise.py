@@ -37,6 +37,14 @@ class _Due:
     gradient: torch.Tensor
 
 
+@dataclasses.dataclass
+class _OnItsWay:
+    """A gradient of the last backward pass, and what the parameter has in its place."""
+
+    gradient: torch.Tensor
+    stand_in: torch.Tensor
+
+
 class LayerwiseOptimizer:
     """Takes the steps of an optimizer block by block in the next forward pass, while gradients are on their way. The
     numbers are those of the optimizer.
@@ -62,6 +70,7 @@ class LayerwiseOptimizer:
 
     Raises:
         ValueError: gradients are no views of buckets, or the optimizer lacks a parameter, or has another.
+        RuntimeError: of `step()`, `wait()` and `zero_grad()`: a gradient was changed while it was on its way.
     """
 
     def __init__(
@@ -73,7 +82,7 @@ class LayerwiseOptimizer:
         self._backend = merak.backend.of_group(ddp.process_group)
         self._steps_at_once = _STEPS_AT_ONCE
         self._works: dict[torch.Tensor, dist.Work] = {}
-        self._gradients: dict[torch.Tensor, torch.Tensor] = {}
+        self._gradients: dict[torch.Tensor, _OnItsWay] = {}
         self._due: dict[torch.Tensor, _Due] = {}
         self._options: list[dict[str, Any]] = []
         self._watch(ddp)
@@ -99,8 +108,9 @@ class LayerwiseOptimizer:
 
     def wait(self) -> None:
         """Waits for the gradients of the last backward pass, which are then where they are without this."""
+        for parameter in self._gradients:
+            self._works[parameter].wait()  # before any is handed over: after an error all are as they were
         for parameter, gradient in self._kept().items():
-            self._works[parameter].wait()
             parameter.grad = gradient
 
     def flush(self) -> None:
@@ -142,12 +152,14 @@ class LayerwiseOptimizer:
     def _take(self, parameters: list[torch.Tensor] | list[torch.nn.Parameter]) -> None:
         if not self._due:  # in most calls, of all modules
             return
-        due = {parameter: self._due.pop(parameter) for parameter in parameters if parameter in self._due}
+        due = {parameter: self._due[parameter] for parameter in parameters if parameter in self._due}
         if not due:
             return
+        for parameter in due:
+            self._works[parameter].wait()  # if it raises an error, all are due still
         seen = {parameter: parameter.grad for parameter in due}
         for parameter, one in due.items():
-            self._works[parameter].wait()
+            del self._due[parameter]
             parameter.data, parameter.grad = one.value, one.gradient
         self._step_of(due)
         for parameter, gradient in seen.items():
@@ -181,17 +193,23 @@ class LayerwiseOptimizer:
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter in self._works:
-                    self._gradients[parameter] = parameter.grad
-                    parameter.grad = parameter.new_full((), float("nan")).expand(parameter.shape)
+                    stand_in = parameter.new_full((), float("nan")).expand(parameter.shape)
+                    self._gradients[parameter] = _OnItsWay(parameter.grad, stand_in)
+                    parameter.grad = stand_in
 
     def _kept(self) -> dict[torch.Tensor, torch.Tensor]:
         """Hands over the gradients that are not to be seen, but for those that zero_grad has dropped; waits for these,
         since their bucket is written to again."""
-        gradients, self._gradients = self._gradients, {}
-        for parameter in gradients:
+        for parameter, one in self._gradients.items():
             if parameter.grad is None:
                 self._works[parameter].wait()
-        return {parameter: one for parameter, one in gradients.items() if parameter.grad is not None}
+            elif parameter.grad is not one.stand_in or one.stand_in._version != 0:
+                raise RuntimeError(
+                    "a gradient was changed that is on its way: call wait() of the LayerwiseOptimizer before it, and "
+                    "drop gradients by setting them to None."
+                )
+        gradients, self._gradients = self._gradients, {}
+        return {parameter: one.gradient for parameter, one in gradients.items() if parameter.grad is not None}
 
 
 def _start(layers: LayerwiseOptimizer, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:

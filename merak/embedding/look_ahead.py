@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -101,6 +102,8 @@ class LookAhead(Generic[BatchT]):
                 raise ValueError("`ids` names other tables than it did for the first batch.")
             for table, of_table in ids.items():
                 uses = [of_table] if isinstance(of_table, torch.Tensor) else list(of_table)
+                if not uses:
+                    raise ValueError("`ids` has an empty list for a table: what it looks up is one tensor at least.")
                 self._tables[table].announce(uses)
             waiting.append(batch)
             return
@@ -111,5 +114,6 @@ class LookAhead(Generic[BatchT]):
 
     def _end(self, to_the_end: bool) -> None:
         tables, self._tables = self._tables, {}
-        for table in tables:
-            table.end_look_ahead(to_the_end)
+        with contextlib.ExitStack() as ends:  # of all of them, also where one raises an error
+            for table in reversed(tables):
+                ends.callback(table.end_look_ahead, to_the_end)

@@ -90,4 +90,13 @@ def add_rows(shard: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor, sparse:
     """Adds rows to the parameter's gradient; ids ascend."""
     gradient = torch.sparse_coo_tensor(ids.unsqueeze(0), rows, shard.shape, check_invariants=False, is_coalesced=True)
     gradient = gradient if sparse else gradient.to_dense()
-    shard.grad = gradient if shard.grad is None else shard.grad + gradient
+    shard.grad = gradient if shard.grad is None else _sum(shard.grad, gradient)
+
+
+def _sum(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    if one.layout is not torch.sparse_coo:
+        return one + other
+    # Of float16, torch adds up the rows of a COO tensor, but not two COO tensors.
+    one = one.coalesce()
+    ids, rows = torch.cat([one.indices(), other.indices()], 1), torch.cat([one.values(), other.values()])
+    return torch.sparse_coo_tensor(ids, rows, one.shape, check_invariants=False).coalesce()

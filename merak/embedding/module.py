@@ -21,6 +21,8 @@ Split = Literal["columns", "rows"]
 
 _BLOCK = 2**24
 """Elements of a table that are drawn at a time."""
+_MOST_ROWS = 2**31 - 1
+"""Of a table, as csrc/transport/row_sums.h numbers rows."""
 
 
 class ShardedEmbedding(torch.nn.Module):
@@ -78,6 +80,8 @@ class ShardedEmbedding(torch.nn.Module):
             )
         if scale_grad_by_freq:
             raise ValueError("scale_grad_by_freq is not taken: ranks do not tell each other how often they read a row.")
+        if num_embeddings > _MOST_ROWS:
+            raise ValueError(f"a table has {_MOST_ROWS} rows at most, not {num_embeddings}: make several of it.")
         self.num_embeddings, self.embedding_dim, self.sparse = num_embeddings, embedding_dim, sparse
         self.padding_idx = _padding(padding_idx, num_embeddings)
         self.mesh = mesh if mesh is not None else DeviceMesh.from_group(_world(), "cpu")

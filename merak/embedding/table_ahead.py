@@ -66,6 +66,12 @@ class Announced:
         assert self.parts is not None
         return self.parts.wait()
 
+    def come_by(self, work: dist.Work, version: int) -> None:
+        """Rows come by that, of a table that has this version now."""
+        if not self.works:
+            self.version = version
+        self.works.append(work)
+
     def forget(self) -> None:
         """Has its rows looked up anew."""
         for work in self.works:
@@ -227,13 +233,23 @@ class TableAhead:
         elif self._still_pending() is not None:
             warnings.warn("a loop over LookAhead ends before step(): the last gradient is lost.", stacklevel=2)
             self._pending = self._shard.grad = None
+        try:
+            self._wait_for_all()
+        except dist.DistError as error:
+            if to_the_end:
+                raise
+            # Most likely it has ended the loop: it is not raised again, where nobody could catch it.
+            text = f"a loop over LookAhead was left, and what was on its way did not come: {error}"
+            warnings.warn(text, stacklevel=2)
+        self._coming.clear()
+        self._now = self._whole = None
+
+    def _wait_for_all(self) -> None:
         self.settle()
         for announced in self._coming:
             announced.announcement.work.wait()
             for work in announced.works:
                 work.wait()
-        self._coming.clear()
-        self._now = self._whole = None
 
     def _checked(self, ids: torch.Tensor) -> Announced:
         now = self._now
@@ -266,9 +282,8 @@ class TableAhead:
     def _look_up(self, announced: Announced, part: EmbeddingBatch, priority: int) -> None:
         backend = self._table.backend
         assert announced.rows is not None
-        if not announced.works:
-            announced.version = self._shard._version
-        announced.works.append(backend.embedding_rows(part, self._shard, announced.rows, priority, NO_TIMEOUT))
+        work = backend.embedding_rows(part, self._shard, announced.rows, priority, NO_TIMEOUT)
+        announced.come_by(work, self._shard._version)
 
     def _look_up_again(self, announced: Announced) -> None:
         announced.forget()
@@ -319,7 +334,7 @@ class TableAhead:
             NO_TIMEOUT,
         )
         if then:
-            then.works.append(self._delayed)
+            then.come_by(self._delayed, self._shard._version)
             then.has_early = True
 
     def _say_that_it_is_whole(self) -> None:

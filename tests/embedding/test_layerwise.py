@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from merak.embedding import LayerwiseOptimizer
@@ -140,6 +141,61 @@ def skipping(context: Context, layerwise: bool, zero: str) -> list[float]:
 def test_gradients_may_be_dropped(pool: RankPool, zero: str) -> None:
     ours, plain = (pool.run(skipping, layerwise, zero) for layerwise in (True, False))
     assert ours == plain
+
+
+def changing(_: Context) -> None:
+    """Gradients that are on their way, also those of one element, which torch would let us write to."""
+    ddp = DistributedDataParallel(torch.nn.Linear(3, 1), gradient_as_bucket_view=True)
+    optimizer = LayerwiseOptimizer(ddp, torch.optim.SGD(ddp.parameters(), lr=0.1))
+    weight, bias = ddp.module.weight, ddp.module.bias
+
+    def replace() -> None:
+        weight.grad = weight.grad * 0.5
+
+    def write() -> None:
+        bias.grad.mul_(0.5)
+
+    for change in (replace, write):
+        for use in (optimizer.step, optimizer.wait, optimizer.zero_grad):
+            ddp(torch.ones(2, 3)).sum().backward()
+            change()
+            with pytest.raises(RuntimeError, match=r"call wait\(\) of the LayerwiseOptimizer"):
+                use()
+            weight.grad = bias.grad = None
+
+
+def test_gradients_that_are_changed_too_early_are_refused(pool: RankPool) -> None:
+    pool.run(changing)
+
+
+def left_alone(context: Context, waits: bool) -> None:
+    """Another rank leaves before a step's gradients are there: each use says so, and no weight is lost or spoiled."""
+    ddp = DistributedDataParallel(torch.nn.Linear(3, 2), gradient_as_bucket_view=True)
+    optimizer = LayerwiseOptimizer(ddp, torch.optim.SGD(ddp.parameters(), lr=0.1))
+    for step in range(4):
+        if step == 3:
+            optimizer.flush()
+            dist.barrier()
+            if context.rank == 1:
+                dist.destroy_process_group()
+                return
+        ddp(torch.ones(2, 3)).sum().backward()
+        if step < 3:
+            optimizer.step()
+    weight = ddp.module.weight
+    if not waits:
+        optimizer.step()
+        assert weight.shape == (0,)
+    for use in (optimizer.wait, optimizer.zero_grad, optimizer.wait) if waits else [optimizer.flush] * 2:
+        with pytest.raises(dist.DistError, match="rank 1"):
+            use()
+    assert weight.shape == ((2, 3) if waits else (0,))
+    assert weight.isfinite().all()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_rank_that_leaves_is_told_of(pool: RankPool, waits: bool) -> None:
+    pool.run(left_alone, waits, world_size=3)
 
 
 def refusals(_: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unittest.mock
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import merak.embedding
 from merak.embedding import LookAhead, ShardedEmbedding
 from merak.embedding.module import Split
 from merak.embedding.optimizers import RowOptimizer
+from merak.embedding.table_ahead import TableAhead
 from tests.backend.harness import Context, RankPool
 
 from .test_sharded_embedding import ROWS, SPLITS, loss_of, tokens
@@ -157,12 +159,13 @@ def test_bits_are_those_without_it(pool: RankPool, loop: Loop, dtype: torch.dtyp
             assert losses == losses_without
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("batches", [1, 2])
-def test_gradients_of_several_passes_add_up(pool: RankPool, batches: int) -> None:
+def test_gradients_of_several_passes_add_up(pool: RankPool, batches: int, dtype: torch.dtype) -> None:
     """Accumulated over two, and over three batches, one of them left over."""
     for accumulate in (2, 3):
-        loop = Loop(batches=batches, accumulate=accumulate)
-        without = Loop(accumulate=accumulate)
+        loop = Loop(batches=batches, accumulate=accumulate, dtype=dtype)
+        without = Loop(accumulate=accumulate, dtype=dtype)
         for (ahead, _), (expected, _) in zip(
             pool.run(train, loop, world_size=3), pool.run(train, without, world_size=3), strict=True
         ):
@@ -354,6 +357,48 @@ def test_a_batch_that_was_not_announced(pool: RankPool, ids: list[int]) -> None:
         assert "rank 1" in text
 
 
+def travel_once(context: Context, batches: int) -> None:
+    """Also of a table that was written to before the loop, as by load_state_dict."""
+    table = ShardedEmbedding(ROWS, 4)
+    table.load_state_dict({"weight": torch.ones(ROWS, 4)})
+    optimizer = merak.embedding.SGD(table.parameters(), lr=0.1)
+    with unittest.mock.patch.object(TableAhead, "_look_up_again") as again:
+        step_after(table, optimizer, LookAhead(batches_of(context.rank), lambda ids: {table: ids}, optimizer, batches))
+    again.assert_not_called()
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_rows_travel_once(pool: RankPool, batches: int) -> None:
+    pool.run(travel_once, batches)
+
+
+def left_alone(context: Context) -> None:
+    """Of two tables both are free again when another rank has left, though what is on its way in each cannot come."""
+    tables = [ShardedEmbedding(ROWS, 4), ShardedEmbedding(ROWS, 5)]
+    optimizer = merak.embedding.SGD([table.weight for table in tables], lr=0.1)
+    ids = [torch.tensor([step, step + 1]) for step in range(9)]
+
+    def loop() -> None:
+        for step, batch in enumerate(LookAhead(ids, lambda ids: dict.fromkeys(tables, ids), optimizer)):
+            if step == 3 and context.rank == 1:
+                dist.destroy_process_group()
+                return
+            sum(table(batch).sum() for table in tables).backward()  # type: ignore[union-attr]
+            optimizer.step()
+
+    if context.rank == 1:
+        loop()
+    else:
+        # Said once, not raised again where nobody can catch it.
+        with pytest.warns(UserWarning, match="what was on its way did not come"), pytest.raises(dist.DistError):
+            loop()
+    assert [table.ahead for table in tables] == [None, None]
+
+
+def test_all_tables_are_free_after_an_error(pool: RankPool) -> None:
+    pool.run(left_alone, world_size=3)
+
+
 def misuse(_: Context) -> None:
     table = ShardedEmbedding(ROWS, 4)
     ids = torch.tensor([1, 2])
@@ -402,6 +447,9 @@ def more_misuse(_: Context) -> None:
     for wrong in ({"table": ids}, ids):
         with pytest.raises(ValueError, match="has to return a dictionary of ShardedEmbedding"):
             next(iter(LookAhead([ids], lambda _, wrong=wrong: wrong)))  # type: ignore[misc]
+    with pytest.raises(ValueError, match="one tensor at least"):
+        next(iter(LookAhead([ids], lambda _: {other: []})))
+    assert other.ahead is None
 
 
 def test_more_misuse_is_told(pool: RankPool) -> None:

@@ -321,6 +321,8 @@ def test_tables_that_differ_are_refused(pool: RankPool) -> None:
 def refusals(_: Context) -> None:
     with pytest.raises(ValueError, match="max_norm is not taken"):
         merak.embedding.ShardedEmbedding(4, 4, max_norm=1.0)
+    with pytest.raises(ValueError, match="2147483647 rows at most"):
+        merak.embedding.ShardedEmbedding(2**31, 1, device="meta")
     with pytest.raises(ValueError, match="scale_grad_by_freq is not taken"):
         merak.embedding.ShardedEmbedding(4, 4, scale_grad_by_freq=True)
     with pytest.raises(ValueError, match="padding_idx is 4"):
