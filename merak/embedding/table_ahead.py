@@ -120,12 +120,22 @@ class TableAhead:
     def announce(self, ids: Sequence[torch.Tensor]) -> None:
         """Tells the other ranks of this rank's next batch: the ids of each use of the table in it."""
         tokens = torch.cat([one.reshape(-1) for one in ids]) if len(ids) != 1 else ids[0].reshape(-1)
-        backend, columns = self._table.backend, self._table.columns
-        told = backend.embedding_announce(
-            self._shard, tokens, self._table.split, self._priorities.announcement, NO_TIMEOUT
-        )
-        rows = self._shard.new_empty(*(ids[0].shape if len(ids) == 1 else tokens.shape), columns)
+        told = self._announce(tokens)
+        rows = self._shard.new_empty(*(ids[0].shape if len(ids) == 1 else tokens.shape), self._table.columns)
         self._coming.append(Announced([one.clone() for one in ids], told, rows))
+
+    def announce_nothing(self) -> EmbeddingLookup:
+        """Takes part, at the end of this rank's loader, in the announcement of a batch that others may have."""
+        return self._announce(torch.empty(0, dtype=torch.int64))
+
+    def refuse_further_rows(self, end: EmbeddingLookup, batches: int) -> None:
+        """Raises ValueError if the announcement is of a batch, which this rank lacks after so many."""
+        end.work.wait()
+        if end.batch().rows:
+            self._table.backend.refuse_embedding(
+                f"this rank's data loader has ended after {batches} batches, and another rank's has more: all ranks "
+                "need as many, so let the loader drop the last ones, or pad them, as DistributedSampler does"
+            )
 
     def start(self) -> None:
         """Looks up what the first batches read."""
@@ -227,6 +237,11 @@ class TableAhead:
                 work.wait()
         self._coming.clear()
         self._now = self._whole = None
+
+    def _announce(self, tokens: torch.Tensor) -> EmbeddingLookup:
+        return self._table.backend.embedding_announce(
+            self._shard, tokens, self._table.split, self._priorities.announcement, NO_TIMEOUT
+        )
 
     def _checked(self, ids: torch.Tensor) -> Announced:
         now = self._now
