@@ -102,9 +102,9 @@ class LookAhead(Generic[BatchT]):
                     self._tables[table] = self._follow(table)
             if ids.keys() != self._tables.keys():
                 raise ValueError("`ids` names other tables than it did for the first batch.")
+            uses = {table: _as_list(ids[table]) for table in self._tables}
             for table, ahead in self._tables.items():
-                uses = ids[table]
-                ahead.announce([uses] if isinstance(uses, torch.Tensor) else list(uses))
+                ahead.announce(uses[table])
             waiting.append(batch)
             self._batches_seen += 1
             return
@@ -127,3 +127,10 @@ class LookAhead(Generic[BatchT]):
         tables, self._tables = self._tables, {}
         for table in tables:
             table.end_look_ahead(to_the_end)
+
+
+def _as_list(uses: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    listed = [uses] if isinstance(uses, torch.Tensor) else list(uses)
+    if not all(isinstance(one, torch.Tensor) for one in listed):
+        raise ValueError("`ids` has to return, of each table, a tensor of ids, or a list of them, one for each use.")
+    return listed

@@ -278,7 +278,11 @@ class ShardedEmbedding(torch.nn.Module):
         key = prefix + "weight"
         whole = state_dict.get(key)
         whole_shape = (self.num_embeddings, self.embedding_dim)
-        if whole is not None and tuple(whole.shape) == whole_shape:
+        if whole is not None and tuple(whole.shape) != whole_shape:
+            errors: list[str] = arguments[-1]
+            errors.append(f"size mismatch for {key}: it is {tuple(whole.shape)}, and the whole table {whole_shape}.")
+            return
+        if whole is not None:
             state_dict = dict(state_dict)
             state_dict[key] = self.part_of(whole)
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -45,6 +45,11 @@ def shard(
         for name, module in model.named_modules(remove_duplicate=False)
         if type(module) in (torch.nn.Embedding, torch.nn.EmbeddingBag) and (only is None or only(name, module))
     }
+    if "" in found:
+        raise ValueError(
+            "the model is itself an embedding, which cannot be replaced in place: use what from_embedding() of "
+            "ShardedEmbedding, or from_bag() of ShardedEmbeddingBag, makes of it."
+        )
     if not found and not _weights_of_tables(model):
         raise ValueError("the model has no torch.nn.Embedding or EmbeddingBag to replace.")
     first = _first_of_its_table(model, found)

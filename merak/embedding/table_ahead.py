@@ -21,6 +21,7 @@ Source: S. Li et al., "EmbRace: Accelerating Sparse Communication for Distribute
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections import deque
@@ -227,16 +228,22 @@ class TableAhead:
         ranks end it here, as far as is known; if not, nothing is started any more."""
         if to_the_end:
             self.whole_gradient()
-        elif self._still_pending() is not None:
+        elif self._pending is not None and self._shard.grad is self._pending.stand_in:
             warnings.warn("a loop over LookAhead ends before step(): the last gradient is lost.", stacklevel=2)
-            self._pending = self._shard.grad = None
+            self._shard.grad = None
+        self._pending = None
+        # A group that has failed has said so to the loop, or will to the next collective.
+        with contextlib.nullcontext() if to_the_end else contextlib.suppress(dist.DistError):
+            self._finish()
+        self._coming.clear()
+        self._now = self._whole = self._delayed = None
+
+    def _finish(self) -> None:
         self.settle()
         for announced in self._coming:
             announced.announcement.work.wait()
             for work in announced.works:
                 work.wait()
-        self._coming.clear()
-        self._now = self._whole = None
 
     def _announce(self, tokens: torch.Tensor) -> EmbeddingLookup:
         return self._table.backend.embedding_announce(

@@ -361,6 +361,9 @@ def misuse(_: Context) -> None:
         LookAhead([ids], lambda ids: {table: ids}, batches=0)
     with pytest.raises(ValueError, match="not one of merak"):
         LookAhead([ids], lambda ids: {table: ids}, torch.optim.SGD(table.parameters()))  # type: ignore[arg-type]
+    for wrong in ([1, 2], [ids, 3]):
+        with pytest.raises(ValueError, match="a tensor of ids, or a list of them"):
+            next(iter(LookAhead([wrong], lambda ids: {table: ids})))  # type: ignore[arg-type,return-value]
     loop = iter(LookAhead([ids] * 3, lambda ids: {table: ids}))
     next(loop)
     with pytest.raises(ValueError, match="in the look-ahead of another loop"):
@@ -440,41 +443,3 @@ def outside(context: Context) -> str:
 def test_an_announced_id_outside_the_table(pool: RankPool) -> None:
     for text in pool.run(outside, world_size=3):
         assert f"rank 0 cannot take part: id {ROWS}, at position 0, is outside an embedding of {ROWS} rows" in text
-
-
-def ends_sooner(context: Context, batches: list[int]) -> str:
-    tables = [ShardedEmbedding(ROWS, 4), ShardedEmbedding(ROWS, 4)]
-    optimizer = merak.embedding.SGD([table.weight for table in tables], lr=0.1)
-    loader = [torch.tensor([1, step]) for step in range(batches[context.rank])]
-
-    def loop() -> None:
-        for batch in LookAhead(loader, lambda ids: {tables[0]: ids[:0], tables[1]: ids}, optimizer):
-            sum(table(batch[:0] if table is tables[0] else batch).sum() for table in tables).backward()  # type: ignore
-            optimizer.step()
-
-    with pytest.raises((ValueError, dist.DistError)) as caught:
-        loop()
-    return f"{type(caught.value).__name__}: {caught.value}"
-
-
-@pytest.mark.parametrize("batches", [[6, 5, 6], [9, 3, 9], [2, 1, 2]])
-def test_a_loader_that_ends_sooner(pool: RankPool, batches: list[int]) -> None:
-    texts = pool.run(ends_sooner, batches, world_size=3)
-    assert f"this rank's data loader has ended after {batches[1]} batches" in texts[1]
-    for text in (texts[0], texts[2]):
-        assert "rank 1" in text
-
-
-def conversions(_: Context) -> None:
-    table = ShardedEmbedding(ROWS, 4)
-    ids = torch.tensor([1, 2])
-    for batch in LookAhead([ids] * 3, lambda ids: {table: ids}, merak.embedding.SGD(table.parameters(), lr=0.1)):
-        with pytest.raises(ValueError, match=r"make it torch\.float64 on cpu outside the loop"):
-            torch.nn.Sequential(table).double()
-        assert table.to("cpu") is table.float()
-        assert table(batch).dtype == torch.float32
-    assert table.double()(ids).dtype == torch.float64
-
-
-def test_tables_are_converted_outside_the_loop(pool: RankPool) -> None:
-    pool.run(conversions)

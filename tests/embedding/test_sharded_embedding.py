@@ -289,8 +289,10 @@ def checkpoints(_: Context, split: Split, into: Split) -> None:
     assert torch.equal(other.whole_table().full_tensor(), plain.weight)
     torch.manual_seed(3)
     assert torch.equal(torch.nn.Embedding(ROWS, 7, padding_idx=-1).weight, state["weight"].full_tensor())
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        other.load_state_dict({"weight": torch.zeros(ROWS + 1, 7)})
+    for shape in ((ROWS + 1, 7), tuple(other.weight.shape)):  # this rank's part, too, which is none of another's
+        if shape != (ROWS, 7):
+            with pytest.raises(RuntimeError, match=rf"size mismatch for weight: .* the whole table \({ROWS}, 7\)"):
+                other.load_state_dict({"weight": torch.zeros(shape)})
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -387,6 +389,10 @@ def refusals(_: Context) -> None:
     assert merak.embedding.shard(model, only=lambda name, module: name != "table") == ["positions"]
     with pytest.raises(ValueError, match=r"no torch\.nn\.Embedding"):
         merak.embedding.shard(torch.nn.Linear(2, 2))
+    for itself in (torch.nn.Embedding(4, 4), torch.nn.EmbeddingBag(4, 4)):
+        with pytest.raises(ValueError, match="the model is itself an embedding"):
+            merak.embedding.shard(itself)
+        assert not list(itself.children())
 
 
 def test_what_does_not_work_is_refused(pool: RankPool) -> None:
