@@ -93,6 +93,8 @@ class LookAhead(Generic[BatchT]):
             self._end(at_the_end)
 
     def _pull(self, source: Iterator[BatchT], waiting: deque[BatchT]) -> None:
+        if self._has_ended:
+            return
         for batch in source:
             ids = self._ids(batch)
             if not isinstance(ids, Mapping) or not all(isinstance(table, ShardedEmbedding) for table in ids):
@@ -108,9 +110,8 @@ class LookAhead(Generic[BatchT]):
             waiting.append(batch)
             self._batches_seen += 1
             return
-        if not self._has_ended:
-            self._has_ended = True
-            self._end_with_the_others()
+        self._has_ended = True
+        self._end_with_the_others()
 
     def _end_with_the_others(self) -> None:
         """Announces nothing; who hears of rows then lacks a batch that other ranks have, and would take their lookups
@@ -130,7 +131,7 @@ class LookAhead(Generic[BatchT]):
 
 
 def _as_list(uses: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    listed = [uses] if isinstance(uses, torch.Tensor) else list(uses)
+    listed = list(uses) if isinstance(uses, Sequence) else [uses]
     if not all(isinstance(one, torch.Tensor) for one in listed):
         raise ValueError("`ids` has to return, of each table, a tensor of ids, or a list of them, one for each use.")
     return listed
