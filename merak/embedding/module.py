@@ -160,6 +160,8 @@ class ShardedEmbedding(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the table, [*, embedding_dim], for this rank's ids, int64 or int32 of any shape [*]."""
+        if not isinstance(ids, torch.Tensor):
+            self._table.backend.refuse_embedding(f"ids are of type {type(ids).__name__}; pass a tensor.")  # raises
         if self.ahead is not None:
             if self.training and torch.is_grad_enabled():
                 return self.ahead.rows(ids)

@@ -382,6 +382,8 @@ def refusals(_: Context) -> None:
     table = merak.embedding.ShardedEmbedding(4, 4)
     with pytest.raises(ValueError, match="ids have to be integers"):
         table(torch.ones(3))
+    with pytest.raises(ValueError, match="ids are of type list; pass a tensor"):
+        table([1, 2])
     model = Words(tied=True)
     with pytest.raises(ValueError, match=r"table\.weight is also head\.weight: the two are tied"):
         merak.embedding.shard(model)
