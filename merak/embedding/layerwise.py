@@ -76,8 +76,8 @@ class LayerwiseOptimizer:
     def __init__(
         self, ddp: DistributedDataParallel, optimizer: torch.optim.Optimizer, *, prioritise: bool = True
     ) -> None:
-        if not ddp.gradient_as_bucket_view:
-            raise ValueError("make DistributedDataParallel with gradient_as_bucket_view=True.")
+        if not isinstance(ddp, DistributedDataParallel) or not ddp.gradient_as_bucket_view:
+            raise ValueError("pass a DistributedDataParallel, made with gradient_as_bucket_view=True.")
         self.optimizer, self._prioritise = optimizer, prioritise
         self._backend = merak.backend.of_group(ddp.process_group)
         self._steps_at_once = _STEPS_AT_ONCE

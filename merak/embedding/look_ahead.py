@@ -32,7 +32,8 @@ class LookAhead(Generic[BatchT]):
     Inside the loop the tables may be read, in training, with the announced ids alone; under `torch.no_grad`, or in
     `eval()`, with any. `step()` of the optimizer uses gradients up. A loop that needs them whole, as it adds those of
     several passes up, or clips by `merak.embedding.clip_grad_norm_`, has them, and a warning that rows go in one part
-    then. All ranks have to have as many batches, and to end a loop in the same place.
+    then. All ranks have to have as many batches, and to end a loop in the same place; a loader that ends sooner than
+    those of other ranks raises `ValueError`, and the others are told.
 
     Args:
         loader: its batches; iterated once for each loop.
@@ -66,6 +67,7 @@ class LookAhead(Generic[BatchT]):
         self._split = split
         self._priorities = PRIORITIES if prioritise else Priorities(0, 0, 0)
         self._tables: dict[ShardedEmbedding, TableAhead] = {}
+        self._batches_seen, self._has_ended = 0, False  # of the loader
 
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]
@@ -76,6 +78,7 @@ class LookAhead(Generic[BatchT]):
         source = iter(self._loader)
         waiting: deque[BatchT] = deque()
         at_the_end = False
+        self._batches_seen, self._has_ended = 0, False
         try:
             for _ in range(self._batches):
                 self._pull(source, waiting)
@@ -91,6 +94,8 @@ class LookAhead(Generic[BatchT]):
             self._end(at_the_end)
 
     def _pull(self, source: Iterator[BatchT], waiting: deque[BatchT]) -> None:
+        if self._has_ended:
+            return
         for batch in source:
             ids = self._ids(batch)
             if not isinstance(ids, Mapping) or not all(isinstance(table, ShardedEmbedding) for table in ids):
@@ -100,13 +105,21 @@ class LookAhead(Generic[BatchT]):
                     self._tables[table] = self._follow(table)
             if ids.keys() != self._tables.keys():
                 raise ValueError("`ids` names other tables than it did for the first batch.")
-            for table, of_table in ids.items():
-                uses = [of_table] if isinstance(of_table, torch.Tensor) else list(of_table)
-                if not uses:
-                    raise ValueError("`ids` has an empty list for a table: what it looks up is one tensor at least.")
-                self._tables[table].announce(uses)
+            uses = {table: _as_list(ids[table]) for table in self._tables}
+            for table, ahead in self._tables.items():
+                ahead.announce(uses[table])
             waiting.append(batch)
+            self._batches_seen += 1
             return
+        self._has_ended = True
+        self._end_with_the_others()
+
+    def _end_with_the_others(self) -> None:
+        """Announces nothing; who hears of rows then lacks a batch that other ranks have, and would take their lookups
+        for its own next collectives."""
+        ends = [ahead.announce_nothing() for ahead in self._tables.values()]
+        for ahead, end in zip(self._tables.values(), ends, strict=True):
+            ahead.refuse_further_rows(end, self._batches_seen)
 
     def _follow(self, table: ShardedEmbedding) -> TableAhead:
         split = self._split and self._optimizer is not None and self._optimizer.splits(table.weight)
@@ -117,3 +130,12 @@ class LookAhead(Generic[BatchT]):
         with contextlib.ExitStack() as ends:  # of all of them, also where one raises an error
             for table in reversed(tables):
                 ends.callback(table.end_look_ahead, to_the_end)
+
+
+def _as_list(uses: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    listed = list(uses) if isinstance(uses, Sequence) else [uses]
+    if not listed:
+        raise ValueError("`ids` has an empty list for a table: what it looks up is one tensor at least.")
+    if not all(isinstance(one, torch.Tensor) for one in listed):
+        raise ValueError("`ids` has to return, of each table, a tensor of ids, or a list of them, one for each use.")
+    return listed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,9 @@ from merak.embedding.table_ahead import TableAhead
 
 Split = Literal["columns", "rows"]
 """What each rank has: some columns of all rows of a table, or all columns of some rows."""
+
+_OF_THE_RANKS = frozenset({"mesh", "ahead", "_table", "_hot"})
+"""Attributes that a copy of a table shares with it."""
 
 _BLOCK = 2**24
 """Elements of a table that are drawn at a time."""
@@ -34,7 +39,8 @@ class ShardedEmbedding(torch.nn.Module):
     those that read them, each row that a rank reads once. All ranks call the module together, and their backward.
 
     `weight.grad` is a coalesced COO tensor (with ``sparse=False`` a dense one), so that SGD, Adagrad and SparseAdam of
-    `torch.optim` work. DDP must leave the table alone: `merak.embedding.shard` tells it so.
+    `torch.optim` work. DDP must leave the table alone: `merak.embedding.shard(model)` tells it so, also of a model that
+    has such modules from the start.
 
     `state_dict()["weight"]` is the whole table, as a DTensor; `load_state_dict` takes that, or a tensor of the whole
     table as `nn.Embedding` has it.
@@ -158,6 +164,8 @@ class ShardedEmbedding(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows of the table, [*, embedding_dim], for this rank's ids, int64 or int32 of any shape [*]."""
+        if not isinstance(ids, torch.Tensor):
+            self._table.backend.refuse_embedding(f"ids are of type {type(ids).__name__}; pass a tensor.")  # raises
         if self.ahead is not None:
             if self.training and torch.is_grad_enabled():
                 return self.ahead.rows(ids)
@@ -228,6 +236,36 @@ class ShardedEmbedding(torch.nn.Module):
             return [Shard(0)]
         return [Shard(1) if dimensions == 2 else Replicate()]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ShardedEmbedding:
+        """A table of its own over the same ranks, in no look-ahead."""
+        self.settle()
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        for name, value in vars(self).items():
+            vars(made)[name] = value if name in _OF_THE_RANKS else copy.deepcopy(value, memo)
+        made.ahead = None
+        _alive.add(made)
+        return made
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} is one rank's part of a table, and cannot be pickled (as torch.save of a model "
+            "does) nor copied by copy.copy: save state_dict(), by torch.distributed.checkpoint, or each table in it "
+            "whole, by full_tensor(), which all ranks call. copy.deepcopy works."
+        )
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> ShardedEmbedding:
+        if self.ahead is not None:
+            before = self.weight.detach()[:0]
+            after = fn(before)
+            if (after.dtype, after.device) != (before.dtype, before.device):
+                raise ValueError(
+                    f"rows of this table are on their way, as {before.dtype} on {before.device}: make it "
+                    f"{after.dtype} on {after.device} outside the loop over LookAhead."
+                )
+        converted: ShardedEmbedding = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return converted
+
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         name, part = ("rows", self._rows) if self.by_rows else ("columns", self._columns)
@@ -247,7 +285,11 @@ class ShardedEmbedding(torch.nn.Module):
         key = prefix + "weight"
         whole = state_dict.get(key)
         whole_shape = (self.num_embeddings, self.embedding_dim)
-        if whole is not None and tuple(whole.shape) == whole_shape:
+        if whole is not None and tuple(whole.shape) != whole_shape:
+            errors: list[str] = arguments[-1]
+            errors.append(f"size mismatch for {key}: it is {tuple(whole.shape)}, and the whole table {whole_shape}.")
+            return
+        if whole is not None:
             state_dict = dict(state_dict)
             state_dict[key] = self.part_of(whole)
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -131,14 +131,24 @@ class TableAhead:
     def announce(self, ids: Sequence[torch.Tensor]) -> None:
         """Tells the other ranks of this rank's next batch: the ids of each use of the table in it."""
         tokens = torch.cat([one.reshape(-1) for one in ids]) if len(ids) != 1 else ids[0].reshape(-1)
-        backend, columns = self._table.backend, self._table.columns
-        told = backend.embedding_announce(
-            self._shard, tokens, self._table.split, self._table.padding, self._priorities.announcement, NO_TIMEOUT
-        )
+        told = self._announce(tokens)
         before = self._coming[-1] if self._coming else self._now
         parts = told.work.get_future().then(functools.partial(_parts, before.announcement, told)) if before else None
-        rows = self._shard.new_empty(*(ids[0].shape if len(ids) == 1 else tokens.shape), columns)
+        rows = self._shard.new_empty(*(ids[0].shape if len(ids) == 1 else tokens.shape), self._table.columns)
         self._coming.append(Announced([one.clone() for one in ids], told, parts, rows))
+
+    def announce_nothing(self) -> EmbeddingLookup:
+        """Takes part, at the end of this rank's loader, in the announcement of a batch that others may have."""
+        return self._announce(torch.empty(0, dtype=torch.int64))
+
+    def refuse_further_rows(self, end: EmbeddingLookup, batches: int) -> None:
+        """Raises ValueError if the announcement is of a batch, which this rank lacks after so many."""
+        end.work.wait()
+        if end.batch().rows:
+            self._table.backend.refuse_embedding(
+                f"this rank's data loader has ended after {batches} batches, and another rank's has more: all ranks "
+                "need as many, so let the loader drop the last ones, or pad them, as DistributedSampler does"
+            )
 
     def start(self) -> None:
         """Looks up what the first batches read."""
@@ -230,9 +240,10 @@ class TableAhead:
         ranks end it here, as far as is known; if not, nothing is started any more."""
         if to_the_end:
             self.whole_gradient()
-        elif self._still_pending() is not None:
+        elif self._pending is not None and self._shard.grad is self._pending.stand_in:
             warnings.warn("a loop over LookAhead ends before step(): the last gradient is lost.", stacklevel=2)
-            self._pending = self._shard.grad = None
+            self._shard.grad = None
+        self._pending = None
         try:
             self._wait_for_all()
         except dist.DistError as error:
@@ -242,7 +253,7 @@ class TableAhead:
             text = f"a loop over LookAhead was left, and what was on its way did not come: {error}"
             warnings.warn(text, stacklevel=2)
         self._coming.clear()
-        self._now = self._whole = None
+        self._now = self._whole = self._delayed = None
 
     def _wait_for_all(self) -> None:
         self.settle()
@@ -250,6 +261,11 @@ class TableAhead:
             announced.announcement.work.wait()
             for work in announced.works:
                 work.wait()
+
+    def _announce(self, tokens: torch.Tensor) -> EmbeddingLookup:
+        return self._table.backend.embedding_announce(
+            self._shard, tokens, self._table.split, self._table.padding, self._priorities.announcement, NO_TIMEOUT
+        )
 
     def _checked(self, ids: torch.Tensor) -> Announced:
         now = self._now

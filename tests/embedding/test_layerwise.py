@@ -202,6 +202,8 @@ def refusals(_: Context) -> None:
     model = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="gradient_as_bucket_view=True"):
         LayerwiseOptimizer(DistributedDataParallel(model), torch.optim.SGD(model.parameters()))
+    with pytest.raises(ValueError, match="pass a DistributedDataParallel"):
+        LayerwiseOptimizer(model, torch.optim.SGD(model.parameters()))  # type: ignore[arg-type]
     ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
     for parameters in ([torch.nn.Parameter(torch.ones(1))], [model.weight]):
         with pytest.raises(ValueError, match="has to have all parameters"):

@@ -406,6 +406,9 @@ def misuse(_: Context) -> None:
         LookAhead([ids], lambda ids: {table: ids}, batches=0)
     with pytest.raises(ValueError, match="not one of merak"):
         LookAhead([ids], lambda ids: {table: ids}, torch.optim.SGD(table.parameters()))  # type: ignore[arg-type]
+    for wrong in (3, [1, 2], [ids, 3]):
+        with pytest.raises(ValueError, match="a tensor of ids, or a list of them"):
+            next(iter(LookAhead([wrong], lambda ids: {table: ids})))  # type: ignore[arg-type,return-value]
     loop = iter(LookAhead([ids] * 3, lambda ids: {table: ids}))
     next(loop)
     with pytest.raises(ValueError, match="in the look-ahead of another loop"):

@@ -219,6 +219,56 @@ def test_a_model_under_ddp_trains_the_same(pool: RankPool, split: Split) -> None
             torch.testing.assert_close(ours[key], value, rtol=0, atol=1e-9)
 
 
+class WordsOfRanks(Words):
+    """With a table of ours from the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.table = merak.embedding.ShardedEmbedding(ROWS, 6, padding_idx=0, dtype=torch.float64)  # type: ignore
+        self.positions = merak.embedding.ShardedEmbedding(3, 6, dtype=torch.float64)  # type: ignore
+
+
+def of_our_modules(_: Context) -> None:
+    model = WordsOfRanks()
+    before = model.table.weight.detach().clone()
+    assert merak.embedding.shard(model) == []
+    ddp = DistributedDataParallel(model)
+    assert torch.equal(model.table.weight, before)  # not rank 0's part
+    for _ in range(2):
+        ddp(torch.ones(4, 3, dtype=torch.int64)).sum().backward()
+
+
+def test_a_model_of_our_modules_under_ddp(pool: RankPool) -> None:
+    pool.run(of_our_modules, world_size=3)
+
+
+def tied_to_each_other(_: Context) -> None:
+    def model() -> torch.nn.ModuleDict:
+        names = ("first", "second", "another")
+        made = torch.nn.ModuleDict({name: torch.nn.Embedding(ROWS, 6, padding_idx=1) for name in names})
+        made["second"].weight = made["first"].weight
+        made["itself"] = made["first"]
+        return made
+
+    tied = model()
+    assert merak.embedding.shard(tied, split="rows", hot={"first": torch.tensor([2])}) == ["first", "another"]
+    assert tied["second"] is tied["itself"] is tied["first"] is not tied["another"]
+    with pytest.raises(ValueError, match=r"hot rows are named of \['second'\].*\['first', 'another'\]"):
+        merak.embedding.shard(model(), split="rows", hot={"second": torch.tensor([2])})
+    with pytest.raises(ValueError, match=r"first\.weight is also second\.weight"):
+        merak.embedding.shard(model(), only=lambda name, module: name != "second")
+    otherwise = model()
+    otherwise["second"].padding_idx = 2  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"first and second have the same table, but are .*padding_idx=2"):
+        merak.embedding.shard(otherwise)
+    assert type(otherwise["first"]) is torch.nn.Embedding
+
+
+def test_tables_that_are_tied_to_each_other_are_one(pool: RankPool) -> None:
+    pool.run(tied_to_each_other, world_size=2)
+
+
 def checkpoints(_: Context, split: Split, into: Split) -> None:
     """A state loads into itself, into a plain embedding, from one, and into a table that is split the other way."""
     torch.manual_seed(3)
@@ -239,8 +289,10 @@ def checkpoints(_: Context, split: Split, into: Split) -> None:
     assert torch.equal(other.whole_table().full_tensor(), plain.weight)
     torch.manual_seed(3)
     assert torch.equal(torch.nn.Embedding(ROWS, 7, padding_idx=-1).weight, state["weight"].full_tensor())
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        other.load_state_dict({"weight": torch.zeros(ROWS + 1, 7)})
+    for shape in ((ROWS + 1, 7), tuple(other.weight.shape)):  # this rank's part, too, which is none of another's
+        if shape != (ROWS, 7):
+            with pytest.raises(RuntimeError, match=rf"size mismatch for weight: .* the whole table \({ROWS}, 7\)"):
+                other.load_state_dict({"weight": torch.zeros(shape)})
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -332,6 +384,8 @@ def refusals(_: Context) -> None:
     table = merak.embedding.ShardedEmbedding(4, 4)
     with pytest.raises(ValueError, match="ids have to be integers"):
         table(torch.ones(3))
+    with pytest.raises(ValueError, match="ids are of type list; pass a tensor"):
+        table([1, 2])
     model = Words(tied=True)
     with pytest.raises(ValueError, match=r"table\.weight is also head\.weight: the two are tied"):
         merak.embedding.shard(model)
@@ -339,6 +393,10 @@ def refusals(_: Context) -> None:
     assert merak.embedding.shard(model, only=lambda name, module: name != "table") == ["positions"]
     with pytest.raises(ValueError, match=r"no torch\.nn\.Embedding"):
         merak.embedding.shard(torch.nn.Linear(2, 2))
+    for itself in (torch.nn.Embedding(4, 4), torch.nn.EmbeddingBag(4, 4)):
+        with pytest.raises(ValueError, match="the model is itself an embedding"):
+            merak.embedding.shard(itself)
+        assert not list(itself.children())
 
 
 def test_what_does_not_work_is_refused(pool: RankPool) -> None:
