@@ -21,6 +21,7 @@ Source: S. Li et al., "EmbRace: Accelerating Sparse Communication for Distribute
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import warnings
@@ -244,14 +245,9 @@ class TableAhead:
             warnings.warn("a loop over LookAhead ends before step(): the last gradient is lost.", stacklevel=2)
             self._shard.grad = None
         self._pending = None
-        try:
+        # A group that has failed has said so to the loop, or will to the next collective.
+        with contextlib.nullcontext() if to_the_end else contextlib.suppress(dist.DistError):
             self._wait_for_all()
-        except dist.DistError as error:
-            if to_the_end:
-                raise
-            # Most likely it has ended the loop: it is not raised again, where nobody could catch it.
-            text = f"a loop over LookAhead was left, and what was on its way did not come: {error}"
-            warnings.warn(text, stacklevel=2)
         self._coming.clear()
         self._now = self._whole = self._delayed = None
 
