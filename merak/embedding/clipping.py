@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from merak.embedding.module import table_of
+from merak.embedding.part_of_gradient import plain
 
 
 @torch.no_grad()
@@ -80,7 +81,7 @@ def _norm(parameter: torch.Tensor, norm_type: float) -> torch.Tensor:
     if parameter.grad.layout is torch.sparse_coo:
         parameter.grad = parameter.grad.coalesce()  # elements that stand twice have to be added up first
     table = table_of(parameter)
-    elements = _elements(parameter.grad) if table is None else table.counted(parameter.grad)
+    elements = _elements(parameter.grad) if table is None else table.counted(plain(parameter.grad))
     if elements.numel() == 0:
         return torch.zeros((), dtype=torch.float64)
     wide = torch.float64 if elements.dtype is torch.float64 else torch.float32

@@ -118,7 +118,7 @@ def _add_to_gradient(part: torch.Tensor, work: dist.Work, average: dist.Work, ho
     ids, rows = work.get_future().wait()
     of_hot = average.get_future().wait()[0]
     ids = torch.cat([ids, of_hot.indices()[0] + hot.first])
-    add_rows(part, ids, torch.cat([rows, of_hot.values()]), hot.table.sparse)
+    add_rows(part, ids, torch.cat([rows, of_hot.values()]), hot.table)
 
 
 def _check_same(ids: torch.Tensor, group: dist.ProcessGroup) -> None:

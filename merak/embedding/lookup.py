@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from merak.embedding.part_of_gradient import PartOfGradient
+
 if TYPE_CHECKING:
     from merak._C import Backend, EmbeddingLookup, TableSplit
 
@@ -68,29 +70,32 @@ class Lookup(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None, None]:
         table: Table = ctx.table
         work = table.backend.embedding_gradient(ctx.batch, gradients[0], PRIORITIES.prior, NO_TIMEOUT)
-        accumulate_later(ctx.shard, work, table.sparse)
+        accumulate_later(ctx.shard, work, table)
         return None, None, None, None
 
 
-def accumulate_later(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
+def accumulate_later(shard: torch.Tensor, work: dist.Work, table: Table) -> None:
     """Adds what comes to the parameter's gradient, at the end of the backward pass that this is called in."""
-    finish = functools.partial(add_to_gradient, shard, work, sparse)
+    finish = functools.partial(add_to_gradient, shard, work, table)
     torch.autograd.Variable._execution_engine.queue_callback(finish)
 
 
-def add_to_gradient(shard: torch.Tensor, work: dist.Work, sparse: bool) -> None:
+def add_to_gradient(shard: torch.Tensor, work: dist.Work, table: Table) -> None:
     """Waits for a gradient, as `Backend.embedding_gradient` gives it, and adds it to the parameter's."""
     work.wait()
     ids, rows = work.get_future().wait()
-    add_rows(shard, ids, rows, sparse)
+    add_rows(shard, ids, rows, table)
 
 
 @torch.no_grad()
-def add_rows(shard: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor, sparse: bool) -> None:
+def add_rows(shard: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor, table: Table) -> None:
     """Adds rows to the parameter's gradient; ids ascend."""
     gradient = torch.sparse_coo_tensor(ids.unsqueeze(0), rows, shard.shape, check_invariants=False, is_coalesced=True)
-    gradient = gradient if sparse else gradient.to_dense()
-    shard.grad = gradient if shard.grad is None else _sum(shard.grad, gradient)
+    gradient = gradient if table.sparse else gradient.to_dense()
+    if shard.grad is not None:
+        gradient = _sum(shard.grad, gradient)
+    is_whole = table.sparse or table.backend.size() == 1
+    shard.grad = gradient if is_whole else gradient.as_subclass(PartOfGradient)
 
 
 def _sum(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

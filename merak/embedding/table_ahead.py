@@ -201,7 +201,7 @@ class TableAhead:
             self._shard.grad = stand_in
         else:
             self._is_whole = True
-            accumulate_later(self._shard, self._send(of.batch, gradient), self._table.sparse)
+            accumulate_later(self._shard, self._send(of.batch, gradient), self._table)
 
     def whole_gradient(self) -> None:
         """Adds a gradient of which parts have not gone yet to the parameter's, as if there were no parts."""
@@ -212,7 +212,7 @@ class TableAhead:
         self._is_whole, self._shard.grad = True, None
         delayed = self._send(pending.delayed, pending.of_tokens)
         for work in (pending.prior, delayed):
-            add_to_gradient(self._shard, work, self._table.sparse)
+            add_to_gradient(self._shard, work, self._table)
 
     def step(self, update: _C.TableUpdate) -> None:
         """Applies what there is of a gradient, and starts what comes after it."""

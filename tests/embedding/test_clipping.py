@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -132,3 +133,37 @@ def test_gradients_without_tables() -> None:
     assert merak.embedding.clip_grad_norm_([], 1.0) == 0
     with pytest.raises(ValueError, match="norm_type is 0; it must be above 0"):
         merak.embedding.clip_grad_norm_(parameter, 1.0, 0)
+
+
+def clip_by_torch(context: Context, split: str) -> None:
+    """It would see a part, and multiply by another factor on each rank."""
+    model = Model()
+    merak.embedding.shard(model, sparse=False, split=split)
+    for _ in range(2):  # passes, whose gradients are added up
+        loss_of(model(ids_of(context.rank))).backward()
+        for foreach in (None, True, False):
+            with pytest.raises(RuntimeError, match=r"clip by merak\.embedding\.clip_grad_norm_ .* max_grad_norm=0"):
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=foreach)
+    gradient = model.first.weight.grad
+    assert gradient is not None
+    copied = copy.deepcopy(gradient)
+    assert copied is not gradient
+    assert torch.equal(copied, gradient)
+    assert type(gradient * 2) is torch.Tensor
+    assert gradient.norm() >= 0
+
+
+@pytest.mark.parametrize("split", ["columns", "rows"])
+def test_torch_cannot_clip_a_part(pool: RankPool, split: str) -> None:
+    pool.run(clip_by_torch, split)
+
+
+def clip_alone(_: Context) -> None:
+    model = Model()
+    merak.embedding.shard(model, sparse=False)
+    loss_of(model(ids_of(0))).backward()
+    assert torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9) > 0
+
+
+def test_torch_can_where_there_is_one_rank(pool: RankPool) -> None:
+    pool.run(clip_alone, world_size=1)
