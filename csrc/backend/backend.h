@@ -126,6 +126,8 @@ class Backend final : public c10d::Backend {
   std::vector<TablePlan> sparse_plans(const Tensors& tensors, const std::string& method,
                                       std::chrono::milliseconds timeout);
 
+  // The number of a table over this group: all ranks make theirs in the same order.
+  int new_table() { return tables_++; }
   // A lookup in a table that is split over the ranks: `shard` is this rank's part of it, contiguous; `ids` of any
   // shape. result() of the Work: a whole row for each. Once it is done, batch() is what the gradient goes back by.
   using BatchPtr = std::shared_ptr<const PreparedBatch>;
@@ -202,6 +204,7 @@ class Backend final : public c10d::Backend {
   WorkPtr reduce_scatter(Call call, const Tensors& outputs, const Tensors& inputs, const c10d::ReduceOp& op);
 
   const c10::intrusive_ptr<Options> options_;
+  std::atomic<int> tables_{0};
   const Surroundings surroundings_;
   const std::shared_ptr<TorchStore> store_;
   const std::shared_ptr<Membership> membership_;

@@ -66,6 +66,7 @@ Backend::Lookup Backend::start_lookup(Call call, const at::Tensor& shard, const 
   auto owner = std::make_shared<LookupOwner>();
   owner->ids = ids.to(at::kLong).contiguous();
   call.request.signature.dtype = dtype_of(shard.scalar_type());
+  call.request.signature.root = split.table;
   task.element_bytes = static_cast<std::size_t>(shard.element_size());
   task.rank = getRank();
   task.signature = call.request.signature;
@@ -96,6 +97,7 @@ Backend::WorkPtr Backend::embedding_rows(const BatchPtr& batch, const at::Tensor
   Call call = this->call("embedding_rows", OperationKind::kEmbeddingRows, c10d::OpType::ALLTOALL, timeout);
   check_rows(call.check, batch->batch(), shard, rows);
   call.request.signature.dtype = dtype_of(shard.scalar_type());
+  call.request.signature.root = batch->batch().split.table;
   call.request.signature.bytes = bytes_read(batch->batch());
   call.request.priority = priority;
   static_cast<Act&>(call.request) = lookup_act(batch.get(), call.request.signature);

@@ -61,6 +61,7 @@ std::shared_ptr<Gradient> travel(Call& call, const Backend::BatchPtr& prepared, 
       Gradient{prepared, gradient.detach().contiguous(), at::empty({rows, columns}, gradient.options())});
   call.request.signature.dtype = dtype_of(gradient.scalar_type());
   call.request.signature.reduction = Reduction::kAverage;
+  call.request.signature.root = batch.split.table;
   call.request.signature.bytes = bytes_read(batch);
   call.request.program = prepared->gradient();
   call.request.input.append(const_cast<void*>(owner->of_tokens.const_data_ptr()), bytes_of(owner->of_tokens));

@@ -36,11 +36,11 @@ py::slice slice(const Interval& interval) {
 
 void bind_split(py::module_& module) {
   py::class_<Split>(module, "TableSplit")
-      .def(py::init([](const std::string& by, std::size_t rows, std::size_t columns, int ranks) {
+      .def(py::init([](const std::string& by, std::size_t rows, std::size_t columns, int ranks, int table) {
              if (ranks < 1) throw std::invalid_argument("a table is split over one rank at least");
-             return Split{split_named(by), rows, columns, ranks};
+             return Split{split_named(by), rows, columns, ranks, table};
            }),
-           py::arg("by"), py::arg("rows"), py::arg("columns"), py::arg("ranks"))
+           py::arg("by"), py::arg("rows"), py::arg("columns"), py::arg("ranks"), py::arg("table") = -1)
       .def_property_readonly("by_rows", [](const Split& split) { return split.by == SplitBy::kRows; })
       .def(
           "rows", [](const Split& split, int rank) { return slice(split.rows(rank)); }, py::arg("rank"))
@@ -82,6 +82,7 @@ void bind_updates(py::module_& module) {
 
 void bind_lookups(BackendClass& backend) {
   const py::call_guard<py::gil_scoped_release> no_gil;
+  backend.def("new_table", &Backend::new_table);
   backend.def("embedding_lookup", &Backend::embedding_lookup, py::arg("shard"), py::arg("ids"), py::arg("split"),
               py::arg("padding"), py::arg("prepare_gradient"), py::arg("priority"), py::arg("timeout"), no_gil);
   backend.def("embedding_announce", &Backend::embedding_announce, py::arg("shard"), py::arg("ids"), py::arg("split"),

@@ -27,14 +27,14 @@
 
 namespace merak {
 
-inline constexpr std::size_t kAllToAllSegment = 32 * 1024;
-// What a rank has on its way at least: enough for 10 Gbit/s and a delay of 150 us.
-inline constexpr std::size_t kAllToAllBytesUnderWay = 192 * 1024;
+inline constexpr std::size_t kAllToAllSegment = 48 * 1024;
+// What a rank has on its way at least: enough for 10 Gbit/s and a delay of 200 us.
+inline constexpr std::size_t kAllToAllBytesUnderWay = 256 * 1024;
 
 // In cycles.
 inline std::size_t all_to_all_window(int ranks) {
   const std::size_t cycle = kAllToAllSegment * static_cast<std::size_t>(std::max(ranks - 1, 1));
-  return std::max<std::size_t>(2, kAllToAllBytesUnderWay / cycle);
+  return std::max<std::size_t>(2, (kAllToAllBytesUnderWay + cycle - 1) / cycle);
 }
 
 // The part for each rank lies one after another in kInput, those from each rank in kOutput; a part of no bytes has no

@@ -27,6 +27,7 @@ struct Split {
   SplitBy by = SplitBy::kColumns;
   std::size_t table_rows = 0, table_columns = 0;
   int ranks = 1;
+  std::int32_t table = -1;  // which of its group's tables, all ranks counting alike; -1: none of them
 
   // That a rank holds.
   Interval rows(int rank) const { return by == SplitBy::kRows ? chunk(table_rows, rank) : Interval{0, table_rows}; }

@@ -33,6 +33,10 @@ constexpr std::array<std::size_t, kDTypes> kDTypeBytes = {1, 1,  1, 1, 2, 4, 8, 
 constexpr std::array<const char*, kReductions> kReductionNames = {"none", "sum", "avg", "product", "min",
                                                                   "max",  "and", "or",  "xor"};
 
+bool is_of_table(OperationKind kind) {
+  return OperationKind::kEmbeddingLookup <= kind && kind <= OperationKind::kEmbeddingUpdate;
+}
+
 }  // namespace
 
 const char* name(OperationKind kind) { return kKindNames.at(static_cast<std::size_t>(kind)); }
@@ -46,7 +50,7 @@ std::string describe(const Signature& signature) {
   if (signature.dtype != DType::kNone) add(name(signature.dtype));
   if (signature.reduction != Reduction::kNone) add(name(signature.reduction));
   if (signature.bytes > 0) add(std::to_string(signature.bytes) + " bytes");
-  if (signature.root >= 0) add("root " + std::to_string(signature.root));
+  if (signature.root >= 0) add((is_of_table(signature.kind) ? "table " : "root ") + std::to_string(signature.root));
   return name(signature.kind) + ("(" + details + ")");
 }
 

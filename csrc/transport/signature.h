@@ -68,7 +68,7 @@ struct Signature {
   OperationKind kind = OperationKind::kBarrier;
   DType dtype = DType::kNone;
   Reduction reduction = Reduction::kNone;
-  std::int32_t root = -1;   // -1: the operation has none
+  std::int32_t root = -1;   // of an embedding operation: which table. -1: the operation has none
   std::uint64_t bytes = 0;  // what every rank must state alike; 0 where ranks may differ (uneven all_to_all, receives)
 
   bool operator==(const Signature&) const = default;

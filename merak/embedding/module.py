@@ -94,9 +94,10 @@ class ShardedEmbedding(torch.nn.Module):
         if self.mesh.ndim != 1:
             raise ValueError(f"the mesh has {self.mesh.ndim} dimensions; pass one of them: mesh[name].")
         group = self.mesh.get_group()
-        cut = _C.TableSplit(split, num_embeddings, embedding_dim, self.mesh.size())
+        backend = merak.backend.of_group(group)
+        cut = _C.TableSplit(split, num_embeddings, embedding_dim, self.mesh.size(), backend.new_table())
         padding = -1 if self.padding_idx is None else self.padding_idx
-        self._table = Table(merak.backend.of_group(group), cut, embedding_dim, padding, sparse)
+        self._table = Table(backend, cut, embedding_dim, padding, sparse)
         rank = self.mesh.get_local_rank()
         self._rows, self._columns = cut.rows(rank), cut.columns(rank)
         self._hot = self._hot_rows(hot)
