@@ -1,0 +1,161 @@
+#include "resharding/plan.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "resharding/link_sharing.h"
+#include "resharding/list_schedule.h"
+#include "resharding/lower_bound.h"
+#include "resharding/pricing.h"
+
+namespace merak {
+namespace {
+
+constexpr int kWindows[] = {1, 2, 4, 8};
+constexpr double kCloseEnough = 1.001;  // to the bound: no further plan is weighed
+constexpr double kPieceOfBound = 0.25;  // what a piece of a bucket that is cut takes at most
+constexpr std::size_t kMostPieces = 64, kSmallestPiece = 64 * 1024;
+
+// A part of a bucket's payload that goes as one, and the relays that could carry it.
+struct Parcel {
+  std::uint32_t bucket = 0;
+  std::size_t begin = 0, end = 0;
+  std::vector<Relay> relays;
+};
+
+// Cuts a payload into equal pieces between elements; fewer where it is small.
+std::vector<Run> pieces_of(std::size_t bytes, std::size_t count) {
+  const std::size_t wanted = std::max((bytes + count - 1) / count, std::min(bytes, kSmallestPiece));
+  const std::size_t step = (wanted + kPayloadUnit - 1) / kPayloadUnit * kPayloadUnit;
+  std::vector<Run> pieces;
+  for (std::size_t begin = 0; begin < bytes; begin += step) pieces.push_back({begin, std::min(begin + step, bytes)});
+  return pieces;
+}
+
+class Planner {
+ public:
+  Planner(std::vector<Bucket> buckets, const Network& network)
+      : network_(network), links_(links_of(network)), bound_s_(lower_bound(buckets, network).seconds) {
+    plan_.buckets = std::move(buckets);
+    plan_.bound_s = bound_s_;
+    for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b)
+      for (Relay& relay : inside_relays(plan_.buckets[b], network_))
+        inside_.push_back(transfer({b, 0, plan_.buckets[b].bytes, {}}, std::move(relay)));
+  }
+
+  ReshardPlan run() {
+    for (bool cut : {false, true})
+      for (PlanShape shape : {PlanShape::kChain, PlanShape::kPointToPoint, PlanShape::kStriped}) {
+        if (best_ && best_->seconds <= bound_s_ * kCloseEnough) break;
+        weigh(shape, cut);
+      }
+    plan_.chosen = *best_;
+    return std::move(plan_);
+  }
+
+ private:
+  void weigh(PlanShape shape, bool cut) {
+    std::vector<Parcel> parcels;
+    for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) add_parcels(parcels, b, shape, cut);
+    std::vector<Transfer> transfers = in_order(std::move(parcels));
+    if (is_known(transfers)) return;
+    transfers.insert(transfers.end(), inside_.begin(), inside_.end());
+    for (int window : kWindows) {
+      price(transfers, {.shape = shape, .cut = cut, .in_flight = window});
+      if (transfers.size() <= static_cast<std::size_t>(window)) break;
+    }
+  }
+
+  void add_parcels(std::vector<Parcel>& parcels, std::uint32_t b, PlanShape shape, bool cut) const {
+    const Bucket& bucket = plan_.buckets[b];
+    const std::vector<int> outside = receivers_of(bucket, network_).outside;
+    if (outside.empty()) return;
+    const std::size_t stripes = shape == PlanShape::kStriped ? most_on_a_host(bucket, network_) : 1;
+    const std::vector<Run> pieces = pieces_of(bucket.bytes, stripes * (cut ? cuts_of(bucket) : 1));
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      if (shape == PlanShape::kPointToPoint && !bucket.is_reduced())
+        for (int rank : outside)
+          parcels.push_back({b, pieces[i].begin, pieces[i].end, relays_to_one(bucket, network_, rank, b + i)});
+      else
+        parcels.push_back({b, pieces[i].begin, pieces[i].end, chain_relays(bucket, network_, b + i)});
+    }
+  }
+
+  // Into how many pieces a bucket is worth cutting: one, if it has only one sender.
+  std::size_t cuts_of(const Bucket& bucket) const {
+    const std::vector<Relay> relays = chain_relays(bucket, network_, 0);
+    if (relays.size() == 1) return 1;
+    const double alone = seconds_alone(flow_of(relays.front(), bucket.bytes, network_), links_);
+    return std::clamp<std::size_t>(static_cast<std::size_t>(alone / (kPieceOfBound * bound_s_)), 1, kMostPieces);
+  }
+
+  std::vector<Transfer> in_order(std::vector<Parcel> parcels) const {
+    std::vector<ListJob> jobs;
+    for (const Parcel& parcel : parcels) {
+      ListJob& job = jobs.emplace_back();
+      for (const Relay& relay : parcel.relays)
+        job.push_back(option_of(flow_of(relay, parcel.end - parcel.begin, network_)));
+    }
+    const ListSchedule schedule = list_schedule(jobs, bound_s_);
+    std::vector<Transfer> transfers;
+    for (std::uint32_t p : schedule.order) {
+      Relay relay = std::move(parcels[p].relays[schedule.option[p]]);
+      transfers.push_back(transfer(parcels[p], std::move(relay)));
+    }
+    return transfers;
+  }
+
+  ListOption option_of(const Flow& flow) const {
+    ListOption option{.seconds = seconds_alone(flow, links_), .resources = {}};
+    for (const Use& use : flow.uses)
+      if (use.resource < links_.lanes) option.resources.push_back(static_cast<int>(use.resource));
+    return option;
+  }
+
+  Transfer transfer(const Parcel& parcel, Relay relay) const {
+    Transfer transfer{.bucket = parcel.bucket, .begin = parcel.begin, .end = parcel.end, .relay = std::move(relay)};
+    transfer.segment_bytes = segment_bytes(transfer.relay, transfer.bytes(), network_);
+    return transfer;
+  }
+
+  // Shapes come out the same where every bucket has one receiver.
+  bool is_known(const std::vector<Transfer>& transfers) {
+    const bool known = std::find(weighed_.begin(), weighed_.end(), transfers) != weighed_.end();
+    if (!known) weighed_.push_back(transfers);
+    return known;
+  }
+
+  void price(const std::vector<Transfer>& transfers, Candidate candidate) {
+    std::vector<Flow> flows;
+    for (const Transfer& transfer : transfers) flows.push_back(flow_of(transfer.relay, transfer.bytes(), network_));
+    const std::vector<Span> spans = share_links(flows, links_, candidate.in_flight);
+    for (const Span& span : spans) candidate.seconds = std::max(candidate.seconds, span.end_s);
+    plan_.candidates.push_back(candidate);
+    if (best_ && candidate.seconds >= best_->seconds) return;
+    best_ = candidate;
+    plan_.transfers = transfers;
+    for (std::size_t i = 0; i < spans.size(); ++i)
+      plan_.transfers[i].start_s = spans[i].start_s, plan_.transfers[i].end_s = spans[i].end_s;
+  }
+
+  const Network& network_;
+  const SharedLinks links_;
+  const double bound_s_;
+  std::vector<Transfer> inside_;
+  std::vector<std::vector<Transfer>> weighed_;
+  std::optional<Candidate> best_;
+  ReshardPlan plan_;
+};
+
+}  // namespace
+
+const char* name(PlanShape shape) {
+  constexpr const char* kNames[] = {"point to point", "chain", "striped"};
+  return kNames[static_cast<std::size_t>(shape)];
+}
+
+ReshardPlan make_plan(const MoveBatch& batch, const Network& network) {
+  return Planner(buckets_of(batch), network).run();
+}
+
+}  // namespace merak

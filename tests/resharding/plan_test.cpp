@@ -1,0 +1,95 @@
+#include "resharding/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "resharding/check_plan.h"
+#include "resharding/lower_bound.h"
+#include "resharding/oracle.h"
+
+namespace merak {
+namespace {
+
+constexpr double kBytesPerSecond = 12.5e6;
+
+// Links of 100 Mbit/s without latency, so that a plan's time is that of its bytes.
+Network test_bed(int hosts, int ranks_per_host) {
+  Network network = uniform_network(hosts, ranks_per_host);
+  for (HostLinks& host : network.hosts) host.out_bytes_per_s = host.in_bytes_per_s = kBytesPerSecond;
+  network.latency_s = network.latency_inside_s = network.per_message_s = 0;
+  return network;
+}
+
+// Ranks of whole hosts, or the first few of each.
+Layout on_hosts(int first_host, int hosts, int ranks, std::vector<Placement> placements) {
+  Layout layout{.mesh_shape = {hosts, ranks}, .ranks = {}, .placements = std::move(placements)};
+  for (int host = first_host; host < first_host + hosts; ++host)
+    for (int rank = 0; rank < ranks; ++rank) layout.ranks.push_back(4 * host + rank);
+  return layout;
+}
+
+struct Published {
+  const char* name;
+  std::vector<std::size_t> shape;
+  Layout source, target;
+  double bound;  // in units of the time that the whole tensor takes on a link
+};
+
+// The suite of Alpa's cross-mesh resharding paper. 5 hosts of 4 ranks; S0 is over hosts, S1 over the ranks of a host.
+std::vector<Published> published() {
+  const std::vector<std::size_t> shape = {1024, 1024, 512};
+  const Placement r = replicate(), s0 = shard(0), s1 = shard(1), s2 = shard(2);
+  const auto from = [](std::vector<Placement> p) { return on_hosts(0, 2, 4, std::move(p)); };
+  const auto to = [](std::vector<Placement> p) { return on_hosts(2, 2, 4, std::move(p)); };
+  return {{"1", shape, from({s0, r}), to({s0, r}), 0.5},
+          {"2", shape, from({r, r}), to({s0, r}), 0.5},
+          {"3", shape, from({s1, r}), to({s0, r}), 0.5},
+          {"4", shape, from({s1, s1}), to({s0, s0}), 0.5},
+          {"5", shape, from({r, s0}), to({s0, r}), 0.5},
+          {"6", {3072, 1024, 170}, from({s0, r}), on_hosts(2, 3, 4, {s0, r}), 0.5},
+          {"7", shape, on_hosts(0, 1, 4, {r, s0}), to({r, r}), 1},
+          {"9", shape, from({s1, r}), to({s2, r}), 0.5}};
+}
+
+TEST(Plan, OfThePublishedCasesTakesTheTimeOfTheLowerBound) {
+  for (const Published& one : published()) {
+    const MoveBatch batch = cut({{one.shape, DType::kInt32, one.source, one.target}});
+    const Network network = test_bed(5, 4);
+    const ReshardPlan plan = make_plan(batch, network);
+    const double whole = 4.0 * one.shape[0] * one.shape[1] * one.shape[2] / kBytesPerSecond;
+    EXPECT_EQ(fault_of(plan, batch), "") << one.name;
+    EXPECT_NEAR(plan.bound_s / whole, one.bound, 1e-9) << one.name;
+    EXPECT_LE(plan.seconds() / whole, one.bound * 1.002) << one.name << ", " << name(plan.chosen.shape);
+  }
+}
+
+TEST(Plan, FromOneToManyTakesTheTimeOfOneLink) {
+  for (int hosts : {1, 2, 3, 4})
+    for (int ranks : {1, 2, 4}) {
+      const Layout source{.mesh_shape = {1}, .ranks = {0}, .placements = {replicate()}};
+      const Layout target = on_hosts(1, hosts, ranks, {replicate(), replicate()});
+      const MoveBatch batch = cut({{{std::size_t{1} << 28}, DType::kInt32, source, target}});
+      const ReshardPlan plan = make_plan(batch, test_bed(5, 4));
+      EXPECT_EQ(fault_of(plan, batch), "");
+      EXPECT_LE(plan.seconds(), 1.003 * double{1 << 30} / kBytesPerSecond) << hosts << " hosts of " << ranks;
+    }
+}
+
+TEST(Plan, OfRandomBatchesIsValidAndNotBelowItsBound) {
+  for (unsigned seed = 0; seed < 2000; ++seed) {
+    RandomMoves random(seed, 12);
+    std::vector<Move> moves;
+    for (std::size_t i = random.draw(1, 4); i > 0; --i) moves.push_back(random.move());
+    for (const Move& move : moves) ASSERT_NO_THROW(check_move(move, 12, "w")) << "seed " << seed;
+    const Network network = random.network();
+    const MoveBatch batch = cut(moves);
+    const ReshardPlan plan = make_plan(batch, network);
+    ASSERT_EQ(fault_of(plan, batch), "") << "seed " << seed;
+    ASSERT_GE(plan.seconds(), plan.bound_s * (1 - 1e-6)) << "seed " << seed;
+    ASSERT_EQ(plan, make_plan(cut(moves), network)) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace merak
