@@ -58,9 +58,9 @@ class Checker {
     if (placement.dim < 0 || static_cast<std::size_t>(placement.dim) >= dims)
       refuse("shard of dimension " + std::to_string(placement.dim) + " of a tensor of " + std::to_string(dims) +
              " dimensions");
-    if (placement.split_factor < 1 || placement.split_factor > kMostPieces)
+    if (placement.split_factor < 1 || placement.split_factor > kMostSplitFactor)
       refuse("split factor " + std::to_string(placement.split_factor) + ": expected 1 to " +
-             std::to_string(kMostPieces));
+             std::to_string(kMostSplitFactor));
   }
 
   void check_reduction(Reduction reduction) const {

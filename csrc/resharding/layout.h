@@ -61,13 +61,13 @@ struct Move {
 //
 // - a mesh that names a rank twice, or one that is not in the group, or whose shape does not fit its ranks;
 // - as many placements as the mesh has dimensions are wanted; dimensions within the tensor (negative ones are resolved
-//   before); a split factor of 1 to kMostPieces;
+//   before); a split factor of 1 to kMostSplitFactor;
 // - reductions other than the five above, or two kinds of them in one layout; but sum and average go together, since
 //   they commute. From partial to partial, the kind must stay the same;
 // - a target that is partial(product): a value has no factors that every rank could hold;
 // - a tensor of 2^62 bytes or more.
 void check_move(const Move& move, int group_size, const std::string& name);
 
-inline constexpr std::size_t kMostPieces = 65536;
+inline constexpr std::size_t kMostSplitFactor = 65536;
 
 }  // namespace merak

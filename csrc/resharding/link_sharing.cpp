@@ -12,29 +12,29 @@ constexpr double kRounding = 1e-9;  // of a quantity: so little is nothing
 
 class FlowSimulation {
  public:
-  FlowSimulation(const std::vector<Flow>& flows, const SharedLinks& links, int window)
+  FlowSimulation(const std::vector<Flow>& flows, const std::vector<double>& bytes_per_s, int window)
       : flows_(flows),
-        links_(links),
+        bytes_per_s_(bytes_per_s),
         spans_(flows.size()),
-        left_(flows.size()),
         rate_(flows.size(), 0),
-        awaited_lanes_(flows.size(), 0),
-        queue_(links.lanes),
-        admitted_(links.lanes, 0),
-        room_(links.lanes, window),
-        free_(links.bytes_per_s),
-        weight_(links.bytes_per_s.size(), 0) {
+        free_(bytes_per_s),
+        weight_(bytes_per_s.size(), 0) {
     for (std::size_t f = 0; f < flows.size(); ++f) {
-      left_[f] = flows[f].bytes;
-      for (const Use& use : flows[f].uses)
-        if (use.resource < links.lanes) ++awaited_lanes_[f], queue_[use.resource].push_back(f);
+      left_.push_back(flows[f].bytes);
+      awaited_lanes_.push_back(flows[f].lanes.size());
+      for (std::size_t lane : flows[f].lanes) {
+        if (lane >= queue_.size()) queue_.resize(lane + 1);
+        queue_[lane].push_back(f);
+      }
     }
+    admitted_.assign(queue_.size(), 0);
+    room_.assign(queue_.size(), window);
   }
 
   std::vector<Span> run() {
     for (std::size_t f = 0; f < flows_.size(); ++f)
       if (awaited_lanes_[f] == 0) begin(f);
-    for (std::size_t lane = 0; lane < links_.lanes; ++lane) admit(lane);
+    for (std::size_t lane = 0; lane < queue_.size(); ++lane) admit(lane);
     while (!active_.empty() || !trailing_.empty()) {
       set_rates();
       go_to(next_event());
@@ -80,8 +80,7 @@ class FlowSimulation {
       const std::size_t f = trailing_.top().second;
       spans_[f].end_s = trailing_.top().first;
       trailing_.pop();
-      for (const Use& use : flows_[f].uses)
-        if (use.resource < links_.lanes) ++room_[use.resource], admit(use.resource);
+      for (std::size_t lane : flows_[f].lanes) ++room_[lane], admit(lane);
     }
   }
 
@@ -100,7 +99,7 @@ class FlowSimulation {
       for (std::size_t f : held) hold(f, level);
       rising = std::move(still);
     }
-    for (std::size_t resource : touched) free_[resource] = links_.bytes_per_s[resource], weight_[resource] = 0;
+    for (std::size_t resource : touched) free_[resource] = bytes_per_s_[resource], weight_[resource] = 0;
   }
 
   // The rate at which the first resource is used up by the flows through it that still rise.
@@ -128,7 +127,7 @@ class FlowSimulation {
   using Ending = std::pair<double, std::size_t>;  // when, which flow
 
   const std::vector<Flow>& flows_;
-  const SharedLinks& links_;
+  const std::vector<double>& bytes_per_s_;
   double now_ = 0;
   std::vector<Span> spans_;
   std::vector<double> left_, rate_;         // by flow: bytes, bytes/s
@@ -143,8 +142,8 @@ class FlowSimulation {
 
 }  // namespace
 
-std::vector<Span> share_links(const std::vector<Flow>& flows, const SharedLinks& links, int window) {
-  return FlowSimulation(flows, links, window).run();
+std::vector<Span> share_links(const std::vector<Flow>& flows, const std::vector<double>& bytes_per_s, int window) {
+  return FlowSimulation(flows, bytes_per_s, window).run();
 }
 
 }  // namespace merak

@@ -10,7 +10,7 @@ namespace {
 constexpr double kCloseEnough = 1 + 1e-6;       // to the bound
 constexpr std::size_t kMostLooks = 20'000'000;  // at a job and a way, in all restarts: a few tenths of a second
 constexpr std::size_t kMostRestarts = 64;
-constexpr std::size_t kMostBranches = 200'000;
+constexpr std::size_t kMostBranches = 20'000;
 
 // SplitMix64: the same numbers everywhere, unlike the distributions of the standard library.
 class Dice {
@@ -66,8 +66,10 @@ double shortest(const ListJob& job) {
 class Search {
  public:
   Search(const std::vector<ListJob>& jobs, double bound_s)
-      : jobs_(jobs), resources_(resources_of(jobs)), bound_s_(bound_s), demand_(resources_, 0) {
+      : jobs_(jobs), resources_(resources_of(jobs)), bound_s_(bound_s), demand_(resources_, 0), must_(resources_, 0) {
     best_.makespan_s = std::numeric_limits<double>::infinity();
+    for (std::size_t job = 0; job < jobs.size(); ++job) add_must(must_, job, 1);
+    for (double seconds : must_) bound_s_ = std::max(bound_s_, seconds);
     for (const ListJob& job : jobs) {
       shortest_.push_back(shortest(job));
       ways_ += job.size();
@@ -172,9 +174,7 @@ class Search {
   void search_exactly() {
     ListSchedule schedule;
     schedule.option.resize(jobs_.size());
-    std::vector<double> must(resources_, 0);  // what is left for a resource however it is done
-    for (std::size_t job = 0; job < jobs_.size(); ++job) add_must(must, job, 1);
-    branch(schedule, std::vector<bool>(jobs_.size(), false), Clock(resources_), must);
+    branch(schedule, std::vector<bool>(jobs_.size(), false), Clock(resources_), must_);
   }
 
   void add_must(std::vector<double>& must, std::size_t job, double sign) const {
@@ -230,9 +230,10 @@ class Search {
 
   const std::vector<ListJob>& jobs_;
   const std::size_t resources_;
-  const double bound_s_;
+  double bound_s_;
   std::vector<double> shortest_;  // by job
   std::vector<double> demand_;    // by resource: seconds, if every job's ways were taken equally often
+  std::vector<double> must_;      // by resource: seconds that it is busy in whatever ways the jobs are done
   std::size_t ways_ = 0, branches_ = 0;
   Dice dice_;
   ListSchedule best_;

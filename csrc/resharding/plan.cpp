@@ -21,6 +21,8 @@ struct Parcel {
   std::uint32_t bucket = 0;
   std::size_t begin = 0, end = 0;
   std::vector<Relay> relays;
+
+  bool operator==(const Parcel&) const = default;
 };
 
 // Cuts a payload into equal pieces between elements; fewer where it is small.
@@ -35,7 +37,7 @@ std::vector<Run> pieces_of(std::size_t bytes, std::size_t count) {
 class Planner {
  public:
   Planner(std::vector<Bucket> buckets, const Network& network)
-      : network_(network), links_(links_of(network)), bound_s_(lower_bound(buckets, network).seconds) {
+      : network_(network), bytes_per_s_(bandwidths_of(network)), bound_s_(lower_bound(buckets, network).seconds) {
     plan_.buckets = std::move(buckets);
     plan_.bound_s = bound_s_;
     for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b)
@@ -57,8 +59,8 @@ class Planner {
   void weigh(PlanShape shape, bool cut) {
     std::vector<Parcel> parcels;
     for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) add_parcels(parcels, b, shape, cut);
+    if (is_known(parcels)) return;
     std::vector<Transfer> transfers = in_order(std::move(parcels));
-    if (is_known(transfers)) return;
     transfers.insert(transfers.end(), inside_.begin(), inside_.end());
     for (int window : kWindows) {
       price(transfers, {.shape = shape, .cut = cut, .in_flight = window});
@@ -85,8 +87,9 @@ class Planner {
   std::size_t cuts_of(const Bucket& bucket) const {
     const std::vector<Relay> relays = chain_relays(bucket, network_, 0);
     if (relays.size() == 1) return 1;
-    const double alone = seconds_alone(flow_of(relays.front(), bucket.bytes, network_), links_);
-    return std::clamp<std::size_t>(static_cast<std::size_t>(alone / (kPieceOfBound * bound_s_)), 1, kMostPieces);
+    const double alone = seconds_alone(flow_of(relays.front(), bucket.bytes, network_), bytes_per_s_);
+    if (bound_s_ <= 0 || alone >= kMostPieces * kPieceOfBound * bound_s_) return kMostPieces;
+    return std::max<std::size_t>(1, static_cast<std::size_t>(alone / (kPieceOfBound * bound_s_)));
   }
 
   std::vector<Transfer> in_order(std::vector<Parcel> parcels) const {
@@ -106,9 +109,9 @@ class Planner {
   }
 
   ListOption option_of(const Flow& flow) const {
-    ListOption option{.seconds = seconds_alone(flow, links_), .resources = {}};
+    ListOption option{.seconds = seconds_alone(flow, bytes_per_s_), .resources = {}};
     for (const Use& use : flow.uses)
-      if (use.resource < links_.lanes) option.resources.push_back(static_cast<int>(use.resource));
+      if (use.resource < 2 * network_.hosts.size()) option.resources.push_back(static_cast<int>(use.resource));
     return option;
   }
 
@@ -119,16 +122,16 @@ class Planner {
   }
 
   // Shapes come out the same where every bucket has one receiver.
-  bool is_known(const std::vector<Transfer>& transfers) {
-    const bool known = std::find(weighed_.begin(), weighed_.end(), transfers) != weighed_.end();
-    if (!known) weighed_.push_back(transfers);
+  bool is_known(const std::vector<Parcel>& parcels) {
+    const bool known = std::find(weighed_.begin(), weighed_.end(), parcels) != weighed_.end();
+    if (!known) weighed_.push_back(parcels);
     return known;
   }
 
   void price(const std::vector<Transfer>& transfers, Candidate candidate) {
     std::vector<Flow> flows;
     for (const Transfer& transfer : transfers) flows.push_back(flow_of(transfer.relay, transfer.bytes(), network_));
-    const std::vector<Span> spans = share_links(flows, links_, candidate.in_flight);
+    const std::vector<Span> spans = share_links(flows, bytes_per_s_, candidate.in_flight);
     for (const Span& span : spans) candidate.seconds = std::max(candidate.seconds, span.end_s);
     plan_.candidates.push_back(candidate);
     if (best_ && candidate.seconds >= best_->seconds) return;
@@ -139,10 +142,10 @@ class Planner {
   }
 
   const Network& network_;
-  const SharedLinks links_;
+  const std::vector<double> bytes_per_s_;
   const double bound_s_;
   std::vector<Transfer> inside_;
-  std::vector<std::vector<Transfer>> weighed_;
+  std::vector<std::vector<Parcel>> weighed_;
   std::optional<Candidate> best_;
   ReshardPlan plan_;
 };

@@ -25,11 +25,12 @@ struct Transfer {
   bool operator==(const Transfer&) const = default;
 };
 
-// A plan that was weighed.
+// A plan that was weighed. Every rank starts its transfers in order, as many at once as in_flight says: of those that
+// it sends to other hosts (or passes on), and of those that it receives from them.
 struct Candidate {
   PlanShape shape = PlanShape::kChain;
   bool cut = false;   // large buckets in pieces, so that several senders share them
-  int in_flight = 1;  // transfers that a host has under way at once, in each direction
+  int in_flight = 1;  // transfers to, and from, other hosts that a rank has under way at once
   double seconds = 0;
 
   bool operator==(const Candidate&) const = default;

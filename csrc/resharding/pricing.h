@@ -16,16 +16,17 @@ namespace merak {
 inline constexpr std::size_t kSmallestSegment = 64 * 1024;
 inline constexpr std::size_t kLargestSegment = 1024 * 1024;
 
-// Resources: of host h the link out is 2h, the link in 2h + 1; these are lanes. Behind them come each rank's paths out
-// to its neighbours and in from them.
-SharedLinks links_of(const Network& network);
+// The bandwidth of each resource: of host h the link out, 2h, and the link in, 2h + 1; behind those of all hosts each
+// rank's paths out to its neighbours and in from them.
+std::vector<double> bandwidths_of(const Network& network);
 
 // A multiple of kPayloadUnit.
 std::size_t segment_bytes(const Relay& relay, std::size_t bytes, const Network& network);
 
+// It queues at the ranks that send to other hosts, 2 r, and at those that receive from them, 2 r + 1.
 Flow flow_of(const Relay& relay, std::size_t bytes, const Network& network);
 
 // The time of a flow that has all its resources for itself.
-double seconds_alone(const Flow& flow, const SharedLinks& links);
+double seconds_alone(const Flow& flow, const std::vector<double>& bytes_per_s);
 
 }  // namespace merak

@@ -21,13 +21,20 @@ bool contains(const std::vector<int>& ranks, int rank) {
   return std::find(ranks.begin(), ranks.end(), rank) != ranks.end();
 }
 
-// Hosts in the order of a chain; `first` comes first if it is among them.
-std::vector<int> chain_order(const RanksByHost& hosts, int first, const Network& network) {
+// How far around the hosts it is from one to another.
+int distance(int from, int to, const Network& network) {
+  const int hosts = static_cast<int>(network.hosts.size());
+  return (to - from + hosts) % hosts;
+}
+
+// Hosts in the order of a chain that begins at `home`.
+std::vector<int> chain_order(const RanksByHost& hosts, int home, const Network& network) {
   std::vector<int> order;
   for (const auto& [host, ranks] : hosts) order.push_back(host);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    if ((a == first) != (b == first)) return a == first;
-    return network.hosts[a].out_bytes_per_s > network.hosts[b].out_bytes_per_s;
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    const double out_a = network.hosts[a].out_bytes_per_s, out_b = network.hosts[b].out_bytes_per_s;
+    if (out_a != out_b && a != home && b != home) return out_a > out_b;
+    return distance(home, a, network) < distance(home, b, network);
   });
   return order;
 }
@@ -58,7 +65,7 @@ class ReduceChain {
 
   std::vector<int> ending_at(int last_host) {
     std::vector<std::vector<int>> by_host = {speakers(last_host)};
-    while (!left_.empty()) by_host.push_back(speakers(most_able()));
+    while (!left_.empty()) by_host.push_back(speakers(most_able(last_host)));
     put_receiver_last(by_host.front());
     std::vector<int> chain;
     for (auto ranks = by_host.rbegin(); ranks != by_host.rend(); ++ranks)
@@ -92,15 +99,18 @@ class ReduceChain {
     return speakers;
   }
 
-  int most_able() const {
+  int most_able(int last_host) const {
     std::map<int, int> able;
     for (std::size_t contributor : left_) {
       std::set<int> hosts;
       for (int rank : bucket_.contributors[contributor]) hosts.insert(network_.host_of[rank]);
       for (int host : hosts) ++able[host];
     }
-    const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };
-    return std::max_element(able.begin(), able.end(), fewer)->first;
+    const auto is_worse = [&](const auto& a, const auto& b) {
+      if (a.second != b.second) return a.second < b.second;
+      return distance(last_host, a.first, network_) > distance(last_host, b.first, network_);
+    };
+    return std::max_element(able.begin(), able.end(), is_worse)->first;
   }
 
   void put_receiver_last(std::vector<int>& ranks) const {

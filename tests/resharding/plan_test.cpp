@@ -2,10 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <numeric>
-
 #include "resharding/check_plan.h"
-#include "resharding/lower_bound.h"
+#include "resharding/delivery.h"
 #include "resharding/oracle.h"
 
 namespace merak {
@@ -76,11 +74,16 @@ TEST(Plan, FromOneToManyTakesTheTimeOfOneLink) {
     }
 }
 
-TEST(Plan, OfRandomBatchesIsValidAndNotBelowItsBound) {
-  for (unsigned seed = 0; seed < 2000; ++seed) {
+std::vector<Move> random_batch(RandomMoves& random) {
+  std::vector<Move> moves;
+  for (std::size_t i = random.draw(1, 4); i > 0; --i) moves.push_back(random.move());
+  return moves;
+}
+
+TEST(Plan, OfRandomBatchesGivesEveryRankWhatItWants) {
+  for (unsigned seed = 0; seed < 400; ++seed) {
     RandomMoves random(seed, 12);
-    std::vector<Move> moves;
-    for (std::size_t i = random.draw(1, 4); i > 0; --i) moves.push_back(random.move());
+    const std::vector<Move> moves = random_batch(random);
     for (const Move& move : moves) ASSERT_NO_THROW(check_move(move, 12, "w")) << "seed " << seed;
     const Network network = random.network();
     const MoveBatch batch = cut(moves);
@@ -88,7 +91,107 @@ TEST(Plan, OfRandomBatchesIsValidAndNotBelowItsBound) {
     ASSERT_EQ(fault_of(plan, batch), "") << "seed " << seed;
     ASSERT_GE(plan.seconds(), plan.bound_s * (1 - 1e-6)) << "seed " << seed;
     ASSERT_EQ(plan, make_plan(cut(moves), network)) << "seed " << seed;
+    Delivery delivery(plan, batch);
+    ASSERT_EQ(delivery.run(), delivery.expected()) << "seed " << seed;
   }
+}
+
+TEST(Plan, PutsUnitsOfManyTensorsIntoOneBucket) {
+  const Layout source = on_hosts(0, 1, 4, {replicate(), shard(0)}), target = on_hosts(1, 1, 4, {replicate(), shard(0)});
+  const MoveBatch batch = cut({{{8, 3}, DType::kBFloat16, source, target},
+                               {{4}, DType::kFloat64, source, target},
+                               {{8, 3}, DType::kFloat32, source, target}});
+  const ReshardPlan plan = make_plan(batch, test_bed(2, 4));
+  ASSERT_EQ(plan.buckets.size(), 4u);  // one for each pair of ranks
+  EXPECT_EQ(plan.buckets[1].contributors, (Contributors{{1}}));
+  EXPECT_EQ(plan.buckets[1].receivers, (std::vector<int>{5}));
+  EXPECT_EQ(plan.buckets[1].units, (std::vector<UnitOfBatch>{{1, 1}, {2, 1}, {0, 1}}));  // large elements first
+  EXPECT_EQ(plan.buckets[1].bytes, 8u + 6 * 4 + 6 * 2);
+}
+
+TEST(Plan, SharesAPayloadAmongSendersWithSlowLinks) {  // 4 hosts hold it all, and let out a quarter of what one takes
+  Network network = test_bed(5, 4);
+  for (int host = 0; host < 4; ++host) network.hosts[host].out_bytes_per_s = kBytesPerSecond / 4;
+  const Layout source = on_hosts(0, 4, 1, {replicate(), replicate()}),
+               target = on_hosts(4, 1, 1, {replicate(), shard(0)});
+  const MoveBatch batch = cut({{{64 << 20}, DType::kFloat32, source, target}});
+  const ReshardPlan plan = make_plan(batch, network);
+  EXPECT_EQ(fault_of(plan, batch), "");
+  EXPECT_TRUE(plan.chosen.cut);
+  EXPECT_NEAR(plan.seconds(), plan.bound_s, 0.01 * plan.bound_s);
+}
+
+TEST(Plan, OfAGatherInPlaceIsARing) {
+  const MoveBatch batch = cut({{{64 << 20},
+                                DType::kFloat32,
+                                on_hosts(0, 5, 1, {shard(0), replicate()}),
+                                on_hosts(0, 5, 1, {replicate(), replicate()})}});
+  const ReshardPlan plan = make_plan(batch, test_bed(5, 4));
+  EXPECT_NEAR(plan.bound_s, 0.8 * (256 << 20) / kBytesPerSecond, 1e-3);
+  EXPECT_LE(plan.seconds(), 1.01 * plan.bound_s);
+}
+
+TEST(Plan, OfAReductionInPlaceIsARingOfPieces) {  // 2 (n - 1)/n of the payload cross every link, as in all_reduce
+  const MoveBatch batch = cut({{{64 << 20},
+                                DType::kFloat32,
+                                on_hosts(0, 4, 1, {partial(Reduction::kSum), replicate()}),
+                                on_hosts(0, 4, 1, {replicate(), replicate()})}});
+  const ReshardPlan plan = make_plan(batch, test_bed(5, 4));
+  EXPECT_LE(plan.seconds(), 1.05 * 1.5 * (256 << 20) / kBytesPerSecond);
+}
+
+TEST(Plan, OfASumGoesThroughEveryHostOnce) {
+  const MoveBatch batch = cut({{{64 << 20},
+                                DType::kFloat32,
+                                on_hosts(0, 3, 4, {partial(Reduction::kSum), shard(0)}),
+                                on_hosts(3, 2, 4, {replicate(), replicate()})}});
+  const ReshardPlan plan = make_plan(batch, test_bed(5, 4));
+  EXPECT_NEAR(plan.bound_s, (256 << 20) / kBytesPerSecond, 1e-3);
+  EXPECT_LE(plan.seconds(), 1.02 * plan.bound_s);
+}
+
+TEST(Plan, NeedsNoWireForWhatIsThere) {
+  const Layout everywhere = on_hosts(0, 2, 4, {replicate(), replicate()});
+  const MoveBatch batch = cut({{{64}, DType::kFloat32, everywhere, on_hosts(0, 2, 4, {shard(0), shard(0)})}});
+  const ReshardPlan plan = make_plan(batch, uniform_network(2, 4));
+  EXPECT_TRUE(plan.transfers.empty());
+  EXPECT_EQ(plan.seconds(), 0);
+  EXPECT_EQ(fault_of(plan, batch), "");
+}
+
+TEST(Plan, ServesNeighboursInsideTheHost) {
+  const MoveBatch batch = cut({{{64},
+                                DType::kFloat32,
+                                on_hosts(0, 2, 1, {replicate(), replicate()}),
+                                on_hosts(0, 2, 4, {replicate(), replicate()})}});
+  const Network network = uniform_network(2, 4);
+  for (const Transfer& transfer : make_plan(batch, network).transfers)
+    for (Hop hop : transfer.relay.hops) EXPECT_EQ(network.host_of[hop.from], network.host_of[hop.to]);
+}
+
+// The checker finds what is made wrong on purpose.
+TEST(CheckPlan, FindsFaults) {
+  const MoveBatch batch = cut({{{1024},
+                                DType::kFloat32,
+                                on_hosts(0, 1, 4, {replicate(), shard(0)}),
+                                on_hosts(1, 2, 4, {replicate(), replicate()})}});
+  const ReshardPlan good = make_plan(batch, uniform_network(3, 4));
+  ASSERT_EQ(fault_of(good, batch), "");
+  const auto fault_after = [&](auto spoil) {
+    ReshardPlan plan = good;
+    spoil(plan);
+    return fault_of(plan, batch);
+  };
+  EXPECT_EQ(fault_after([](ReshardPlan& p) { p.transfers.pop_back(); }), "rank 4 lacks the end of a payload");
+  EXPECT_EQ(fault_after([](ReshardPlan& p) { p.transfers.push_back(p.transfers[0]); }),
+            "rank 4 gets bytes twice, or lacks some");
+  EXPECT_EQ(fault_after([](ReshardPlan& p) { p.transfers[0].relay.reduce_chain = {4}; }),
+            "a sender holds nothing, or a contributor is missing");
+  EXPECT_EQ(fault_after([](ReshardPlan& p) { p.transfers[0].end = 7; }), "a payload is cut within an element");
+  EXPECT_EQ(fault_after([](ReshardPlan& p) { p.transfers[0].relay.hops[0].to = 3; }),
+            "rank 3 gets what it does not want");
+  EXPECT_EQ(fault_after([](ReshardPlan& p) { p.buckets[0].units.clear(); }), "a bucket has another size than it says");
+  EXPECT_EQ(fault_after([](ReshardPlan& p) { p.buckets.pop_back(); }).empty(), false);
 }
 
 }  // namespace
