@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "resharding/balance.h"
 #include "resharding/link_sharing.h"
 #include "resharding/list_schedule.h"
 #include "resharding/lower_bound.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int kWindows[] = {1, 2, 4, 8};
 constexpr double kCloseEnough = 1.001;  // to the bound: no further plan is weighed
+constexpr double kWorthwhile = 0.999;   // of what is known: less is no reason for more pieces, or more in flight
 constexpr double kPieceOfBound = 0.25;  // what a piece of a bucket that is cut takes at most
 constexpr std::size_t kMostPieces = 64, kSmallestPiece = 64 * 1024;
 
@@ -22,6 +24,7 @@ struct Parcel {
   std::size_t begin = 0, end = 0;
   std::vector<Relay> relays;
 
+  std::size_t bytes() const { return end - begin; }
   bool operator==(const Parcel&) const = default;
 };
 
@@ -47,7 +50,7 @@ class Planner {
 
   ReshardPlan run() {
     for (bool cut : {false, true})
-      for (PlanShape shape : {PlanShape::kChain, PlanShape::kPointToPoint, PlanShape::kStriped}) {
+      for (PlanShape shape : {PlanShape::kPointToPoint, PlanShape::kChain, PlanShape::kStriped}) {
         if (best_ && best_->seconds <= bound_s_ * kCloseEnough) break;
         weigh(shape, cut);
       }
@@ -60,12 +63,35 @@ class Planner {
     std::vector<Parcel> parcels;
     for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) add_parcels(parcels, b, shape, cut);
     if (is_known(parcels)) return;
-    std::vector<Transfer> transfers = in_order(std::move(parcels));
+    price_all(in_order(parcels), shape, cut);
+    if (keep_balanced_relays(parcels)) price_all(in_order(parcels), shape, cut);
+  }
+
+  void price_all(std::vector<Transfer> transfers, PlanShape shape, bool cut) {
     transfers.insert(transfers.end(), inside_.begin(), inside_.end());
     for (int window : kWindows) {
       price(transfers, {.shape = shape, .cut = cut, .in_flight = window});
       if (transfers.size() <= static_cast<std::size_t>(window)) break;
     }
+  }
+
+  // List scheduling takes a link as busy with one transfer, so it cannot tell who should send when many are under way.
+  // False if there is nothing to choose.
+  bool keep_balanced_relays(std::vector<Parcel>& parcels) const {
+    bool is_choice = false;
+    std::vector<std::vector<Flow>> ways;
+    for (const Parcel& parcel : parcels) {
+      std::vector<Flow>& flows = ways.emplace_back();
+      for (const Relay& relay : parcel.relays) flows.push_back(flow_of(relay, parcel.bytes(), network_));
+      is_choice = is_choice || flows.size() > 1;
+    }
+    if (!is_choice) return false;
+    const std::vector<std::uint32_t> way = balanced_ways(ways, bytes_per_s_);
+    for (std::size_t p = 0; p < parcels.size(); ++p) {
+      Relay relay = std::move(parcels[p].relays[way[p]]);
+      parcels[p].relays = {std::move(relay)};
+    }
+    return true;
   }
 
   void add_parcels(std::vector<Parcel>& parcels, std::uint32_t b, PlanShape shape, bool cut) const {
@@ -92,18 +118,16 @@ class Planner {
     return std::max<std::size_t>(1, static_cast<std::size_t>(alone / (kPieceOfBound * bound_s_)));
   }
 
-  std::vector<Transfer> in_order(std::vector<Parcel> parcels) const {
+  std::vector<Transfer> in_order(const std::vector<Parcel>& parcels) const {
     std::vector<ListJob> jobs;
     for (const Parcel& parcel : parcels) {
       ListJob& job = jobs.emplace_back();
-      for (const Relay& relay : parcel.relays)
-        job.push_back(option_of(flow_of(relay, parcel.end - parcel.begin, network_)));
+      for (const Relay& relay : parcel.relays) job.push_back(option_of(flow_of(relay, parcel.bytes(), network_)));
     }
     const ListSchedule schedule = list_schedule(jobs, bound_s_);
     std::vector<Transfer> transfers;
     for (std::uint32_t p : schedule.order) {
-      Relay relay = std::move(parcels[p].relays[schedule.option[p]]);
-      transfers.push_back(transfer(parcels[p], std::move(relay)));
+      transfers.push_back(transfer(parcels[p], parcels[p].relays[schedule.option[p]]));
     }
     return transfers;
   }
@@ -134,7 +158,7 @@ class Planner {
     const std::vector<Span> spans = share_links(flows, bytes_per_s_, candidate.in_flight);
     for (const Span& span : spans) candidate.seconds = std::max(candidate.seconds, span.end_s);
     plan_.candidates.push_back(candidate);
-    if (best_ && candidate.seconds >= best_->seconds) return;
+    if (best_ && candidate.seconds >= best_->seconds * kWorthwhile) return;
     best_ = candidate;
     plan_.transfers = transfers;
     for (std::size_t i = 0; i < spans.size(); ++i)

@@ -25,7 +25,7 @@ Indices random_indices(std::mt19937& random, std::size_t below) {
 
 TEST(RunList, JoinsRunsThatTouchAndDropsEmptyOnes) {
   RunList list;
-  for (Run run : {Run{0, 0}, {1, 3}, {3, 4}, {6, 6}, {6, 8}}) append(list, run);
+  for (const auto& [begin, end] : RunList{{0, 0}, {1, 3}, {3, 4}, {6, 6}, {6, 8}}) append(list, {begin, end});
   EXPECT_EQ(list, (RunList{{1, 4}, {6, 8}}));
   EXPECT_EQ(count(list), 5u);
 }
