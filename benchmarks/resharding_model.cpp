@@ -52,7 +52,8 @@ void print_cases() {
     std::printf("| %s | %.3f | %.3f | %.3f | %s, %d in flight |", one.name, plan.bound_s, plan.seconds(),
                 plan.seconds() / plan.bound_s, name(plan.chosen.shape), plan.chosen.in_flight);
     for (const Candidate& c : plan.candidates)
-      std::printf(" %s%s/%d %.3f;", name(c.shape), c.cut ? " cut" : "", c.in_flight, c.seconds / plan.bound_s);
+      std::printf(" %s%s%s/%d %.3f;", name(c.shape), c.cut ? " cut" : "", c.balanced ? " balanced" : "", c.in_flight,
+                  c.seconds / plan.bound_s);
     std::printf(" |\n");
   }
 }

@@ -100,4 +100,16 @@ MoveBatch cut(std::vector<Move> moves) {
 
 std::vector<Bucket> buckets_of(const MoveBatch& batch) { return Filler(batch).run(); }
 
+std::vector<Slice> slices_of(const MoveBatch& batch, const Bucket& bucket, std::size_t begin, std::size_t end) {
+  std::vector<Slice> slices;
+  std::size_t at = 0;  // where the unit begins in the payload
+  for (UnitOfBatch unit : bucket.units) {
+    const std::size_t bytes = batch.bytes(unit), element = bytes / batch.unit(unit).elements;
+    const std::size_t first = std::max(begin, at), last = std::min(end, at + bytes);
+    if (first < last) slices.push_back({unit, (first - at) / element, (last - at) / element});
+    at += bytes;
+  }
+  return slices;
+}
+
 }  // namespace merak

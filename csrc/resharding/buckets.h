@@ -49,4 +49,15 @@ struct MoveBatch {
 MoveBatch cut(std::vector<Move> moves);
 std::vector<Bucket> buckets_of(const MoveBatch& batch);
 
+// Elements begin to before end of a unit, row-major in its region.
+struct Slice {
+  UnitOfBatch unit;
+  std::size_t begin = 0, end = 0;
+
+  bool operator==(const Slice&) const = default;
+};
+
+// What bytes begin to before end of a payload are; both between elements.
+std::vector<Slice> slices_of(const MoveBatch& batch, const Bucket& bucket, std::size_t begin, std::size_t end);
+
 }  // namespace merak

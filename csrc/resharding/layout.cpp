@@ -78,7 +78,7 @@ void check_size(const Move& move, const std::string& name) {
   if (std::find(move.shape.begin(), move.shape.end(), std::size_t{0}) != move.shape.end()) return;
   std::size_t bytes = element_bytes(move.dtype);
   for (std::size_t extent : move.shape) {
-    if (extent > kTooManyBytes / bytes) throw std::invalid_argument(name + ": 2^62 bytes or more");
+    if (extent > (kTooManyBytes - 1) / bytes) throw std::invalid_argument(name + ": 2^62 bytes or more");
     bytes *= extent;
   }
 }

@@ -63,14 +63,15 @@ class Planner {
     std::vector<Parcel> parcels;
     for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) add_parcels(parcels, b, shape, cut);
     if (is_known(parcels)) return;
-    price_all(in_order(parcels), shape, cut);
-    if (keep_balanced_relays(parcels)) price_all(in_order(parcels), shape, cut);
+    price_all(in_order(parcels), {.shape = shape, .cut = cut});
+    if (keep_balanced_relays(parcels)) price_all(in_order(parcels), {.shape = shape, .cut = cut, .balanced = true});
   }
 
-  void price_all(std::vector<Transfer> transfers, PlanShape shape, bool cut) {
+  void price_all(std::vector<Transfer> transfers, Candidate candidate) {
     transfers.insert(transfers.end(), inside_.begin(), inside_.end());
     for (int window : kWindows) {
-      price(transfers, {.shape = shape, .cut = cut, .in_flight = window});
+      candidate.in_flight = window;
+      price(transfers, candidate);
       if (transfers.size() <= static_cast<std::size_t>(window)) break;
     }
   }

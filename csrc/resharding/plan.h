@@ -29,8 +29,9 @@ struct Transfer {
 // it sends to other hosts (or passes on), and of those that it receives from them.
 struct Candidate {
   PlanShape shape = PlanShape::kChain;
-  bool cut = false;   // large buckets in pieces, so that several senders share them
-  int in_flight = 1;  // transfers to, and from, other hosts that a rank has under way at once
+  bool cut = false;       // large buckets in pieces, so that several senders share them
+  bool balanced = false;  // senders chosen by what their links have to do, not by when they are free
+  int in_flight = 1;      // transfers to, and from, other hosts that a rank has under way at once
   double seconds = 0;
 
   bool operator==(const Candidate&) const = default;

@@ -81,7 +81,7 @@ std::vector<Move> random_batch(RandomMoves& random) {
 }
 
 TEST(Plan, OfRandomBatchesGivesEveryRankWhatItWants) {
-  for (unsigned seed = 0; seed < 400; ++seed) {
+  for (unsigned seed = 0; seed < 2000; ++seed) {
     RandomMoves random(seed, 12);
     const std::vector<Move> moves = random_batch(random);
     for (const Move& move : moves) ASSERT_NO_THROW(check_move(move, 12, "w")) << "seed " << seed;
@@ -94,19 +94,6 @@ TEST(Plan, OfRandomBatchesGivesEveryRankWhatItWants) {
     Delivery delivery(plan, batch);
     ASSERT_EQ(delivery.run(), delivery.expected()) << "seed " << seed;
   }
-}
-
-TEST(Plan, PutsUnitsOfManyTensorsIntoOneBucket) {
-  const Layout source = on_hosts(0, 1, 4, {replicate(), shard(0)}), target = on_hosts(1, 1, 4, {replicate(), shard(0)});
-  const MoveBatch batch = cut({{{8, 3}, DType::kBFloat16, source, target},
-                               {{4}, DType::kFloat64, source, target},
-                               {{8, 3}, DType::kFloat32, source, target}});
-  const ReshardPlan plan = make_plan(batch, test_bed(2, 4));
-  ASSERT_EQ(plan.buckets.size(), 4u);  // one for each pair of ranks
-  EXPECT_EQ(plan.buckets[1].contributors, (Contributors{{1}}));
-  EXPECT_EQ(plan.buckets[1].receivers, (std::vector<int>{5}));
-  EXPECT_EQ(plan.buckets[1].units, (std::vector<UnitOfBatch>{{1, 1}, {2, 1}, {0, 1}}));  // large elements first
-  EXPECT_EQ(plan.buckets[1].bytes, 8u + 6 * 4 + 6 * 2);
 }
 
 TEST(Plan, SharesAPayloadAmongSendersWithSlowLinks) {  // 4 hosts hold it all, and let out a quarter of what one takes
