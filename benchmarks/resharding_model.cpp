@@ -3,8 +3,8 @@
 //   cmake -B build/core -G Ninja && cmake --build build/core --target resharding_model && build/core/resharding_model
 //
 // The first table: the published cases (tests/resharding/plan_test.cpp), 16 MiB, 5 hosts of 4 ranks, 100 Mbit/s, every
-// candidate in units of the lower bound. The second: 1,000 tensors from 64 ranks to 64 others, 8 to a host, by one
-// thread.
+// candidate in units of the lower bound. The second: 1,000 tensors from 64 ranks to 64, others or the same, 8 to a
+// host, planned by one thread.
 
 #include <chrono>
 #include <cstdio>
@@ -61,6 +61,7 @@ void print_cases() {
 struct Workload {
   const char* name;
   std::vector<Move> moves;
+  int hosts = 16;  // of 8 ranks
 };
 
 // The matrices of 125 layers, eight each.
@@ -81,15 +82,20 @@ std::vector<Workload> workloads() {
           {"S0 on 64 -> S0 on 64, all shapes differ", matrices(rows, mesh(64, {64}, {s0}), true)},
           {"S0 on 64 -> S1 on 64", matrices(rows, columns, false)},
           {"S0 on 64 -> S1 on 64, all shapes differ", matrices(rows, columns, true)},
+          {"8 replicas of S0 on 8 -> S1 on 64", matrices(mesh(0, {8, 8}, {r, s0}), columns, false)},
+          {"64 replicas -> 64 replicas", matrices(mesh(0, {64}, {r}), mesh(64, {64}, {r}), false)},
+          {"S0 on 64 -> 64 replicas, the same ranks", matrices(rows, mesh(0, {64}, {r}), false)},
+          {"64 partial sums -> S0, the same ranks", matrices(mesh(0, {64}, {partial(Reduction::kSum)}), rows, false)},
           {"FSDP 8 x TP 8 -> 8 replicas of TP 8", matrices(fsdp_tp, tp, false)},
-          {"FSDP 8 x TP 8 -> 8 replicas of TP 8, all shapes differ", matrices(fsdp_tp, tp, true)}};
+          {"FSDP 8 x TP 8 -> 8 replicas of TP 8, all shapes differ", matrices(fsdp_tp, tp, true)},
+          {"S0 on 256 -> S1 on 256", matrices(mesh(0, {256}, {s0}), mesh(256, {256}, {s1}), false), 64}};
 }
 
 void print_planning_times() {
   std::printf("\n| 1,000 tensors | units | transfers | plan / bound | chosen | planning, s |\n");
   std::printf("|---|---:|---:|---:|---|---:|\n");
-  const Network network = uniform_network(16, 8);
   for (const Workload& load : workloads()) {
+    const Network network = uniform_network(load.hosts, 8);
     const auto start = std::chrono::steady_clock::now();
     const MoveBatch batch = cut(load.moves);
     const ReshardPlan plan = make_plan(batch, network);

@@ -79,7 +79,8 @@ class Search {
   }
 
   ListSchedule run() {
-    keep(longest_first());
+    keep(in_order(as_given()));
+    if (!is_done()) keep(in_order(longest_first()));
     const std::size_t looks = std::max<std::size_t>(1, ways_ * jobs_.size() / 2);
     const std::size_t restarts = std::min(kMostRestarts, kMostLooks / looks);
     for (std::size_t i = 0; i < restarts && !is_done(); ++i) keep(soonest_first(i > 0));
@@ -94,13 +95,21 @@ class Search {
     if (schedule.makespan_s < best_.makespan_s) best_ = std::move(schedule);
   }
 
-  ListSchedule longest_first() const {
-    ListSchedule schedule;
-    schedule.order.resize(jobs_.size());
-    schedule.option.resize(jobs_.size());
-    std::iota(schedule.order.begin(), schedule.order.end(), 0);
-    std::stable_sort(schedule.order.begin(), schedule.order.end(),
+  std::vector<std::uint32_t> as_given() const {
+    std::vector<std::uint32_t> order(jobs_.size());
+    std::iota(order.begin(), order.end(), 0);
+    return order;
+  }
+
+  std::vector<std::uint32_t> longest_first() const {
+    std::vector<std::uint32_t> order = as_given();
+    std::stable_sort(order.begin(), order.end(),
                      [this](std::uint32_t a, std::uint32_t b) { return shortest_[a] > shortest_[b]; });
+    return order;
+  }
+
+  ListSchedule in_order(std::vector<std::uint32_t> order) const {
+    ListSchedule schedule{.order = std::move(order), .option = std::vector<std::uint32_t>(jobs_.size())};
     Clock clock(resources_);
     for (std::uint32_t job : schedule.order) {
       schedule.option[job] = soonest_end(jobs_[job], clock);

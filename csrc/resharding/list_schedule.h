@@ -6,7 +6,8 @@
 // before it, and keeps all of them busy until it ends. The last end is the *makespan*. What is looked for is the order
 // and the ways:
 //
-//   longest first   each job in the way in which it ends soonest
+//   as given        the caller's order, each job in the way in which it ends soonest
+//   longest first   so too, the longest job first
 //   soonest first   of all jobs left the one that can begin soonest; of these the one whose resources are wanted most,
 //                   in the way whose resources are wanted least; seeded restarts break ties by chance
 //   exactly         up to kFewJobs jobs: all orders and ways, depth first, but for those that cannot be better than the

@@ -1,6 +1,7 @@
 #include "resharding/plan.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 
 #include "resharding/balance.h"
@@ -63,8 +64,33 @@ class Planner {
     std::vector<Parcel> parcels;
     for (std::uint32_t b = 0; b < plan_.buckets.size(); ++b) add_parcels(parcels, b, shape, cut);
     if (is_known(parcels)) return;
+    put_in_rounds(parcels);
     price_all(in_order(parcels), {.shape = shape, .cut = cut});
     if (keep_balanced_relays(parcels)) price_all(in_order(parcels), {.shape = shape, .cut = cut, .balanced = true});
+  }
+
+  // In rounds, as a pairwise all_to_all: in round k the i-th of the sending hosts sends to the host k after the i-th of
+  // the receiving ones, so every link carries one host's parcels in each direction. Where sizes differ, list scheduling
+  // does better.
+  void put_in_rounds(std::vector<Parcel>& parcels) const {
+    std::map<int, int> senders, receivers;  // host -> which one it is
+    for (const Parcel& parcel : parcels) senders[from_host(parcel)], receivers[to_host(parcel)];
+    for (std::map<int, int>* hosts : {&senders, &receivers}) {
+      int next = 0;
+      for (auto& [host, number] : *hosts) number = next++;
+    }
+    const int rounds = static_cast<int>(std::max(senders.size(), receivers.size()));
+    const auto round = [&](const Parcel& parcel) {
+      return (receivers[to_host(parcel)] - senders[from_host(parcel)] + rounds) % rounds;
+    };
+    std::stable_sort(parcels.begin(), parcels.end(),
+                     [&round](const Parcel& a, const Parcel& b) { return round(a) < round(b); });
+  }
+
+  int from_host(const Parcel& parcel) const { return network_.host_of[parcel.relays.front().sender()]; }
+  int to_host(const Parcel& parcel) const {
+    const Relay& relay = parcel.relays.front();
+    return network_.host_of[relay.hops.empty() ? relay.sender() : relay.hops.front().to];
   }
 
   void price_all(std::vector<Transfer> transfers, Candidate candidate) {
