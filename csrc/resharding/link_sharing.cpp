@@ -62,14 +62,16 @@ class FlowSimulation {
     return at;
   }
 
+  // Flows that end within rounding of that time end then, so that some flow does.
   void go_to(double at) {
     std::vector<std::size_t> still;
     for (std::size_t f : active_) {
-      left_[f] -= rate_[f] * (at - now_);
-      if (left_[f] > kRounding * flows_[f].bytes)
-        still.push_back(f);
-      else
+      if (now_ + left_[f] / rate_[f] <= at * (1 + kRounding)) {
         trailing_.emplace(at + flows_[f].latency_s + flows_[f].trailing_bytes / rate_[f], f);
+      } else {
+        left_[f] -= rate_[f] * (at - now_);
+        still.push_back(f);
+      }
     }
     active_ = std::move(still);
     now_ = at;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "resharding/balance.h"
 #include "resharding/link_sharing.h"
@@ -66,12 +68,14 @@ class Planner {
     if (is_known(parcels)) return;
     put_in_rounds(parcels);
     price_all(in_order(parcels), {.shape = shape, .cut = cut});
-    if (keep_balanced_relays(parcels)) price_all(in_order(parcels), {.shape = shape, .cut = cut, .balanced = true});
+    if (!keep_balanced_relays(parcels)) return;
+    put_in_rounds(parcels);
+    price_all(in_order(parcels), {.shape = shape, .cut = cut, .balanced = true});
   }
 
   // In rounds, as a pairwise all_to_all: in round k the i-th of the sending hosts sends to the host k after the i-th of
-  // the receiving ones, so every link carries one host's parcels in each direction. Where sizes differ, list scheduling
-  // does better.
+  // the receiving ones, so every link carries one host's parcels in each direction. The first parcel of each pair of
+  // hosts in all rounds, then the second in all, ... Where sizes differ, list scheduling does better.
   void put_in_rounds(std::vector<Parcel>& parcels) const {
     std::map<int, int> senders, receivers;  // host -> which one it is
     for (const Parcel& parcel : parcels) senders[from_host(parcel)], receivers[to_host(parcel)];
@@ -80,11 +84,16 @@ class Planner {
       for (auto& [host, number] : *hosts) number = next++;
     }
     const int rounds = static_cast<int>(std::max(senders.size(), receivers.size()));
-    const auto round = [&](const Parcel& parcel) {
-      return (receivers[to_host(parcel)] - senders[from_host(parcel)] + rounds) % rounds;
-    };
-    std::stable_sort(parcels.begin(), parcels.end(),
-                     [&round](const Parcel& a, const Parcel& b) { return round(a) < round(b); });
+    std::map<std::pair<int, int>, int> before;             // (from, to) -> parcels so far
+    std::vector<std::tuple<int, int, std::size_t>> order;  // which of its pair, round, parcel
+    for (std::size_t p = 0; p < parcels.size(); ++p) {
+      const int from = from_host(parcels[p]), to = to_host(parcels[p]);
+      order.emplace_back(before[{from, to}]++, (receivers[to] - senders[from] + rounds) % rounds, p);
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<Parcel> sorted;
+    for (const auto& [which, round, p] : order) sorted.push_back(std::move(parcels[p]));
+    parcels = std::move(sorted);
   }
 
   int from_host(const Parcel& parcel) const { return network_.host_of[parcel.relays.front().sender()]; }

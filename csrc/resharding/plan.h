@@ -1,8 +1,18 @@
 #pragma once
 // The plan of a batch of moves: which relays carry which part of which bucket, and in what order. Plain data, made by a
 // pure function of what all ranks know, so that all make the same plan; carrying it out decides nothing.
+//
+// All tensors of a batch are one problem. Candidates are made, and the one that takes least by the model is the plan:
+//
+//   1. Buckets are dealt to relays of one shape: point to point, chain or striped (relay.h). A bucket with several
+//      possible senders may also be cut, so that they share it.
+//   2. Senders and order are chosen: by list scheduling (list_schedule.h), or senders by what their links have to do in
+//      all (balance.h) and then the order.
+//   3. What that takes, with 1, 2, 4 or 8 transfers in flight, is simulated (link_sharing.h).
+//
+// It ends when a candidate takes no longer than the lower bound (lower_bound.h). What stays inside hosts is the same in
+// all candidates.
 
-#include <string>
 #include <vector>
 
 #include "resharding/relay.h"

@@ -46,5 +46,11 @@ TEST(LinkSharing, PassesTheLastSegmentsOnAtTheLastRate) {
                {{0, 5.5}});
 }
 
+TEST(LinkSharing, EndsWhereAByteTakesNoTimeToSpeakOf) {  // beside a flow of years
+  const std::vector<Span> spans = share_links(
+      {{.uses = {{0, 1}}, .lanes = {0}, .bytes = 1e15}, {.uses = {{1, 1}}, .lanes = {0}, .bytes = 1}}, {1e7, 1e9}, 1);
+  EXPECT_NEAR(spans[1].end_s, 1e8, 1);
+}
+
 }  // namespace
 }  // namespace merak
