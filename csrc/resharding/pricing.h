@@ -13,8 +13,8 @@
 
 namespace merak {
 
-inline constexpr std::size_t kSmallestSegment = 64 * 1024;
-inline constexpr std::size_t kLargestSegment = 1024 * 1024;
+inline constexpr std::size_t kSmallestSegment = 8 * 1024;
+inline constexpr std::size_t kLargestSegment = 256 * 1024;
 
 // The bandwidth of each resource: of host h the link out, 2h, and the link in, 2h + 1; behind those of all hosts each
 // rank's paths out to its neighbours and in from them.

@@ -14,7 +14,7 @@ namespace merak {
 
 using Value = std::uint64_t;  // wraps around, so that sums and products are the same in any order
 using Element = std::pair<std::uint32_t, std::size_t>;  // tensor, row-major number
-using Values = std::map<Element, Value>;
+using ElementValues = std::map<Element, Value>;
 
 inline Value reduced(Reduction reduction, Value a, Value b) {
   switch (reduction) {
@@ -44,7 +44,7 @@ class Delivery {
 
   // By rank. Throws std::out_of_range where a rank gives what it does not have, std::logic_error where it gets
   // something twice.
-  std::map<int, Values> run() {
+  std::map<int, ElementValues> run() {
     for (const Transfer& transfer : plan_.transfers) carry_out(transfer);
     for (const Bucket& bucket : plan_.buckets)
       for (int rank : bucket.receivers)
@@ -53,8 +53,8 @@ class Delivery {
     return target_;
   }
 
-  std::map<int, Values> expected() const {
-    std::map<int, Values> expected;
+  std::map<int, ElementValues> expected() const {
+    std::map<int, ElementValues> expected;
     for (std::uint32_t tensor = 0; tensor < batch_.moves.size(); ++tensor) {
       const Move& move = batch_.moves[tensor];
       const std::map<std::size_t, Value> whole = whole_tensor(tensor);
@@ -162,7 +162,7 @@ class Delivery {
 
   const ReshardPlan& plan_;
   const MoveBatch& batch_;
-  std::map<int, Values> source_, target_;
+  std::map<int, ElementValues> source_, target_;
 };
 
 }  // namespace merak
