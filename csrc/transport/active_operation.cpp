@@ -46,12 +46,16 @@ bool ActiveOperation::fits(const Step& step) const {
     return number < buffers.size() && place.offset <= buffers[number].size() &&
            bytes <= buffers[number].size() - place.offset;
   };
+  const auto in_one_run = [&](const Place& place, std::size_t bytes) {
+    return bytes == 0 || (holds(place, bytes) && buffers[place.buffer].one_run(place.offset, bytes));
+  };
   if (step.kind == StepKind::kSumRows) {
     const RowSums& sums = program().program().row_sums[step.row_sums];
-    const auto in_one_run = [&](const Place& place, std::size_t bytes) {
-      return bytes == 0 || (holds(place, bytes) && buffers[place.buffer].one_run(place.offset, bytes));
-    };
     return request.reducer.sum_rows && in_one_run(step.at, sums.at_bytes()) && in_one_run(step.from, sums.from_bytes());
+  }
+  if (step.kind == StepKind::kCopyStrided) {
+    const StridedCopy& copy = program().program().strided_copies[step.strided_copy];
+    return in_one_run(step.at, copy.at_bytes()) && in_one_run(step.from, copy.from_bytes());
   }
   const bool local = step.kind == StepKind::kReduce || step.kind == StepKind::kCopy;
   return holds(step.at, step.bytes) && (!local || holds(step.from, step.bytes));
@@ -64,8 +68,15 @@ void ActiveOperation::sum_rows(const Step& step) const {
   request.reducer.sum_rows(at, from, sums, step.completes ? request.reducer.divisor : 1);
 }
 
+void ActiveOperation::copy_strided(const Step& step) const {
+  const StridedCopy& copy = program().program().strided_copies[step.strided_copy];
+  merak::copy_strided(buffers[step.at.buffer].one_run(step.at.offset, copy.at_bytes()),
+                      buffers[step.from.buffer].one_run(step.from.offset, copy.from_bytes()), copy);
+}
+
 void ActiveOperation::compute(const Step& step) const {
   if (step.kind == StepKind::kSumRows) return sum_rows(step);
+  if (step.kind == StepKind::kCopyStrided) return copy_strided(step);
   const Reducer& reducer = request.reducer;
   for_each_pair_of_runs(buffers[step.at.buffer], step.at.offset, buffers[step.from.buffer], step.from.offset,
                         step.bytes, [&](std::byte* to, std::byte* from, std::size_t bytes) {

@@ -37,6 +37,7 @@ struct ActiveOperation : std::enable_shared_from_this<ActiveOperation> {
  private:
   bool fits(const Step& step) const;
   void sum_rows(const Step& step) const;
+  void copy_strided(const Step& step) const;
 };
 
 }  // namespace merak

@@ -149,6 +149,7 @@ void Group::start_step(ActiveOperation& operation, std::uint32_t index) {
     case StepKind::kReduce:
     case StepKind::kCopy:
     case StepKind::kSumRows:
+    case StepKind::kCopyStrided:
       local_.emplace_back(&operation, index);
   }
 }

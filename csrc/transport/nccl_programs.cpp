@@ -32,6 +32,8 @@ class Issuer {
       calls_.reduce(at(step.at), at(step.from), step.bytes, step.completes);
     else if (step.kind == StepKind::kSumRows)
       calls_.sum_rows(at(step.at), at(step.from), program_.row_sums[step.row_sums], step.row_sums, step.completes);
+    else if (step.kind == StepKind::kCopyStrided)
+      calls_.copy_strided(at(step.at), at(step.from), program_.strided_copies[step.strided_copy]);
     else
       calls_.copy(at(step.at), at(step.from), step.bytes);
   }

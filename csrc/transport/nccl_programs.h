@@ -29,6 +29,7 @@ class DeviceCalls {
   virtual void receive(int peer, std::byte* to, std::size_t bytes) = 0;
   virtual void reduce(std::byte* at, const std::byte* from, std::size_t bytes, bool completes) = 0;  // as Step has it
   virtual void copy(std::byte* at, const std::byte* from, std::size_t bytes) = 0;
+  virtual void copy_strided(std::byte* at, const std::byte* from, const StridedCopy& copy) = 0;
   // `index`: of the sums among the program's.
   virtual void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index,
                         bool completes) = 0;
@@ -56,6 +57,8 @@ struct DeviceWork {
   std::function<void(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index, bool completes,
                      CudaStreamHandle stream)>
       sum_rows = {};  // may be empty for a program without sums of rows
+  std::function<void(std::byte* at, const std::byte* from, const StridedCopy& copy, CudaStreamHandle stream)>
+      copy_strided = {};  // may be empty for a program without strided copies
 };
 
 // Messages by NCCL. group_end throws as NcclCommunicator's does, after `timeout` at most.
@@ -76,6 +79,9 @@ class NcclCalls : public DeviceCalls {
     work_.reduce(at, from, bytes, completes, stream_);
   }
   void copy(std::byte* at, const std::byte* from, std::size_t bytes) override { work_.copy(at, from, bytes, stream_); }
+  void copy_strided(std::byte* at, const std::byte* from, const StridedCopy& copy) override {
+    work_.copy_strided(at, from, copy, stream_);
+  }
   void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index,
                 bool completes) override {
     work_.sum_rows(at, from, sums, index, completes, stream_);

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "transport/for_each.h"
 #include "transport/nccl_programs_cuda.h"
 
 namespace merak {
@@ -41,7 +42,13 @@ DeviceWork cuda_work(decltype(DeviceWork::reduce) reduce) {
   const auto copy = [](std::byte* at, const std::byte* from, std::size_t bytes, CudaStreamHandle stream) {
     check(cudaMemcpyAsync(at, from, bytes, cudaMemcpyDeviceToDevice, stream_of(stream)), "copying");
   };
-  return {std::move(reduce), copy};
+  const auto copy_strided = [](std::byte* at, const std::byte* from, const StridedCopy& strided,
+                               CudaStreamHandle stream) {
+    with_copy_body(at, from, strided, /*share=*/1, [&](const auto& body, std::size_t lines) {
+      for_each(OnCuda{stream_of(stream)}, lines * body.shares(), body);
+    });
+  };
+  return {std::move(reduce), copy, {}, copy_strided};
 }
 
 bool CudaOperation::done() const {

@@ -36,6 +36,12 @@ std::uint32_t Program::sum_rows(Place at, Place from, RowSums sums, std::vector<
   return append(*this, {StepKind::kSumRows, -1, at, from, bytes, std::move(after), completes, index});
 }
 
+std::uint32_t Program::copy_strided(Place at, Place from, const StridedCopy& copy, std::vector<std::uint32_t> after) {
+  const auto index = static_cast<std::uint32_t>(strided_copies.size());
+  strided_copies.push_back(copy);
+  return append(*this, {StepKind::kCopyStrided, -1, at, from, copy.bytes(), std::move(after), false, 0, index});
+}
+
 int Program::add_scratch(std::size_t bytes) {
   scratch.push_back(bytes);
   return kScratch + static_cast<int>(scratch.size()) - 1;

@@ -18,15 +18,17 @@
 #include <vector>
 
 #include "transport/row_sums.h"
+#include "transport/strided_copy.h"
 
 namespace merak {
 
 enum class StepKind : std::uint8_t {
-  kSend,     // `at` goes to `peer`
-  kReceive,  // what `peer` sends lands at `at`
-  kReduce,   // `at` = `at` (op) `from`
-  kCopy,     // `at` = `from`
-  kSumRows,  // rows of `at` = sums of rows of `from`, as row_sums.h has it
+  kSend,         // `at` goes to `peer`
+  kReceive,      // what `peer` sends lands at `at`
+  kReduce,       // `at` = `at` (op) `from`
+  kCopy,         // `at` = `from`
+  kSumRows,      // rows of `at` = sums of rows of `from`, as row_sums.h has it
+  kCopyStrided,  // `at` = `from`, pieces with strides on both sides, as strided_copy.h has it
 };
 
 inline constexpr int kInput = 0;
@@ -44,11 +46,12 @@ struct Step {
   StepKind kind = StepKind::kSend;
   int peer = -1;  // the rank at the other end of a send or a receive
   Place at;
-  Place from;  // the operand of a reduce, a copy or a sum of rows
+  Place from;  // the operand of a reduce, a copy (strided or not) or a sum of rows
   std::size_t bytes = 0;
   std::vector<std::uint32_t> after;  // indices of the steps that must be done before, all smaller than this step's own
   bool completes = false;            // a reduce, or a sum, that adds the last operand: an average divides here
   std::uint32_t row_sums = 0;        // of a sum of rows: which ones, an index into the program's
+  std::uint32_t strided_copy = 0;    // of a strided copy: which one, likewise
 
   bool operator==(const Step&) const = default;
 };
@@ -57,6 +60,7 @@ struct Program {
   std::vector<Step> steps;
   std::vector<std::size_t> scratch;  // bytes of the buffers kScratch, kScratch + 1, ...
   std::vector<RowSums> row_sums = {};
+  std::vector<StridedCopy> strided_copies = {};
 
   bool operator==(const Program&) const = default;
 
@@ -67,6 +71,7 @@ struct Program {
   std::uint32_t copy(Place at, Place from, std::size_t bytes, std::vector<std::uint32_t> after = {});
 
   std::uint32_t sum_rows(Place at, Place from, RowSums sums, std::vector<std::uint32_t> after, bool completes);
+  std::uint32_t copy_strided(Place at, Place from, const StridedCopy& copy, std::vector<std::uint32_t> after = {});
 
   // Reserves a scratch buffer of that many bytes and returns its number.
   int add_scratch(std::size_t bytes);

@@ -20,6 +20,7 @@ std::string name_of(int rank, std::size_t index, const Step& step) {
   if (step.kind == StepKind::kReduce) text += "reduce of " + bytes;
   if (step.kind == StepKind::kCopy) text += "copy of " + bytes;
   if (step.kind == StepKind::kSumRows) text += "sums of rows, " + bytes;
+  if (step.kind == StepKind::kCopyStrided) text += "strided copy of " + bytes;
   return text + ")";
 }
 
@@ -61,6 +62,19 @@ std::vector<std::uint32_t> rows_read(const RowSums& sums, bool in_place) {
   return rows;
 }
 
+// The pieces of one side of a strided copy, those that follow each other without a gap as one range.
+void add_pieces(std::vector<Access>& accesses, std::uint32_t step, Place place, const StridedCopy& copy, bool writes) {
+  std::size_t end = SIZE_MAX;  // of the range that the last piece belongs to
+  copy.for_each_piece([&](std::size_t at, std::size_t from) {
+    const Place piece = {place.buffer, place.offset + (writes ? at : from)};
+    if (piece.offset == end)
+      accesses.back().bytes += copy.piece_bytes;
+    else
+      accesses.push_back({step, piece, copy.piece_bytes, writes});
+    end = accesses.back().end();
+  });
+}
+
 std::vector<Access> accesses_of(const Program& program) {
   std::vector<Access> accesses;
   for (std::uint32_t index = 0; index < program.steps.size(); ++index) {
@@ -71,6 +85,12 @@ std::vector<Access> accesses_of(const Program& program) {
       add_rows(accesses, index, step.at, sums.at, sums.row_bytes, sums.at_pitch, true);
       add_rows(accesses, index, step.from, rows_read(sums, step.at == step.from), sums.row_bytes, sums.from_pitch,
                false);
+      continue;
+    }
+    if (step.kind == StepKind::kCopyStrided) {
+      const StridedCopy& copy = program.strided_copies[step.strided_copy];
+      add_pieces(accesses, index, step.at, copy, true);
+      add_pieces(accesses, index, step.from, copy, false);
       continue;
     }
     accesses.push_back({index, step.at, step.bytes, step.kind != StepKind::kSend});

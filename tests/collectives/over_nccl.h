@@ -24,6 +24,9 @@ inline DeviceWork work_on_cpu(const Reducer& reducer) {
   work.copy = [](std::byte* at, const std::byte* from, std::size_t bytes, void*) { std::memcpy(at, from, bytes); };
   work.sum_rows = [reducer](std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t, bool completes,
                             void*) { reducer.sum_rows(at, from, sums, completes ? reducer.divisor : 1); };
+  work.copy_strided = [](std::byte* at, const std::byte* from, const StridedCopy& copy, void*) {
+    copy_strided(at, from, copy);
+  };
   return work;
 }
 

@@ -30,6 +30,10 @@ class Recorder : public DeviceCalls {
     lines.push_back("copy " + place(at, bytes) + " from " + place(from, bytes));
   }
 
+  void copy_strided(std::byte* at, const std::byte* from, const StridedCopy& copy) override {
+    lines.push_back("strided copy " + place(at, copy.at_bytes()) + " from " + place(from, copy.from_bytes()));
+  }
+
   void sum_rows(std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t index,
                 bool completes) override {
     lines.push_back((completes ? "complete sums " : "sums ") + std::to_string(index) + " " +

@@ -115,6 +115,8 @@ class Player {
       std::copy(arrived.mapped().begin(), arrived.mapped().end(), at);
     } else if (step.kind == StepKind::kCopy) {
       std::memcpy(at, memory(rank, step.from), step.bytes);
+    } else if (step.kind == StepKind::kCopyStrided) {
+      copy_strided(at, memory(rank, step.from), ranks_[rank].program.program().strided_copies.at(step.strided_copy));
     } else if (step.kind == StepKind::kSumRows) {
       const RowSums& sums = ranks_[rank].program.program().row_sums.at(step.row_sums);
       reducer_.sum_rows(at, memory(rank, step.from), sums, step.completes ? reducer_.divisor : 1);
