@@ -370,6 +370,23 @@ def test_tables_that_differ_are_refused(pool: RankPool) -> None:
         assert "split another way" in text
 
 
+def in_another_order(context: Context) -> str:
+    """Tables of one shape: only their numbers tell them apart."""
+    tables = [merak.embedding.ShardedEmbedding(ROWS, 4) for _ in range(2)]
+    if context.rank == 1:
+        tables.reverse()
+    with pytest.raises(dist.DistBackendError) as caught:
+        for table in tables:
+            table(torch.tensor([1]))
+    return str(caught.value)
+
+
+def test_tables_in_another_order_are_refused(pool: RankPool) -> None:
+    for text in pool.run(in_another_order):
+        assert "table 0" in text
+        assert "table 1" in text
+
+
 def refusals(_: Context) -> None:
     with pytest.raises(ValueError, match="max_norm is not taken"):
         merak.embedding.ShardedEmbedding(4, 4, max_norm=1.0)
