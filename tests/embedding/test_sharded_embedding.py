@@ -376,8 +376,7 @@ def in_another_order(context: Context) -> str:
     if context.rank == 1:
         tables.reverse()
     with pytest.raises(dist.DistBackendError) as caught:
-        for table in tables:
-            table(torch.tensor([1]))
+        tables[0](torch.tensor([1]))
     return str(caught.value)
 
 
