@@ -32,8 +32,7 @@ double pairwise_all_to_all_seconds(const Topology& topology, std::size_t part_by
   const auto window = static_cast<double>(all_to_all_window(topology.size()));
   const double cycle = others * static_cast<double>(segment) * link.seconds_per_byte;
   const double wire = others * static_cast<double>(part_bytes) * link.seconds_per_byte;
-  const double work = others * cycles * 2 * link.per_message_s,
-               turns = cycles / window * (link.message_s(0) + cycle);
+  const double work = others * cycles * 2 * link.per_message_s, turns = cycles / window * (link.message_s(0) + cycle);
   return link.message_s(0) + std::max({wire, work, turns});
 }
 

@@ -3,8 +3,8 @@
 // for the rank i after it, and receives segment s of the part of the rank i before it, for i = 1, ..., n - 1. So every
 // rank's link carries as much in as out, at any time.
 //
-// A rank sends a segment to the rank i after it when the one `all_to_all_window` cycles earlier has come from the rank i
-// before it. So all ranks go through the cycles together, no receiver's link is shared by several senders for long
+// A rank sends a segment to the rank i after it when the one `all_to_all_window` cycles earlier has come from the rank
+// i before it. So all ranks go through the cycles together, no receiver's link is shared by several senders for long
 // while other links idle, and little waits in the kernel's buffers. (With four times as much on its way, 2 MiB between
 // 4 hosts took 20 % longer: ranks then end so far apart.) And every connection is in use until the end: had a rank sent
 // one part after another, each connection would have rested meanwhile, and after a rest TCP starts slowly (at 8 hosts
