@@ -13,6 +13,8 @@ class Bytes {
     for (std::size_t most = limit - 1; most > 0; most >>= 8) value = value << 8 | (data_ < end_ ? *data_++ : 0);
     return value % limit;
   }
+  int small(std::size_t limit) { return static_cast<int>(below(limit)); }
+  bool empty() const { return data_ == end_; }
 
  private:
   const std::uint8_t *data_, *end_;

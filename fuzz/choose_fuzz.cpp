@@ -40,13 +40,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t data
   Bytes bytes(data, data_size);
   const std::size_t size = 1 + bytes.below(9);
   merak::Topology topology;
-  for (std::size_t rank = 0; rank < size; ++rank) topology.host_of.push_back(static_cast<int>(bytes.below(4)));
+  for (std::size_t rank = 0; rank < size; ++rank) topology.host_of.push_back(bytes.small(4));
   const merak::Costs costs{.latency_s = 1e-6 * static_cast<double>(1 + bytes.below(10'000)),
                            .seconds_per_byte = 1e-9 / static_cast<double>(1 + bytes.below(100)),
                            .per_message_s = 1e-6 * static_cast<double>(1 + bytes.below(100))};
   constexpr std::size_t kElements[] = {1, 2, 4, 8, 16};
   merak::CollectiveShape shape{.kind = static_cast<merak::OperationKind>(1 + bytes.below(9)),
-                               .root = static_cast<int>(bytes.below(size)),
+                               .root = bytes.small(size),
                                .element_bytes = kElements[bytes.below(5)],
                                .in_place = bytes.below(2) == 1};
   if (shape.kind != merak::OperationKind::kBarrier)

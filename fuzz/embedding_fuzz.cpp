@@ -36,7 +36,7 @@ struct Drawn {
   explicit Drawn(Bytes& bytes) {
     const bool is_wide = bytes.below(8) == 7;  // rows of several segments
     split.by = bytes.below(2) == 0 ? SplitBy::kColumns : SplitBy::kRows;
-    split.ranks = 1 + static_cast<int>(bytes.below(6));
+    split.ranks = 1 + bytes.small(6);
     split.table_rows = 1 + bytes.below(is_wide ? 12 : 140);
     split.table_columns = is_wide ? bytes.below(1 << 15) : bytes.below(20);
     seed = static_cast<unsigned>(bytes.below(1 << 16));

@@ -1,5 +1,6 @@
 #include "embedding/prepared_batch.h"
 
+#include <tuple>
 #include <utility>
 
 #include "embedding/gradient.h"

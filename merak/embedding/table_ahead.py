@@ -46,7 +46,7 @@ class Announced:
     ids: list[torch.Tensor]
     announcement: EmbeddingLookup
     parts: torch.futures.Future[EmbeddingBatchPair] | None
-    """Of the batch before it, if there is one, and of itself."""
+    """Of the batch before it, if there is one, and of itself; where gradients are split."""
     rows: torch.Tensor | None
     """Until the model has them."""
     works: list[dist.Work] = dataclasses.field(default_factory=list)
@@ -134,7 +134,9 @@ class TableAhead:
         tokens = torch.cat([one.reshape(-1) for one in ids]) if len(ids) != 1 else ids[0].reshape(-1)
         told = self._announce(tokens)
         before = self._coming[-1] if self._coming else self._now
-        parts = told.work.get_future().then(functools.partial(_parts, before.announcement, told)) if before else None
+        parts = None
+        if self.splits and before is not None:
+            parts = told.work.get_future().then(functools.partial(_parts, before.announcement, told))
         rows = self._shard.new_empty(*(ids[0].shape if len(ids) == 1 else tokens.shape), self._table.columns)
         self._coming.append(Announced([one.clone() for one in ids], told, parts, rows))
 
