@@ -11,29 +11,42 @@ The rooms (`merak.backend`, ...) are imported when they are first used.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import _merak_autoload
 from merak._torch_compat import check_torch_matches_build
 from merak._version import __version__
 
 if TYPE_CHECKING:
-    from merak import backend, embedding, sparse
+    from merak import backend, embedding, resharding, sparse
+    from merak.resharding import plan_reshard, redistribute, reshard_state_dict
 
-__all__ = ["__version__", "backend", "embedding", "sparse"]
+__all__ = [
+    "__version__",
+    "backend",
+    "embedding",
+    "plan_reshard",
+    "redistribute",
+    "reshard_state_dict",
+    "resharding",
+    "sparse",
+]
 
-_ROOMS = ("backend", "embedding", "sparse")
+_ROOMS = ("backend", "embedding", "resharding", "sparse")
+_FUNCTIONS = {"plan_reshard": "resharding", "redistribute": "resharding", "reshard_state_dict": "resharding"}
+"""What users reach without naming its room."""
 
 check_torch_matches_build()
 _merak_autoload.register()
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"merak.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"merak.{_FUNCTIONS[name]}"), name)
     raise AttributeError(f"module 'merak' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ROOMS})
+    return sorted({*globals(), *_ROOMS, *_FUNCTIONS})

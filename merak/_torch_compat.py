@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Backend as C10dBackend
 from torch._C._distributed_c10d import GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor, Placement
 
 __all__ = [
     "C10dBackend",
@@ -20,9 +27,17 @@ __all__ = [
     "Store",
     "backend_below",
     "check_torch_matches_build",
+    "default_store",
+    "local_of",
+    "make_dtensor",
     "make_nccl_backend",
     "name_in_use",
+    "read_checkpoint_metadata",
+    "redistribute_of_dtensor",
+    "shard_order",
+    "split_factor",
     "store_host",
+    "strided_shard",
     "torch_minor",
 ]
 
@@ -113,3 +128,85 @@ def make_nccl_backend(
     nccl_options = options if isinstance(options, nccl.Options) else nccl.Options()
     nccl_options._timeout = timeout
     return nccl(PrefixStore("nccl/", store), rank, size, nccl_options)
+
+
+def shard_order(tensor: DTensor) -> list[tuple[int, tuple[int, ...]]]:
+    """By sharded tensor dimension: the mesh dimensions that cut it, in the order in which they do. Empty where that
+    is from left to right, as it is unless somebody says otherwise (torch 2.15; older versions know no other order)."""
+    spec = tensor._spec
+    order = getattr(spec, "shard_order", None)
+    if not order or spec.is_default_device_order(order):
+        return []
+    return [(entry.tensor_dim, tuple(entry.mesh_dims)) for entry in order]
+
+
+def make_dtensor(
+    local: torch.Tensor,
+    mesh: DeviceMesh,
+    placements: Sequence[Placement],
+    shape: torch.Size,
+    requires_grad: bool = False,
+) -> DTensor:
+    """A DTensor of this shape, contiguous, around what this rank has of it; nothing of `local` is checked or copied."""
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
+
+    stride = torch.empty(shape, device="meta").stride()
+    spec = DTensorSpec(mesh, tuple(placements), tensor_meta=TensorMeta(shape, stride, local.dtype))
+    return DTensor(local, spec, requires_grad=requires_grad)
+
+
+def local_of(tensor: DTensor) -> torch.Tensor:
+    """What this rank has of a DTensor, without a gradient; a result of DTensor's that is still on its way is waited
+    for."""
+    local = tensor._local_tensor.detach()
+    wait = getattr(local, "wait", None)
+    return local if wait is None else wait()
+
+
+def read_checkpoint_metadata(path: Path) -> Any:
+    """The `.metadata` of a checkpoint of torch.distributed.checkpoint. torch wrote it with pickle; only its own classes
+    for such metadata, and those that they are made of, are let in.
+
+    Raises:
+        ValueError: the file has others, or is none of torch's.
+    """
+    import torch._weights_only_unpickler as restricted
+    from torch.distributed.checkpoint import metadata
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    ours = [value for value in vars(metadata).values() if isinstance(value, type)]
+    allowed = [*ours, _StorageInfo, torch.Size, torch.serialization._get_layout]
+    try:
+        with torch.serialization.safe_globals(allowed), path.open("rb") as file:
+            return restricted.load(file, encoding="utf-8")
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as the metadata of a checkpoint: {error}") from error
+
+
+def redistribute_of_dtensor() -> Callable[..., DTensor]:
+    """`DTensor.redistribute` as it is now."""
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.redistribute
+
+
+def default_store() -> Store:
+    """The store of the default group."""
+    store: Store = dist.distributed_c10d._get_default_store()
+    return store
+
+
+def strided_shard(dim: int, factor: int) -> Placement:
+    """torch's placement for a dimension in `factor` pieces, each of which is sharded."""
+    from torch.distributed.tensor.placement_types import _StridedShard
+
+    placement: Placement = _StridedShard(dim, split_factor=factor)
+    return placement
+
+
+def split_factor(placement: Placement) -> int | None:
+    """That of a strided shard; None of all others."""
+    from torch.distributed.tensor.placement_types import _StridedShard
+
+    return int(placement.split_factor) if isinstance(placement, _StridedShard) else None

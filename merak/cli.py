@@ -25,6 +25,7 @@ class Subcommand(NamedTuple):
 
 SUBCOMMANDS = {
     "env": Subcommand("merak.backend.command", "print what was built, found and chosen"),
+    "reshard": Subcommand("merak.resharding.command", "plan how tensors get from one layout to another"),
     "bench": Subcommand("merak.backend.bench", "measure the collectives beside Gloo's"),
 }
 

@@ -4,6 +4,8 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <functional>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <utility>
 
 #include "backend/interruptible_wait.h"
@@ -75,12 +77,14 @@ void Backend::abort() {
   if (membership_->forked()) return;  // all that follows is the parent's
   membership_->abort("ProcessGroup.abort() was called on rank " + std::to_string(getRank()));
   if (CudaPrograms* programs = existing_cuda_programs()) programs->abort();
+  for (Backend* group : groups_over()) group->abort();
   std::lock_guard lock(cuda_mutex_);
   if (cuda_) cuda_->abort();
 }
 
 void Backend::shutdown() {
   if (membership_->forked()) return;  // all that follows is the parent's
+  for (Backend* group : groups_over()) group->shutdown();
   if (CudaPrograms* programs = existing_cuda_programs()) programs->shutdown(kShutdownLinger);
   membership_->close(kShutdownLinger);
   store_->release();
@@ -104,6 +108,40 @@ c10::intrusive_ptr<c10d::Backend> Backend::merge(const c10::intrusive_ptr<c10d::
   if (options) own->group_name = options->group_name, own->group_desc = options->group_desc;
   if (options) own->global_ranks_in_group = options->global_ranks_in_group;
   return c10::make_intrusive<Backend>(store, rank, size, std::move(own), surroundings_);
+}
+
+c10::intrusive_ptr<Backend> Backend::over(const std::vector<int>& ranks) {
+  const auto mine = std::find(ranks.begin(), ranks.end(), getRank());
+  const bool rising = std::adjacent_find(ranks.begin(), ranks.end(), std::greater_equal<>()) == ranks.end();
+  TORCH_CHECK_VALUE(rising && mine != ranks.end() && ranks.front() >= 0 && ranks.back() < getSize(),
+                    "merak: a group over some ranks of a group names them in rising order, rank ", getRank(),
+                    ", which makes it, among them.");
+  std::lock_guard lock(over_mutex_);
+  c10::intrusive_ptr<Backend>& made = over_[ranks];
+  if (made) return made;
+  membership_->check_usable();
+  Hash hash;
+  for (int rank : ranks) hash.add(static_cast<std::uint64_t>(rank));
+  const std::string name = "over/" + std::to_string(ranks.size()) + "/" + std::to_string(hash.value());
+  auto options = c10::make_intrusive<Options>(options_->timeout);
+  options->group_name = options_->group_name + "/" + name;
+  for (int rank : ranks)
+    options->global_ranks_in_group.push_back(options_->global_ranks_in_group.empty()
+                                                 ? static_cast<std::uint64_t>(rank)
+                                                 : options_->global_ranks_in_group.at(rank));
+  made = c10::make_intrusive<Backend>(c10::make_intrusive<c10d::PrefixStore>(name, store_->users()),
+                                      static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()),
+                                      std::move(options), surroundings_);
+  return made;
+}
+
+// Alive as long as this group is.
+std::vector<Backend*> Backend::groups_over() {
+  std::lock_guard lock(over_mutex_);
+  std::vector<Backend*> groups;
+  for (auto& [ranks, group] : over_)
+    if (group) groups.push_back(group.get());
+  return groups;
 }
 
 // CUDA tensors --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -25,6 +26,7 @@
 #include "backend/torch_store.h"
 #include "backend/work.h"
 #include "embedding/lookup_acts.h"
+#include "resharding/planned_moves.h"
 #include "sparse/plan.h"
 #include "sparse/sketch_layout.h"
 
@@ -68,6 +70,11 @@ class Backend final : public c10d::Backend {
   c10::intrusive_ptr<c10d::Backend> merge(const c10::intrusive_ptr<c10d::Store>& store,
                                           const c10::intrusive_ptr<c10d::Backend::Options>& options, const int& rank,
                                           const int& size) override;
+  // The group of some of this group's ranks, in rising order, this one among them; made when it is first asked for,
+  // without the others. It ends with this group.
+  c10::intrusive_ptr<Backend> over(const std::vector<int>& ranks);
+  // Fails what is in flight, on all ranks, with that reason.
+  void end(const std::string& reason) { membership_->abort(reason); }
   bool supportsCoalescing() const override;
   void startCoalescing() override;
   c10::intrusive_ptr<c10d::Work> endCoalescing() override;
@@ -159,6 +166,21 @@ class Backend final : public c10d::Backend {
   // Raises ValueError with this reason, on this rank, and an error on the others.
   void refuse_embedding(const std::string& reason) const;
 
+  // Who shares a host in this group, and what its links carry: as measured if that has been done (costs.cpp), else what
+  // is usual. The first time it waits for all ranks to have made the group.
+  Network network(std::chrono::milliseconds timeout);
+  // Measures it, unless that was done; called by all ranks.
+  void measure(std::chrono::milliseconds timeout);
+  // Tensors from layout to layout. By move: this rank's part of the source, and that of the target, which is written;
+  // none where it has no bytes of it. `problem`: why this rank cannot take part, which all ranks then raise; or "".
+  // result() of the Work: this rank's targets.
+  using PlannedPtr = std::shared_ptr<const PlannedMoves>;
+  using SomeTensors = std::vector<std::optional<at::Tensor>>;
+  WorkPtr reshard(const PlannedPtr& planned, const SomeTensors& sources, const SomeTensors& targets, at::Device device,
+                  const std::string& problem, int priority, std::chrono::milliseconds timeout);
+  // Raises ValueError with this reason, on this rank, and an error on the others.
+  void refuse_reshard(const std::string& reason) const;
+
  private:
   struct SparseCall {
     const Tensors& tensors;
@@ -176,6 +198,7 @@ class Backend final : public c10d::Backend {
   CudaPrograms* existing_cuda_programs();  // null: none were needed
   WorkPtr noted(WorkPtr on_cuda);
 
+  std::vector<Backend*> groups_over();
   void announce_refusal(OperationKind kind, std::chrono::milliseconds timeout) const;
   Call call(const char* operation, OperationKind kind, c10d::OpType type, std::chrono::milliseconds timeout) const;
   Clock::duration timeout_or_default(std::chrono::milliseconds timeout) const;
@@ -197,6 +220,8 @@ class Backend final : public c10d::Backend {
   std::pair<WorkPtr, std::shared_ptr<SparseOperation>> start_sparse(const SparseCall& asked);
   void check_sparse(const TensorChecks& check, const SparseCall& asked);
   WorkPtr start_on_cuda(Call call, SparseOperation& operation);
+  WorkPtr reshard_on_cuda(Call call, const PlannedPtr& planned, at::Device device, std::vector<at::Tensor> results,
+                          const std::function<std::vector<Act>()>& acts);
   // Starts what `call` says, which has a program of its own. `result`: of the Work.
   WorkPtr start_request(Call call, Work::Outputs result);
   Lookup start_lookup(Call call, const at::Tensor& shard, const at::Tensor& ids, LookupTask task);
@@ -210,6 +235,9 @@ class Backend final : public c10d::Backend {
   const std::shared_ptr<Membership> membership_;
   Meeting meeting_;
   std::atomic<std::uint64_t> sequence_{0};
+
+  std::mutex over_mutex_;
+  std::map<std::vector<int>, c10::intrusive_ptr<Backend>> over_;
 
   std::mutex plans_mutex_;
   std::unique_ptr<Plans> plans_;

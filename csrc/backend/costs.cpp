@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "backend/interruptible_wait.h"
+#include "backend/torch_errors.h"
 #include "collectives/calibration.h"
 #include "transport/engine.h"
 
@@ -45,6 +46,13 @@ const Costs& Backend::costs(const std::shared_ptr<Group>& group, Clock::time_poi
           std::to_string(getRank()));
     throw;
   }
+}
+
+void Backend::measure(std::chrono::milliseconds timeout) {
+  with_torch_errors([&] {
+    const auto deadline = Clock::now() + timeout_or_default(timeout);
+    costs(membership_->group(timeout_or_default(timeout)), deadline);
+  });
 }
 
 }  // namespace merak

@@ -121,7 +121,8 @@ class Programs final : public CudaPrograms {
     lists.lie_at(device_lists.const_data_ptr());
     for (const at::Tensor& tensor : call.memory) tensor.record_stream(*stream_);
     const DeviceMemory memory{share.act.input, share.act.output, static_cast<std::byte*>(scratch.mutable_data_ptr())};
-    const DeviceWork work = sparse_cuda_work(share.act.signature.dtype, share.act.reducer.divisor, lists);
+    const DeviceWork work =
+        sparse_cuda_work(share.act.signature.dtype, share.act.signature.reduction, share.act.reducer.divisor, lists);
     auto made = c10::make_intrusive<CudaWork>(membership_, call.about, call.device, call.inputs, call.outputs);
     auto in_flight = std::make_shared<CudaInFlight>(start_over_nccl(
         {*ours, program, share.rounds, memory, work, call.deadline - Clock::now()}, user.stream(), stream_->stream()));

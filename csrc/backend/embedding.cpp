@@ -105,7 +105,8 @@ Backend::WorkPtr Backend::embedding_rows(const BatchPtr& batch, const at::Tensor
   call.write(rows);
   call.request.keep_alive = std::make_shared<std::vector<c10::Storage>>(std::move(call.memory));
   call.inputs = {shard};
-  return start_request(std::move(call), [rows] { return TensorLists{{rows}}; });
+  // Not `rows`, which may have a gradient function later that has this work: nobody would see through such a circle.
+  return start_request(std::move(call), [rows = rows.detach()] { return TensorLists{{rows}}; });
 }
 
 void Backend::refuse_embedding(const std::string& reason) const {

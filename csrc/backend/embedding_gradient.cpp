@@ -89,7 +89,7 @@ Backend::WorkPtr Backend::embedding_update(const BatchPtr& batch, const at::Tens
   Call call = this->call("embedding_update", OperationKind::kEmbeddingUpdate, c10d::OpType::ALLTOALL, timeout);
   call.request.priority = priority;
   if (next) check_rows(call.check, next->batch(), update.table, rows);
-  auto owner = std::make_shared<Update>(Update{travel(call, batch, gradient), update, next, rows, {}});
+  auto owner = std::make_shared<Update>(Update{travel(call, batch, gradient), update, next, rows.detach(), {}});
   owner->signature = call.request.signature;
   owner->signature.bytes = next ? bytes_read(next->batch()) : 0;
   call.request.further_acts = 1;

@@ -96,6 +96,24 @@ void bind_sparse_calls(BackendClass& backend) {
       py::arg("tensors"), py::arg("method"), py::arg("timeout"));
 }
 
+void bind_resharding_calls(BackendClass& backend) {
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  backend.def("over", &Backend::over, py::arg("ranks"), no_gil);
+  backend.def("end", &Backend::end, py::arg("reason"), no_gil);
+  backend.def("network", &Backend::network, py::arg("timeout"), no_gil);
+  backend.def("measure", &Backend::measure, py::arg("timeout"), no_gil);
+  backend.def(
+      "reshard",
+      [](Backend& self, const std::shared_ptr<PlannedMoves>& planned, const Backend::SomeTensors& sources,
+         const Backend::SomeTensors& targets, at::Device device, const std::string& problem, int priority,
+         std::chrono::milliseconds timeout) {
+        return self.reshard(planned, sources, targets, device, problem, priority, timeout);
+      },
+      py::arg("planned"), py::arg("sources"), py::arg("targets"), py::arg("device"), py::arg("problem"),
+      py::arg("priority"), py::arg("timeout"), no_gil);
+  backend.def("refuse_reshard", &Backend::refuse_reshard, py::arg("reason"), no_gil);
+}
+
 }  // namespace
 
 void bind_backend(py::module_& module) {
@@ -109,6 +127,7 @@ void bind_backend(py::module_& module) {
   backend.def("average", &Backend::average, py::arg("tensor"), py::arg("priority"), py::arg("timeout"),
               py::call_guard<py::gil_scoped_release>());
   bind_sparse_calls(backend);
+  bind_resharding_calls(backend);
 
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "merak's C++ side. Private: import merak.backend instead.";
   merak::bind_transport(module);
   merak::bind_sparse(module);
+  merak::bind_resharding(module);
   merak::bind_backend(module);
   merak::bind_embedding(module);
 }

@@ -45,7 +45,10 @@ class BatchChecker {
     for (const MoveUnits& move : batch_.units) check_tiles(move);
     check_buckets();
     std::vector<std::vector<const Transfer*>> transfers(plan_.buckets.size());
-    for (const Transfer& transfer : plan_.transfers) transfers.at(transfer.bucket).push_back(&transfer);
+    for (const Transfer& transfer : plan_.transfers) {
+      require(transfer.bucket < transfers.size(), "a transfer of no bucket");
+      transfers[transfer.bucket].push_back(&transfer);
+    }
     for (std::size_t b = 0; b < transfers.size(); ++b) check_bucket(plan_.buckets[b], transfers[b]);
   }
 

@@ -62,11 +62,14 @@ class Builder {
         target_(target_tensors(batch, rank)) {}
 
   Program run() {
-    find_parts();
-    for (std::size_t i = 0; i < mine_.size(); ++i) carry_out(i);
-    for (const Bucket& bucket : plan_.buckets)
-      if (bucket.is_held_by(rank_) && wants(bucket)) copy_from_source(bucket);
+    build();
     return std::move(program_);
+  }
+
+  std::vector<Carried> carried() {
+    build();
+    carried_.resize(program_.steps.size());
+    return std::move(carried_);
   }
 
  private:
@@ -75,6 +78,13 @@ class Builder {
     Part part;
   };
   enum Kind { kPacked, kSums, kArrivals };
+
+  void build() {
+    find_parts();
+    for (std::size_t i = 0; i < mine_.size(); ++i) carry_out(i);
+    for (const Bucket& bucket : plan_.buckets)
+      if (bucket.is_held_by(rank_) && wants(bucket)) copy_from_source(bucket);
+  }
 
   void find_parts() {
     std::size_t slot_bytes = kPayloadUnit;
@@ -126,6 +136,8 @@ class Builder {
     if (part_->in_chain && part_->next < 0) end_chain();
     if (part_->sends && !part_->in_chain) give_own();
     if (part_->parent >= 0) take_from_parent();
+    carried_.resize(program_.steps.size(),
+                    {static_cast<std::uint32_t>(transfer_ - plan_.transfers.data()), begin, end});
   }
 
   const Bucket& bucket() const { return plan_.buckets[transfer_->bucket]; }
@@ -286,6 +298,7 @@ class Builder {
   Program program_;
   std::vector<Staging> staging_;  // by kind
   std::vector<Mine> mine_;
+  std::vector<Carried> carried_;    // by step
   std::vector<Steps> left_, come_;  // by transfer to or from other hosts: its last messages
 
   // The transfer, and the segment of it, that is being carried out.
@@ -298,13 +311,23 @@ class Builder {
 
 }  // namespace
 
-Program reshard_program(const ReshardPlan& plan, const MoveBatch& batch, const std::vector<int>& host_of, int rank,
-                        std::size_t most_staging_bytes) {
+void check_staging(std::size_t most_staging_bytes) {
   if (most_staging_bytes < kLeastStagingBytes)
     throw std::invalid_argument("resharding with at most " + std::to_string(most_staging_bytes) +
                                 " bytes of staging memory is not possible: give it " +
                                 std::to_string(kLeastStagingBytes) + " bytes at least");
+}
+
+Program reshard_program(const ReshardPlan& plan, const MoveBatch& batch, const std::vector<int>& host_of, int rank,
+                        std::size_t most_staging_bytes) {
+  check_staging(most_staging_bytes);
   return Builder(plan, batch, host_of, rank, most_staging_bytes).run();
+}
+
+std::vector<Carried> carried_by_steps(const ReshardPlan& plan, const MoveBatch& batch, const std::vector<int>& host_of,
+                                      int rank, std::size_t most_staging_bytes) {
+  check_staging(most_staging_bytes);
+  return Builder(plan, batch, host_of, rank, most_staging_bytes).carried();
 }
 
 std::optional<ReducedAs> reduced_as(const MoveBatch& batch) {

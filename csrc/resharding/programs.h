@@ -29,9 +29,26 @@ namespace merak {
 // Of every kind of staging one window, of segments of one unit of payload each.
 inline constexpr std::size_t kLeastStagingBytes = 96;
 
-// Throws std::invalid_argument for a cap below kLeastStagingBytes. `host_of`: by rank, as in Network.
+// Throws std::invalid_argument for a cap below kLeastStagingBytes.
+void check_staging(std::size_t most_staging_bytes);
+
+// Throws as check_staging() does. `host_of`: by rank, as in Network.
 Program reshard_program(const ReshardPlan& plan, const MoveBatch& batch, const std::vector<int>& host_of, int rank,
                         std::size_t most_staging_bytes);
+
+// What a step moves: of a transfer of the plan, which bytes of its bucket's payload. Of copies that a rank makes from
+// its own source: no transfer.
+struct Carried {
+  static constexpr std::uint32_t kNoTransfer = 0xffffffff;
+  std::uint32_t transfer = kNoTransfer;
+  std::size_t begin = 0, end = 0;
+
+  bool operator==(const Carried&) const = default;
+};
+
+// By step of that program.
+std::vector<Carried> carried_by_steps(const ReshardPlan& plan, const MoveBatch& batch, const std::vector<int>& host_of,
+                                      int rank, std::size_t most_staging_bytes);
 
 // What the reducer of an operation has to be made for.
 struct ReducedAs {

@@ -8,6 +8,6 @@ namespace merak {
 
 // `lists`: of the program that is to be carried out; must outlive the work. `divisor`: of an average, else 1. The work
 // throws std::invalid_argument as make_sparse_reducer does.
-DeviceWork sparse_cuda_work(DType dtype, int divisor, const DeviceRowLists& lists);
+DeviceWork sparse_cuda_work(DType dtype, Reduction reduction, int divisor, const DeviceRowLists& lists);
 
 }  // namespace merak

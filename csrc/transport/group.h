@@ -193,6 +193,7 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   std::exception_ptr error_of(const ActiveOperation& operation) const;
   std::string describe(const ActiveOperation& operation) const;
   std::string waits_for(const ActiveOperation& operation) const;
+  std::string first_late(const ActiveOperation& operation, const Peer& peer) const;
   std::string what_completed(std::uint64_t sequence) const;
   std::string who() const;
   void log_event(LogLevel level, const std::string& text) const;

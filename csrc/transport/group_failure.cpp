@@ -1,5 +1,7 @@
 // How a group fails, and what is said about it: on this rank to whoever waits, and to the peers.
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "transport/group.h"
@@ -235,6 +237,21 @@ std::string Group::what_completed(std::uint64_t sequence) const {
   return latest == sequence ? merak::describe(signature) : "it";
 }
 
+// Which message has not come from a peer, or may not be sent to it yet: the first one, where the operation can tell.
+std::string Group::first_late(const ActiveOperation& operation, const Peer& peer) const {
+  if (!operation.request.carries) return "";
+  std::optional<std::uint32_t> step;
+  if (const auto in = peer.incoming.find(operation.id); in != peer.incoming.end()) {
+    const std::vector<bool>& complete = in->second.complete;
+    const auto first = std::find(complete.begin(), complete.end(), false) - complete.begin();
+    if (static_cast<std::size_t>(first) < complete.size()) step = in->second.messages->steps[first];
+  } else if (const auto out = peer.outgoing.find(operation.id); out != peer.outgoing.end()) {
+    const std::vector<std::uint32_t>& held = out->second.held;
+    if (!held.empty()) step = *std::min_element(held.begin(), held.end());
+  }
+  return step ? " (" + operation.request.carries(*step) + ")" : "";
+}
+
 std::string Group::waits_for(const ActiveOperation& operation) const {
   std::string text;
   for (int rank = 0; rank < identity_.size; ++rank) {
@@ -245,7 +262,7 @@ std::string Group::waits_for(const ActiveOperation& operation) const {
     else if (peer.outgoing.contains(operation.id))
       what = "sending to ";
     if (what.empty()) continue;
-    text += (text.empty() ? ": it waits for " : ", ") + what + rank_name(rank);
+    text += (text.empty() ? ": it waits for " : ", ") + what + rank_name(rank) + first_late(operation, peer);
     if (!peer.channel.link()) text += " (never connected: has it started this group?)";
   }
   return (text.empty() ? ": no other rank has sent anything" : text) +

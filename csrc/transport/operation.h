@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -40,6 +41,9 @@ struct Act {
   Reducer reducer;
   // Of an act that next_act() gives: work of this rank's own, for its callback thread, once the act is on its way.
   std::function<void()> beside = {};
+  // What a message of the program carries, by step: for errors, which name what is late. Called under the engine's
+  // lock.
+  std::function<std::string(std::uint32_t step)> carries = {};
 };
 
 struct Request : Act {

@@ -22,7 +22,8 @@ constexpr std::array<const char*, kOperationKinds> kKindNames = {"unknown operat
                                                                  "embedding_gradient",
                                                                  "embedding_announce",
                                                                  "embedding_rows",
-                                                                 "embedding_update"};
+                                                                 "embedding_update",
+                                                                 "reshard"};
 constexpr std::array<const char*, kDTypes> kDTypeNames = {
     "no data", "bool",     "uint8",         "int8",        "int16",           "int32",           "int64",
     "float16", "bfloat16", "float32",       "float64",     "complex64",       "complex128",      "uint16",

@@ -26,8 +26,9 @@ enum class OperationKind : std::uint8_t {
   kEmbeddingAnnounce,
   kEmbeddingRows,
   kEmbeddingUpdate,
+  kReshard,
 };
-inline constexpr int kOperationKinds = 18;  // one above the last
+inline constexpr int kOperationKinds = 19;  // one above the last
 
 enum class DType : std::uint8_t {
   kNone = 0,  // no data (barrier)

@@ -11,6 +11,7 @@ from typing import Any
 BENCHMARKS = {
     "collectives": "every collective over merak and Gloo on emulated hosts, against the wires' lower bound",
     "sparse": "sparse all-reduces of embedding gradients beside each other on emulated hosts",
+    "resharding": "tensors from one layout to another, beside other ways to send them",
     "embedding": "what a step of an embedding costs the network, split over the ranks and replicated",
 }
 

@@ -182,6 +182,7 @@ class TableAhead:
                 self._look_up_again(now)
             for work in now.works:
                 work.wait()
+            now.works.clear()  # which have the rows: and these will have a gradient function that has `now`
             self._whole = _AnnouncedRows.apply(self._shard, self, now)
             assert self._whole is not None
         if len(now.ids) == 1:

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import merak
 from tests.processes import kill_session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,15 @@ def _send_around(rank: int, size: int) -> None:
     sent.wait()
 
 
+def _reshard(rank: int, size: int) -> None:
+    half = size // 2
+    plan = merak.plan_reshard(
+        {"w": ((ELEMENTS,), torch.float32, list(range(half)), ["S(0)"], list(range(half, size)), ["R"])}
+    )
+    w = torch.ones(ELEMENTS // half if rank < half else ELEMENTS)
+    plan.run({"w": w}, {"w": w})
+
+
 OPERATIONS: dict[str, Operation] = {
     "broadcast": lambda rank, size: dist.broadcast(torch.ones(ELEMENTS), 0),
     "reduce": lambda rank, size: dist.reduce(torch.ones(ELEMENTS), 0),
@@ -58,6 +68,7 @@ OPERATIONS: dict[str, Operation] = {
     "gather": lambda rank, size: dist.gather(torch.ones(ELEMENTS // size), _parts(size) if rank == 0 else None, 0),
     "barrier": lambda rank, size: dist.barrier(),
     "send/recv": _send_around,
+    "reshard": _reshard,
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +39,26 @@ def test_a_loader_that_ends_sooner(pool: RankPool, batches: list[int]) -> None:
     assert f"this rank's data loader has ended after {batches[1]} batches" in texts[1]
     for text in (texts[0], texts[2]):
         assert "rank 1" in text
+
+
+def resident_bytes(_: Context) -> list[int]:
+    """After each step: the memory of the process. Circles through gradient functions are seen by no garbage
+    collector."""
+    table = ShardedEmbedding(4096, 64)
+    batches = [torch.randint(4096, (4096,)) for _ in range(30)]
+    optimizer = merak.embedding.SGD(table.parameters(), lr=0.1)
+    sizes = []
+    for batch in LookAhead(batches, lambda ids: {table: ids}, optimizer):
+        table(batch).sum().backward()
+        optimizer.step()
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    return sizes
+
+
+def test_batches_of_the_past_are_forgotten(pool: RankPool) -> None:
+    of_a_batch = 4096 * 64 * 4  # bytes of its rows; its gradient has as many
+    for sizes in pool.run(resident_bytes):
+        assert sizes[-1] - sizes[9] < 10 * of_a_batch, sizes
 
 
 def conversions(_: Context) -> None:

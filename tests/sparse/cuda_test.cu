@@ -164,7 +164,7 @@ void run_rank(const NcclUniqueId& id, int rank, int size, std::vector<Planned>& 
     const OnDevice device_lists(list_bytes), input(memory.input), output(memory.output),
         scratch(scratch_bytes(program));
     lists.lie_at(device_lists.data());
-    const DeviceWork work = sparse_cuda_work(DType::kFloat32, size, lists);
+    const DeviceWork work = sparse_cuda_work(DType::kFloat32, Reduction::kSum, size, lists);
     const Rounds rounds = nccl_rounds(one.programs)[rank];
     const CudaOperation operation = start_over_nccl(
         {communicator, program, rounds, {input.buffer(), output.buffer(), scratch.data()}, work, 60s}, user, stream);
