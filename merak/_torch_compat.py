@@ -8,19 +8,19 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Backend as C10dBackend
-from torch._C._distributed_c10d import GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
+from torch._C._distributed_c10d import AllgatherOptions, GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor, Placement
 
 __all__ = [
+    "AllgatherOptions",
     "C10dBackend",
     "GradBucket",
     "ProcessGroup",
@@ -32,7 +32,6 @@ __all__ = [
     "make_dtensor",
     "make_nccl_backend",
     "name_in_use",
-    "read_checkpoint_metadata",
     "redistribute_of_dtensor",
     "shard_order",
     "split_factor",
@@ -162,26 +161,6 @@ def local_of(tensor: DTensor) -> torch.Tensor:
     local = tensor._local_tensor.detach()
     wait = getattr(local, "wait", None)
     return local if wait is None else wait()
-
-
-def read_checkpoint_metadata(path: Path) -> Any:
-    """The `.metadata` of a checkpoint of torch.distributed.checkpoint. torch wrote it with pickle; only its own classes
-    for such metadata, and those that they are made of, are let in.
-
-    Raises:
-        ValueError: the file has others, or is none of torch's.
-    """
-    import torch._weights_only_unpickler as restricted
-    from torch.distributed.checkpoint import metadata
-    from torch.distributed.checkpoint.filesystem import _StorageInfo
-
-    ours = [value for value in vars(metadata).values() if isinstance(value, type)]
-    allowed = [*ours, _StorageInfo, torch.Size, torch.serialization._get_layout]
-    try:
-        with torch.serialization.safe_globals(allowed), path.open("rb") as file:
-            return restricted.load(file, encoding="utf-8")
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as the metadata of a checkpoint: {error}") from error
 
 
 def redistribute_of_dtensor() -> Callable[..., DTensor]:

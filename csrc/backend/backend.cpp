@@ -116,10 +116,17 @@ c10::intrusive_ptr<Backend> Backend::over(const std::vector<int>& ranks) {
   TORCH_CHECK_VALUE(rising && mine != ranks.end() && ranks.front() >= 0 && ranks.back() < getSize(),
                     "merak: a group over some ranks of a group names them in rising order, rank ", getRank(),
                     ", which makes it, among them.");
+  const Topology& all = with_torch_errors([&]() -> const Topology& { return plans(options_->timeout).topology(); });
+  const std::optional<Costs> measured = measured_costs();
   std::lock_guard lock(over_mutex_);
   c10::intrusive_ptr<Backend>& made = over_[ranks];
-  if (made) return made;
+  if (made) {
+    made->take_costs(measured);
+    return made;
+  }
   membership_->check_usable();
+  Topology topology;
+  for (int rank : ranks) topology.host_of.push_back(all.host_of.at(static_cast<std::size_t>(rank)));
   Hash hash;
   for (int rank : ranks) hash.add(static_cast<std::uint64_t>(rank));
   const std::string name = "over/" + std::to_string(ranks.size()) + "/" + std::to_string(hash.value());
@@ -132,6 +139,8 @@ c10::intrusive_ptr<Backend> Backend::over(const std::vector<int>& ranks) {
   made = c10::make_intrusive<Backend>(c10::make_intrusive<c10d::PrefixStore>(name, store_->users()),
                                       static_cast<int>(mine - ranks.begin()), static_cast<int>(ranks.size()),
                                       std::move(options), surroundings_);
+  made->plans_ = std::make_unique<Plans>(made->getRank(), std::move(topology));  // so that nobody has to be asked
+  made->take_costs(measured);
   return made;
 }
 

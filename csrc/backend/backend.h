@@ -166,8 +166,8 @@ class Backend final : public c10d::Backend {
   // Raises ValueError with this reason, on this rank, and an error on the others.
   void refuse_embedding(const std::string& reason) const;
 
-  // Who shares a host in this group, and what its links carry: as measured if that has been done (costs.cpp), else what
-  // is usual. The first time it waits for all ranks to have made the group.
+  // Who shares a host in this group, and what its links carry: as measured if that has been done, here or in the group
+  // that this one is over (costs.cpp), else what is usual. The first time it waits for all ranks to have made the group.
   Network network(std::chrono::milliseconds timeout);
   // Measures it, unless that was done; called by all ranks.
   void measure(std::chrono::milliseconds timeout);
@@ -199,6 +199,8 @@ class Backend final : public c10d::Backend {
   WorkPtr noted(WorkPtr on_cuda);
 
   std::vector<Backend*> groups_over();
+  std::optional<Costs> measured_costs();
+  void take_costs(const std::optional<Costs>& measured);  // unless it has its own
   void announce_refusal(OperationKind kind, std::chrono::milliseconds timeout) const;
   Call call(const char* operation, OperationKind kind, c10d::OpType type, std::chrono::milliseconds timeout) const;
   Clock::duration timeout_or_default(std::chrono::milliseconds timeout) const;

@@ -48,6 +48,16 @@ const Costs& Backend::costs(const std::shared_ptr<Group>& group, Clock::time_poi
   }
 }
 
+std::optional<Costs> Backend::measured_costs() {
+  std::lock_guard lock(costs_mutex_);
+  return costs_;
+}
+
+void Backend::take_costs(const std::optional<Costs>& measured) {
+  std::lock_guard lock(costs_mutex_);
+  if (!costs_) costs_ = measured;
+}
+
 void Backend::measure(std::chrono::milliseconds timeout) {
   with_torch_errors([&] {
     const auto deadline = Clock::now() + timeout_or_default(timeout);

@@ -169,14 +169,14 @@ std::string problem_of(const Backend::SomeTensors& sources, const Backend::SomeT
 Network Backend::network(std::chrono::milliseconds timeout) {
   return with_torch_errors([&] {
     Network network = network_of(plans(timeout_or_default(timeout)).topology().host_of);
-    std::lock_guard lock(costs_mutex_);
-    if (!costs_) return network;
-    const double between = 1 / costs_->seconds_per_byte, inside = 1 / costs_->seconds_per_byte_inside;
+    const std::optional<Costs> measured = measured_costs();
+    if (!measured) return network;
+    const double between = 1 / measured->seconds_per_byte, inside = 1 / measured->seconds_per_byte_inside;
     for (HostLinks& host : network.hosts)
       host = {.out_bytes_per_s = between, .in_bytes_per_s = between, .inside_bytes_per_s = inside};
-    network.latency_s = costs_->latency_s, network.latency_inside_s = costs_->latency_inside_s;
-    network.per_message_s = costs_->per_message_s;
-    network.reduce_seconds_per_byte = costs_->reduce_seconds_per_byte;
+    network.latency_s = measured->latency_s, network.latency_inside_s = measured->latency_inside_s;
+    network.per_message_s = measured->per_message_s;
+    network.reduce_seconds_per_byte = measured->reduce_seconds_per_byte;
     return network;
   });
 }

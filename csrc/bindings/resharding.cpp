@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -16,7 +17,6 @@
 #include "collectives/kernels.h"
 #include "resharding/lower_bound.h"
 #include "resharding/planned_moves.h"
-#include "transport/nccl_programs.h"
 
 namespace merak {
 namespace {
@@ -67,10 +67,18 @@ Layout layout_of(const LayoutTuple& tuple) {
   return layout;
 }
 
+NamedMove move_of(const MoveTuple& tuple) {
+  const auto& [name, shape, dtype, source, target] = tuple;
+  try {
+    return {name, {shape, dtype_named(dtype), layout_of(source), layout_of(target)}};
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument("'" + name + "': " + error.what());
+  }
+}
+
 std::vector<NamedMove> moves_of(const std::vector<MoveTuple>& tuples) {
   std::vector<NamedMove> moves;
-  for (const auto& [name, shape, dtype, source, target] : tuples)
-    moves.push_back({name, {shape, dtype_named(dtype), layout_of(source), layout_of(target)}});
+  for (const MoveTuple& tuple : tuples) moves.push_back(move_of(tuple));
   return moves;
 }
 
@@ -151,10 +159,13 @@ std::vector<std::size_t> local_sizes(const Region& region) {
   return sizes;
 }
 
-std::size_t scratch_bytes_of(const PlannedMoves& planned, int rank) {
+// The most of all parts, which come one after the other.
+std::size_t staging_bytes_of(const PlannedMoves& planned, int rank) {
   std::size_t most = 0;
-  for (std::size_t part = 0; part < planned.parts().size(); ++part)
-    most = std::max(most, scratch_bytes(planned.program(part, rank)->program()));
+  for (std::size_t part = 0; part < planned.parts().size(); ++part) {
+    const std::vector<std::size_t>& scratch = planned.program(part, rank)->program().scratch;
+    most = std::max(most, std::accumulate(scratch.begin(), scratch.end(), std::size_t{0}));
+  }
   return most;
 }
 
@@ -235,7 +246,7 @@ void bind_resharding(py::module_& module) {
                result.append(explanation_of(part, planned.network()));
              return result;
            })
-      .def("staging_bytes", &scratch_bytes_of, py::arg("rank"));
+      .def("staging_bytes", &staging_bytes_of, py::arg("rank"));
 }
 
 }  // namespace merak

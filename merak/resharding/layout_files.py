@@ -17,15 +17,15 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from merak import _torch_compat
 from merak.resharding import layouts
+from merak.resharding.checkpoint_metadata import Named, read_metadata
 from merak.resharding.layouts import LayoutTuple
 
 
@@ -96,28 +96,49 @@ def _of_checkpoint(folder: Path) -> dict[str, TensorLayout]:
     path = folder / ".metadata"
     if not path.exists():
         raise ValueError(f"{folder} is no checkpoint of torch.distributed.checkpoint: it has no .metadata")
-    metadata = _torch_compat.read_checkpoint_metadata(path)
-    writers: dict[str, dict[tuple[int, ...], int]] = {}
-    for index, info in metadata.storage_data.items():
-        rank = re.fullmatch(r"__(\d+)_\d+\.distcp", info.relative_path)
-        if rank and index.offset is not None:
-            writers.setdefault(index.fqn, {})[tuple(index.offset)] = int(rank[1])
+    metadata = read_metadata(path)
     found = {}
-    for name, one in metadata.state_dict_metadata.items():
-        if not hasattr(one, "chunks"):
-            continue  # not a tensor
-        try:
-            found[name] = _of_chunks(tuple(one.size), one.properties.dtype, one.chunks, writers.get(name, {}))
-        except ValueError as error:
-            raise ValueError(f"{folder}, {name!r}: {error}") from error
+    try:
+        writers: dict[str, dict[tuple[int, ...], int]] = {}
+        for index, info in metadata.storage_data.items():
+            rank = re.fullmatch(r"__(\d+)_\d+\.distcp", info.relative_path)
+            offset = getattr(index, "offset", None)  # values that are no tensors have none
+            if rank and offset is not None:
+                writers.setdefault(index.fqn, {})[_sizes(offset)] = int(rank[1])
+        for name, one in metadata.state_dict_metadata.items():
+            if one.name.endswith(".TensorStorageMetadata"):
+                found[name] = _of_stored(name, one, writers.get(name, {}))
+    except (AttributeError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} is no metadata that merak knows: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder}, {error}") from error
     return found
 
 
+def _of_stored(name: str, stored: Named, writers: Mapping[tuple[int, ...], int]) -> TensorLayout:
+    dtype = stored.properties[0] if isinstance(stored.properties, tuple) else stored.properties.state[0]
+    shape = _sizes(stored.size)
+    boxes = {_sizes(chunk.offsets): _sizes(chunk.sizes) for chunk in stored.chunks}
+    if all(shape):  # ranks that have nothing write that down, too
+        boxes = {offsets: sizes for offsets, sizes in boxes.items() if all(sizes)}
+    try:
+        return _of_chunks(shape, layouts.dtype_named(dtype.name.removeprefix("torch.")), boxes, writers)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from error
+
+
+def _sizes(size: Named) -> tuple[int, ...]:
+    """Of a torch.Size."""
+    return tuple(int(extent) for extent in size.arguments[0])
+
+
 def _of_chunks(
-    shape: tuple[int, ...], dtype: torch.dtype, chunks: Sequence[Any], writers: Mapping[tuple[int, ...], int]
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    boxes: Mapping[tuple[int, ...], tuple[int, ...]],
+    writers: Mapping[tuple[int, ...], int],
 ) -> TensorLayout:
     """Of boxes that are a grid, cut as torch.chunk cuts, a rank each."""
-    boxes = {tuple(chunk.offsets): tuple(chunk.sizes) for chunk in chunks}
     begins = [sorted({offsets[dim] for offsets in boxes}) for dim in range(len(shape))]
     mesh_shape, placements, ranks = [], [], []
     for dim, (extent, starts) in enumerate(zip(shape, begins, strict=True)):

@@ -178,8 +178,9 @@ def _start(
         return ReshardWork(None, finish)
     src = {"x": _torch_compat.local_of(x)} if asked.index in asked.move.source[1] else {}
     dst = {"x": _torch_compat.local_of(result)} if asked.index in asked.move.target[1] else {}
-    moving = start(plan, backend, asked.index, src, dst, timeout, _device(asked.mesh))
-    return moving.then(finish, waiting.Meeting(backend, moving).wait)
+    meeting = waiting.Meeting(backend)
+    moving = meeting.begin(lambda: start(plan, backend, asked.index, src, dst, timeout, _device(asked.mesh)))
+    return moving.then(finish, meeting.wait)
 
 
 def _device(mesh: DeviceMesh) -> torch.device:

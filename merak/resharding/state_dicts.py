@@ -141,7 +141,7 @@ def _exchange(backend: _C.Backend, text: str, timeout: datetime.timedelta) -> li
     """By rank: the hash of what it has."""
     own = torch.frombuffer(bytearray(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8)
     everyones = torch.empty(backend.size() * _HASH_BYTES, dtype=torch.uint8)
-    options = dist.AllgatherOptions()
+    options = _torch_compat.AllgatherOptions()
     if timeout > NO_TIMEOUT:
         options.timeout = timeout
     digest = own.numpy().tobytes()

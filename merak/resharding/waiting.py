@@ -8,11 +8,14 @@ other ranks, which waits for this one, while this one waits for it, will not com
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import json
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import torch.distributed as dist
 
@@ -25,6 +28,8 @@ _in_flight: Counter[tuple[int, ...]] = Counter()
 """By group, named by its ranks: the redistributions of this process that nobody has waited for yet."""
 
 _meetings = itertools.count()
+_begun: set[str] = set()
+"""Names of groups that have begun one."""
 
 
 class Meeting:
@@ -32,61 +37,89 @@ class Meeting:
 
     Args:
         backend: its group.
-        work: it has been started.
     """
 
-    def __init__(self, backend: _C.Backend, work: ReshardWork[None]) -> None:
-        self._backend, self._work = backend, work
+    def __init__(self, backend: _C.Backend) -> None:
+        self._backend = backend
         self._ranks = tuple(backend.options.global_ranks_in_group) or tuple(range(backend.size()))
+        self._work: ReshardWork[None] | None = None
         self._number = next(_meetings)
         self._open, self._announced = True, False
+        self._suspects: dict[int, str] = {}
         _in_flight[self._ranks] += 1
 
     def __del__(self) -> None:
         self._leave()
 
+    def begin(self, start: Callable[[], ReshardWork[None]]) -> ReshardWork[None]:
+        """Starts the redistribution; the first one of a group waits until all its ranks have made theirs."""
+        name = self._backend.options.group_name
+        if name in _begun:
+            self._work = start()
+            return self._work
+        begun = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=[begun], daemon=True)
+        watcher.start()
+        try:
+            self._work = start()
+        finally:
+            begun.set()
+            watcher.join()
+        _begun.add(name)
+        return self._work
+
     def wait(self, timeout: datetime.timedelta) -> None:
         """Until it is done, for `timeout` at most unless that is zero."""
         until = time.monotonic() + timeout.total_seconds() if timeout > NO_LIMIT else None
-        suspects: dict[int, str] = {}
+        assert self._work is not None
         try:
-            while not self._done_within(_next_look(until)):
+            while not self._done_within(self._work, _next_look(until)):
                 if until is not None and time.monotonic() >= until:
                     self._work.wait(datetime.timedelta(milliseconds=1))  # raises, and says so
-                suspects = self._look(suspects)
+                self._look()
         finally:
             if self._work.is_completed():
                 self._close()
 
-    def _done_within(self, timeout: datetime.timedelta) -> bool:
+    @staticmethod
+    def _done_within(work: ReshardWork[None], timeout: datetime.timedelta) -> bool:
         try:
-            return self._work.wait(timeout)
+            return work.wait(timeout)
         except dist.DistBackendError:
-            if self._work.is_completed():
+            if work.is_completed():
                 raise
             return False
 
-    def _look(self, suspects: dict[int, str]) -> dict[int, str]:
-        """What others wait for that wait for this rank elsewhere; raises for one that still does."""
+    def _watch(self, begun: threading.Event) -> None:
+        while not begun.wait(LOOK_EVERY.total_seconds()):
+            with contextlib.suppress(Exception):  # of a store that is gone: who starts it will hear
+                self._look()
+
+    def _look(self) -> None:
+        """Looks at who waits for this rank elsewhere, and ends the group if one of them still does."""
         store, rank = _torch_compat.default_store(), dist.get_rank()
         store.set(_key(rank), json.dumps([self._number, self._ranks]))
         self._announced = True
+        told = _key(rank, self._number)
+        if store.check([told]):
+            self._backend.end(store.get(told).decode())
         found = {}
         for other in self._ranks:
             if other == rank or not store.check([_key(other)]):
                 continue
             words = store.get(_key(other)).decode()
-            ranks = tuple(json.loads(words)[1])
+            number, ranks = json.loads(words)[0], tuple(json.loads(words)[1])
             if ranks == self._ranks or rank not in ranks or _in_flight[ranks] > 0:
                 continue
             found[other] = words
-            if suspects.get(other) == words:
+            if self._suspects.get(other) == words:
                 reason = (
                     f"redistribute: rank {rank} has named meshes of ranks {list(self._ranks)} together, and rank "
                     f"{other} of ranks {list(ranks)}: they wait for each other. All ranks must name the same meshes"
                 )
+                store.set(_key(other, number), reason)
                 self._backend.end(reason)
-        return found
+        self._suspects = found
 
     def _leave(self) -> None:
         if self._open:
@@ -107,5 +140,6 @@ def _next_look(until: float | None) -> datetime.timedelta:
     return min(LOOK_EVERY, datetime.timedelta(seconds=left))
 
 
-def _key(rank: int) -> str:
-    return f"merak/redistribute/waits/{rank}"
+def _key(rank: int, told: int | None = None) -> str:
+    """Of what a rank waits for; or of what it has been told about one of its redistributions."""
+    return f"merak/redistribute/waits/{rank}" if told is None else f"merak/redistribute/told/{rank}/{told}"
