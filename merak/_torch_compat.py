@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Backend as C10dBackend
 from torch._C._distributed_c10d import AllgatherOptions, GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
+from torch._C._distributed_c10d import Backend as C10dBackend
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor, Placement
 
 __all__ = [
-    "AllgatherOptions",
     "C10dBackend",
     "GradBucket",
     "ProcessGroup",
     "Store",
+    "all_gather",
     "backend_below",
     "check_torch_matches_build",
     "default_store",
@@ -106,6 +106,17 @@ def backend_below(group: ProcessGroup | None, device: str) -> C10dBackend:
     below = found._get_backend(torch.device(device))
     wrapper = getattr(dist.distributed_c10d, "_ProcessGroupWrapper", None)
     return below.wrapped_pg if wrapper is not None and isinstance(below, wrapper) else below
+
+
+def all_gather(
+    backend: C10dBackend, everyones: torch.Tensor, own: torch.Tensor, timeout: datetime.timedelta
+) -> dist.Work:
+    """That of equal tensors, on a backend itself. `timeout`: zero for the group's."""
+    options = AllgatherOptions()
+    if timeout:
+        options.timeout = timeout
+    started: dist.Work = backend._allgather_base(everyones, own, options)  # type: ignore[attr-defined]
+    return started
 
 
 def make_nccl_backend(

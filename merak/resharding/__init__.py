@@ -5,9 +5,9 @@
     merak.reshard_state_dict(None, served)               # on the generator's
     plan = merak.plan_reshard({...}); print(plan)        # what it would take, without communication
 
-What has to go where is worked out from the layouts alone, by every rank for itself: who sends which part to whom, along
-which chain of ranks and in what order, so that no link carries a byte twice and all of them are busy. The plan says what
-it takes, and what no plan could take less than.
+What has to go where is worked out from the layouts alone, by every rank for itself: who sends which part to whom,
+along which chain of ranks and in what order, so that no link carries a byte twice and all of them are busy. The plan
+says what it takes, and what no plan could take less than.
 """
 
 from merak.resharding.guard import guard_dtensor

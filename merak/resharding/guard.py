@@ -82,8 +82,8 @@ def _guarded(original: Any, instead: str) -> Any:
         if instead == "raise":
             here, there = (layouts.ranks_text(layouts.mesh_of(mesh)[1]) for mesh in (self.device_mesh, device_mesh))
             raise ValueError(
-                f"DTensor.redistribute: the tensor is on a mesh of ranks {here}, the target is one of ranks {there}, and "
-                "torch cannot move it there. merak.redistribute(x, mesh, placements) does."
+                f"DTensor.redistribute: the tensor is on a mesh of ranks {here}, the target is one of ranks {there}, "
+                "and torch cannot move it there. merak.redistribute(x, mesh, placements) does."
             )
         if backward_dtype is not None:
             raise ValueError("DTensor.redistribute: backward_dtype cannot be chosen when a tensor changes its mesh.")

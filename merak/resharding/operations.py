@@ -110,7 +110,7 @@ class _Asked(NamedTuple):
     """What all ranks must ask for alike."""
 
     move: Move  # of ranks as their group numbers them
-    index: int  # of this rank; -1 outside
+    place: int  # of this rank among them; -1 outside
     mesh: DeviceMesh
     placements: tuple[Placement, ...]
 
@@ -172,14 +172,14 @@ def _start(
     differentiable = out is None and torch.is_grad_enabled() and x.requires_grad
 
     def finish() -> DTensor:
-        return _Moved.apply(x, lambda: result) if differentiable else result  # type: ignore[no-any-return]
+        return _Moved.apply(x, lambda: result) if differentiable else result
 
     if plan is None or backend is None:
         return ReshardWork(None, finish)
-    src = {"x": _torch_compat.local_of(x)} if asked.index in asked.move.source[1] else {}
-    dst = {"x": _torch_compat.local_of(result)} if asked.index in asked.move.target[1] else {}
+    src = {"x": _torch_compat.local_of(x)} if asked.place in asked.move.source[1] else {}
+    dst = {"x": _torch_compat.local_of(result)} if asked.place in asked.move.target[1] else {}
     meeting = waiting.Meeting(backend)
-    moving = meeting.begin(lambda: start(plan, backend, asked.index, src, dst, timeout, _device(asked.mesh)))
+    moving = meeting.begin(lambda: start(plan, backend, asked.place, src, dst, timeout, _device(asked.mesh)))
     return moving.then(finish, meeting.wait)
 
 
@@ -192,7 +192,7 @@ def _device(mesh: DeviceMesh) -> torch.device:
 def _empty(asked: _Asked) -> DTensor:
     """Of the target's layout, nothing in it yet."""
     move = asked.move
-    sizes = (0,) if asked.index not in move.target[1] else _local_shape(move.shape, move.target, asked.index)
+    sizes = (0,) if asked.place not in move.target[1] else _local_shape(move.shape, move.target, asked.place)
     local = torch.empty(sizes, dtype=move.target_dtype, device=_device(asked.mesh))
     return _torch_compat.make_dtensor(local, asked.mesh, asked.placements, torch.Size(move.shape))
 
@@ -206,12 +206,12 @@ class _Moved(torch.autograd.Function):
     """Says of a tensor that has come which one it was: the gradient goes back there."""
 
     @staticmethod
-    def forward(ctx: Any, x: DTensor, arrived: Callable[[], DTensor]) -> DTensor:  # type: ignore[override]
+    def forward(ctx: Any, x: DTensor, arrived: Callable[[], DTensor]) -> DTensor:
         ctx.mesh, ctx.dtype = x.device_mesh, x.dtype
         # As DTensor has it: the gradient of a partial tensor is the same on all ranks that hold a part of it.
         ctx.placements = [Replicate() if one.is_partial() else one for one in x.placements]
         return arrived()
 
     @staticmethod
-    def backward(ctx: Any, gradient: DTensor) -> tuple[DTensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: DTensor) -> tuple[DTensor, None]:
         return redistribute(gradient, ctx.mesh, ctx.placements, dtype=ctx.dtype), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def _lanes(plan: ReshardPlan) -> dict[int, list[tuple[float, float, int, str]]]:
     for transfers, chosen, _, _ in plan.planned.plans():
         for number, (_, _, _, _, chain, hops, start, end) in enumerate(transfers):
             seen = set()
-            for sender, receiver in [*zip(chain, chain[1:], strict=False), *hops]:
+            for sender, receiver in [*itertools.pairwise(chain), *hops]:
                 out, into = host_of[sender], host_of[receiver]
                 if out == into:
                     continue

@@ -49,8 +49,8 @@ class Move(NamedTuple):
 
     @property
     def wire_dtype(self) -> torch.dtype:
-        """That of the elements on their way: the smaller of both, so that a cast to fewer bytes is made by who sends; but
-        values that are still to be added up keep the source's."""
+        """That of the elements on their way: the smaller of both, so that a cast to fewer bytes is made by who sends;
+        but values that are still to be added up keep the source's."""
         if any(kind == "partial" for kind, *_ in self.source[2]):
             return self.source_dtype
         return min(self.target_dtype, self.source_dtype, key=lambda dtype: dtype.itemsize)
@@ -218,8 +218,8 @@ def start(
     timeout: datetime.timedelta | None,
     device: torch.device | None = None,
 ) -> ReshardWork[None]:
-    """`plan.run` on a group of merak's in which this is rank `rank`, of tensors on that device: by default that of those
-    that this rank has."""
+    """`plan.run` on a group of merak's in which this is rank `rank`, of tensors on that device: by default that of
+    those that this rank has."""
     sides = _Sides(rank, device)
     try:
         sources = [sides.source(move, src.get(move.name)) for move in plan.moves]

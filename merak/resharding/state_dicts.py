@@ -78,8 +78,8 @@ def reshard_state_dict(
 
     Args:
         src: DTensors, or tensors that each rank has whole which has them (the same values on all of these).
-        dst: likewise; written. Values are cast to its dtypes. Each of its tensors has to be in somebody's `src`; what is
-            in `src` alone stays there.
+        dst: likewise; written. Values are cast to its dtypes. Each of its tensors has to be in somebody's `src`; what
+            is in `src` alone stays there.
         group: of merak's, with the ranks of both sides; default: the default group. Ranks in meshes are global ones.
         max_staging: bytes of scratch memory of a rank, the same on all.
         async_op: return a Work at once: until its `wait()` has returned, `src` must not be changed.
@@ -141,14 +141,11 @@ def _exchange(backend: _C.Backend, text: str, timeout: datetime.timedelta) -> li
     """By rank: the hash of what it has."""
     own = torch.frombuffer(bytearray(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8)
     everyones = torch.empty(backend.size() * _HASH_BYTES, dtype=torch.uint8)
-    options = _torch_compat.AllgatherOptions()
-    if timeout > NO_TIMEOUT:
-        options.timeout = timeout
     digest = own.numpy().tobytes()
     store = _torch_compat.default_store()
     if not store.check([_key(digest)]):
         store.set(_key(digest), text)  # before anybody hears of it
-    backend._allgather_base(everyones, own, options).wait()
+    _torch_compat.all_gather(backend, everyones, own, timeout).wait()
     flat = everyones.numpy().tobytes()
     return [flat[at : at + _HASH_BYTES] for at in range(0, len(flat), _HASH_BYTES)]
 

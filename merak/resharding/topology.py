@@ -24,8 +24,8 @@ USUAL_BANDWIDTH = 119.6e6
 class Topology:
     """The ranks of a group and their hosts. All ranks must use the same.
 
-    A host has one link to the others, full duplex; ranks of one host reach each other by memory. `usual`, `of_group` and
-    `uniform` make one; `dataclasses.replace` changes it.
+    A host has one link to the others, full duplex; ranks of one host reach each other by memory. `usual`, `of_group`
+    and `uniform` make one; `dataclasses.replace` changes it.
     """
 
     host_of: tuple[int, ...]

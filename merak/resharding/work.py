@@ -52,7 +52,7 @@ class ReshardWork(dist.Work, Generic[T]):
         self._finished()
         return True
 
-    def result(self) -> T:
+    def result(self) -> T:  # type: ignore[override]
         """What was asked for; waits for it."""
         self.wait()
         return self._finished()
