@@ -123,7 +123,7 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(loss)
+        return float(loss.detach())
 
     def weights(self) -> dict[str, torch.Tensor]:
         """As they are now: copies, so that training goes on while they travel."""

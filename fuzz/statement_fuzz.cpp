@@ -1,5 +1,5 @@
-// What ranks tell each other before a resharding, as the fuzzer draws it: read within its bytes, written as it was read,
-// and compared, whatever the others say.
+// What ranks tell each other before a resharding, as the fuzzer draws it: read within its bytes, written as it was
+// read, and compared, whatever the others say.
 
 #include <algorithm>
 #include <cstddef>

@@ -40,10 +40,7 @@ def run(options: argparse.Namespace) -> int:
     console = require("rich.console", extra="viz").Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     print(emulated_note(), flush=True)
     try:
-        lines = _measure(options)
-        if options.output:
-            options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        console.print(_table(lines))
+        console.print(_table(_measure(options)))
     except (UnavailableError, LaunchError, ValueError) as error:
         print(f"merak bench: {error}", file=sys.stderr)
         return 1
@@ -76,6 +73,8 @@ def _measure(options: argparse.Namespace) -> list[Line]:
     def on_line(host: int, text: str) -> None:
         if host == 0 and text.startswith("{"):
             lines.append(json.loads(text))
+            if options.output:  # at once: a later way may fail
+                options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     with Cluster(topology) as cluster:
         program = ["-m", "benchmarks.resharding.worker", suite.to_json()]

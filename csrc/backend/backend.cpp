@@ -55,6 +55,7 @@ Backend::~Backend() {
 
 void Backend::setTimeout(std::chrono::milliseconds timeout) {
   options_->timeout = timeout;
+  for (Backend* group : groups_over()) group->setTimeout(timeout);
   std::lock_guard lock(cuda_mutex_);
   if (cuda_) cuda_->setTimeout(timeout);
 }
@@ -130,8 +131,13 @@ c10::intrusive_ptr<Backend> Backend::over(const std::vector<int>& ranks) {
   Hash hash;
   for (int rank : ranks) hash.add(static_cast<std::uint64_t>(rank));
   const std::string name = "over/" + std::to_string(ranks.size()) + "/" + std::to_string(hash.value());
+  std::string listed;
+  for (std::size_t i = 0; i < std::min<std::size_t>(ranks.size(), 8); ++i)
+    listed += (i > 0 ? "," : "") + std::to_string(ranks[i]);
+  if (ranks.size() > 8)
+    listed += ",... (" + std::to_string(ranks.size()) + " ranks, #" + std::to_string(hash.value()) + ")";
   auto options = c10::make_intrusive<Options>(options_->timeout);
-  options->group_name = options_->group_name + "/" + name;
+  options->group_name = options_->group_name + " over ranks " + listed;
   for (int rank : ranks)
     options->global_ranks_in_group.push_back(options_->global_ranks_in_group.empty()
                                                  ? static_cast<std::uint64_t>(rank)

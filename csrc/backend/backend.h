@@ -73,7 +73,7 @@ class Backend final : public c10d::Backend {
   // The group of some of this group's ranks, in rising order, this one among them; made when it is first asked for,
   // without the others. It ends with this group.
   c10::intrusive_ptr<Backend> over(const std::vector<int>& ranks);
-  // Fails what is in flight, on all ranks, with that reason.
+  // Fails what is in flight, on all ranks, with that reason: a network error, as every group that is aborted.
   void end(const std::string& reason) { membership_->abort(reason); }
   bool supportsCoalescing() const override;
   void startCoalescing() override;
@@ -167,16 +167,21 @@ class Backend final : public c10d::Backend {
   void refuse_embedding(const std::string& reason) const;
 
   // Who shares a host in this group, and what its links carry: as measured if that has been done, here or in the group
-  // that this one is over (costs.cpp), else what is usual. The first time it waits for all ranks to have made the group.
+  // that this one is over (costs.cpp), else what is usual. The first time it waits for all ranks to have made the
+  // group.
   Network network(std::chrono::milliseconds timeout);
   // Measures it, unless that was done; called by all ranks.
   void measure(std::chrono::milliseconds timeout);
   // Tensors from layout to layout. By move: this rank's part of the source, and that of the target, which is written;
   // none where it has no bytes of it. `problem`: why this rank cannot take part, which all ranks then raise; or "".
-  // result() of the Work: this rank's targets.
+  // result() of the Work: this rank's targets. agreed(): all ranks have started it, and asked for the same.
+  struct Reshard {
+    WorkPtr work;
+    std::function<bool()> agreed;
+  };
   using PlannedPtr = std::shared_ptr<const PlannedMoves>;
   using SomeTensors = std::vector<std::optional<at::Tensor>>;
-  WorkPtr reshard(const PlannedPtr& planned, const SomeTensors& sources, const SomeTensors& targets, at::Device device,
+  Reshard reshard(const PlannedPtr& planned, const SomeTensors& sources, const SomeTensors& targets, at::Device device,
                   const std::string& problem, int priority, std::chrono::milliseconds timeout);
   // Raises ValueError with this reason, on this rank, and an error on the others.
   void refuse_reshard(const std::string& reason) const;

@@ -41,9 +41,8 @@ const Costs& Backend::costs(const std::shared_ptr<Group>& group, Clock::time_poi
   } catch (...) {
     // The others are in the midst of it, and this rank would begin anew.
     if (!membership_->failure())
-      membership_->abort(
-          "measuring the costs of the group, before its first sparse operation, was interrupted on rank " +
-          std::to_string(getRank()));
+      membership_->abort("measuring what the group's operations cost was interrupted on rank " +
+                         std::to_string(getRank()));
     throw;
   }
 }

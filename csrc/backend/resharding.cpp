@@ -1,5 +1,9 @@
 // Tensors from one layout to another: the room `resharding`, from and to tensors.
 
+#include <ATen/core/LegacyTypeDispatch.h>
+
+#include <atomic>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -21,9 +25,21 @@ class Resharding {
   using Planned = Backend::PlannedPtr;
   using SomeTensors = Backend::SomeTensors;
 
-  Resharding(Planned planned, const SomeTensors& sources, const SomeTensors& targets, int rank, Statement own)
-      : planned_(std::move(planned)), rank_(rank), own_(std::move(own)), sources_(sources), targets_(targets) {
-    if (own_.problem.empty()) check_tensors();
+  // `names`: of the group's ranks, for errors.
+  Resharding(Planned planned, const SomeTensors& sources, const SomeTensors& targets, int rank, Statement own,
+             std::vector<std::uint64_t> names)
+      : planned_(std::move(planned)),
+        rank_(rank),
+        names_(std::move(names)),
+        own_(std::move(own)),
+        sources_(sources),
+        targets_(targets) {
+    if (!own_.problem.empty()) return;
+    try {
+      check_tensors();
+    } catch (const std::exception& error) {  // out of memory, say: the others hear of it
+      own_.problem = error.what();
+    }
   }
 
   int further_acts() const { return static_cast<int>(planned_->parts().size()); }
@@ -48,7 +64,7 @@ class Resharding {
     std::vector<Statement> statements;
     for (std::size_t at = 0; at < heard_.size(); at += kStatementBytes)
       statements.push_back(parse_statement(heard_.data() + at));
-    const std::string problem = disagreement(statements);
+    const std::string problem = disagreement(statements, names_);
     if (!problem.empty()) throw MismatchError("reshard: " + problem + ". Nothing has been moved");
   }
 
@@ -57,12 +73,15 @@ class Resharding {
     return part(begun_++);
   }
 
+  // All ranks have come, and asked for the same.
+  bool agreed() const { return begun_ > 0; }
+
   Act part(std::size_t index) {
     const PlannedMoves::Part& part = planned_->parts()[index];
     Act act{
         .signature = signature(), .program = planned_->program(index, rank_), .input = {}, .output = {}, .reducer = {}};
     for (std::size_t tensor : zeroed_tensors(part.batch, rank_))
-      if (std::optional<at::Tensor>& target = targets_[part.moves[tensor]]) target->zero_();
+      if (std::optional<at::Tensor>& target = targets_[part.moves[tensor]]) fill_with_zeros(*target);
     for (std::uint32_t move : part.moves) {
       if (sources_[move])
         act.input.append(const_cast<void*>(sources_[move]->const_data_ptr()), bytes_of(*sources_[move]));
@@ -79,6 +98,16 @@ class Resharding {
   }
 
  private:
+  // On any thread, also of a tensor that was made in inference mode.
+  static void fill_with_zeros(at::Tensor& target) {
+    if (target.is_cpu()) {
+      std::memset(target.mutable_data_ptr(), 0, bytes_of(target));
+      return;
+    }
+    const at::AutoDispatchBelowADInplaceOrView plain;
+    target.zero_();
+  }
+
   static Signature signature() { return {.kind = OperationKind::kReshard}; }
 
   void check_tensors() {
@@ -118,7 +147,7 @@ class Resharding {
                     bool is_source) {
     std::vector<std::int64_t> sizes;
     for (const RunList& runs : region.dims) sizes.push_back(static_cast<std::int64_t>(count(runs)));
-    if (tensor.layout() != at::kStrided || tensor.is_quantized())
+    if (tensor.layout() != at::kStrided || tensor.is_quantized() || !tensor.has_storage())
       own_.problem = what + " is not a dense tensor";
     else if (tensor.sizes() != sizes)
       own_.problem = what + " has shape " + text(tensor.sizes()) + " here, where its layout says " + text(sizes);
@@ -142,16 +171,21 @@ class Resharding {
     std::vector<at::Tensor> written;
     for (const std::optional<at::Tensor>& target : targets_)
       if (target) written.push_back(*target);
+    std::vector<at::Tensor> read;
+    for (const std::optional<at::Tensor>& source : sources_)
+      if (source) read.push_back(*source);
+    if (!share_memory(read, written)) return;
     for (std::optional<at::Tensor>& source : sources_)
       if (source && share_memory({*source}, written)) source = source->clone();
   }
 
   const Planned planned_;
   const int rank_;
+  const std::vector<std::uint64_t> names_;
   Statement own_;
   SomeTensors sources_, targets_;  // by move; none where this rank has no bytes of it
   std::vector<std::byte> said_, heard_;
-  std::size_t begun_ = 0;  // parts
+  std::atomic<std::size_t> begun_ = 0;  // parts
 };
 
 std::string problem_of(const Backend::SomeTensors& sources, const Backend::SomeTensors& targets, at::Device device) {
@@ -181,7 +215,7 @@ Network Backend::network(std::chrono::milliseconds timeout) {
   });
 }
 
-Backend::WorkPtr Backend::reshard(const PlannedPtr& planned, const SomeTensors& sources, const SomeTensors& targets,
+Backend::Reshard Backend::reshard(const PlannedPtr& planned, const SomeTensors& sources, const SomeTensors& targets,
                                   at::Device device, const std::string& problem, int priority,
                                   std::chrono::milliseconds timeout) {
   Call call = this->call("reshard", OperationKind::kReshard, c10d::OpType::ALLTOALL, timeout);
@@ -191,8 +225,9 @@ Backend::WorkPtr Backend::reshard(const PlannedPtr& planned, const SomeTensors& 
   Statement own = planned->statement();
   own.problem = problem.empty() ? problem_of(sources, targets, device) : problem;
   own.hash[Statement::kDevice] = device.is_cuda();
-  auto resharding = std::make_shared<Resharding>(planned, sources, targets, getRank(), std::move(own));
-  return with_torch_errors([&]() -> WorkPtr {
+  auto resharding = std::make_shared<Resharding>(planned, sources, targets, getRank(), std::move(own),
+                                                 options_->global_ranks_in_group);
+  return with_torch_errors([&]() -> Reshard {
     Plans& plans = this->plans(call.request.timeout);
     static_cast<Act&>(call.request) = resharding->announce(plans.topology(), plans);
     call.request.priority = priority;
@@ -202,17 +237,25 @@ Backend::WorkPtr Backend::reshard(const PlannedPtr& planned, const SomeTensors& 
     std::vector<at::Tensor> results;
     for (const std::optional<at::Tensor>& tensor : resharding->targets())
       if (tensor) results.push_back(*tensor);
-    if (device.is_cuda())
-      return reshard_on_cuda(std::move(call), planned, device, std::move(results), [resharding] {
+    if (device.is_cuda()) {
+      const auto acts = [resharding] {
         resharding->hear();
         std::vector<Act> acts;
         for (int part = 0; part < resharding->further_acts(); ++part)
           acts.push_back(resharding->part(static_cast<std::size_t>(part)));
         return acts;
-      });
+      };
+      return {reshard_on_cuda(std::move(call), planned, device, std::move(results), acts), [] { return true; }};
+    }
     call.request.further_acts = resharding->further_acts();
     call.request.next_act = [resharding] { return resharding->next(); };
-    return start_request(std::move(call), [results = std::move(results)] { return TensorLists{results}; });
+    auto work = start_request(std::move(call), [results = std::move(results)] { return TensorLists{results}; });
+    const std::weak_ptr<Resharding> weak = resharding;  // which has the tensors
+    const auto agreed = [weak] {
+      const auto alive = weak.lock();
+      return !alive || alive->agreed();
+    };
+    return {std::move(work), agreed};
   });
 }
 

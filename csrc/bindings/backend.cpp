@@ -96,7 +96,10 @@ void bind_sparse_calls(BackendClass& backend) {
       py::arg("tensors"), py::arg("method"), py::arg("timeout"));
 }
 
-void bind_resharding_calls(BackendClass& backend) {
+void bind_resharding_calls(py::module_& module, BackendClass& backend) {
+  py::class_<Backend::Reshard>(module, "Reshard")
+      .def_readonly("work", &Backend::Reshard::work)
+      .def("agreed", [](const Backend::Reshard& started) { return started.agreed(); });
   const py::call_guard<py::gil_scoped_release> no_gil;
   backend.def("over", &Backend::over, py::arg("ranks"), no_gil);
   backend.def("end", &Backend::end, py::arg("reason"), no_gil);
@@ -127,7 +130,7 @@ void bind_backend(py::module_& module) {
   backend.def("average", &Backend::average, py::arg("tensor"), py::arg("priority"), py::arg("timeout"),
               py::call_guard<py::gil_scoped_release>());
   bind_sparse_calls(backend);
-  bind_resharding_calls(backend);
+  bind_resharding_calls(module, backend);
 
   py::class_<Options, c10d::Backend::Options, c10::intrusive_ptr<Options>>(backend, "Options")
       .def(py::init<std::chrono::milliseconds>(), py::arg("timeout") = kBackendDefaultTimeout);

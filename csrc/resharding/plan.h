@@ -8,7 +8,8 @@
 //      possible senders may also be cut, so that they share it.
 //   2. Senders and order are chosen: by list scheduling (list_schedule.h), or senders by what their links have to do in
 //      all (balance.h) and then the order.
-//   3. What that takes, with 1, 2, 4 or 8 transfers in flight, is simulated (link_sharing.h).
+//   3. What that takes, with 1, 2, 4 or 8 transfers in flight, is simulated (link_sharing.h). More in flight have to
+//      win more than what they lose by sharing links unevenly.
 //
 // It ends when a candidate takes no longer than the lower bound (lower_bound.h). What stays inside hosts is the same in
 // all candidates.

@@ -138,7 +138,7 @@ Program PlannedMoves::make_program(const Part& part, int rank) const {
 
 PlannedMoves::OfRank& PlannedMoves::of_rank(std::size_t part, int rank) const {
   OfRank& made = of_rank_[part];
-  if (made.rank != rank) made = {.rank = rank, .program = nullptr, .rounds = nullptr};
+  if (made.rank != rank) made = {.rank = rank, .program = nullptr, .rounds = nullptr, .carried = {}};
   return made;
 }
 
@@ -162,7 +162,10 @@ std::shared_ptr<const Rounds> PlannedMoves::rounds(std::size_t part, int rank) c
 
 std::string PlannedMoves::carried_by(std::size_t part, int rank, std::uint32_t step) const {
   const auto& [tensors, batch, plan, reduced] = parts_[part];
-  const auto carried = carried_by_steps(plan, batch, network_.host_of, rank, most_staging_bytes_).at(step);
+  std::lock_guard lock(mutex_);
+  OfRank& made = of_rank(part, rank);
+  if (made.carried.empty()) made.carried = carried_by_steps(plan, batch, network_.host_of, rank, most_staging_bytes_);
+  const Carried carried = made.carried.at(step);
   if (carried.transfer == Carried::kNoTransfer) return "a copy of its own";
   std::vector<std::uint32_t> seen;
   for (const Slice& slice :

@@ -65,6 +65,7 @@ class PlannedMoves {
     int rank = -1;
     std::shared_ptr<const PreparedProgram> program;
     std::shared_ptr<const Rounds> rounds;
+    std::vector<Carried> carried;  // by step; empty until something is late
   };
 
   void cut_into_parts();

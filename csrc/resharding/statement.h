@@ -3,7 +3,8 @@
 // hashes of what all ranks must have been given alike. Since everyone hears everyone, all ranks find the same, and
 // either all go on or all raise the same error.
 //
-// On the wire kStatementBytes a rank: the hashes, and a text of up to kProblemBytes - 1 bytes, which ends with a zero.
+// On the wire kStatementBytes a rank: the hashes, and a text of up to kProblemBytes - 1 bytes of UTF-8, which ends with
+// a zero. A text that is no UTF-8 is read with its bytes beyond ASCII replaced.
 
 #include <array>
 #include <cstddef>
@@ -31,8 +32,9 @@ inline constexpr std::size_t kStatementBytes = Statement::kWhats * sizeof(std::u
 void write(const Statement& statement, std::byte* to);
 Statement parse_statement(const std::byte* from);
 
-// What keeps these ranks from going on, by rank; "" if nothing does. Names the ranks.
-std::string disagreement(const std::vector<Statement>& statements);
+// What keeps these ranks from going on, by rank; "" if nothing does. Names the ranks, as `names` has them, or by their
+// numbers if that is empty.
+std::string disagreement(const std::vector<Statement>& statements, const std::vector<std::uint64_t>& names = {});
 
 // FNV-1a over 64 bits, of values that are hashed one after the other.
 class Hash {

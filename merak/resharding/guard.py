@@ -74,7 +74,7 @@ def _guarded(original: Any, instead: str) -> Any:
         backward_dtype: torch.dtype | None = None,
         **more: Any,
     ) -> DTensor:
-        if device_mesh is None or device_mesh == self.device_mesh:
+        if device_mesh is None or layouts.mesh_of(device_mesh) == layouts.mesh_of(self.device_mesh):
             dtypes = {"forward_dtype": forward_dtype, "backward_dtype": backward_dtype}
             given = {name: dtype for name, dtype in dtypes.items() if dtype is not None}  # torch 2.11 has none
             moved: DTensor = original(self, device_mesh, placements, async_op=async_op, **given, **more)
@@ -85,8 +85,9 @@ def _guarded(original: Any, instead: str) -> Any:
                 f"DTensor.redistribute: the tensor is on a mesh of ranks {here}, the target is one of ranks {there}, "
                 "and torch cannot move it there. merak.redistribute(x, mesh, placements) does."
             )
-        if backward_dtype is not None:
-            raise ValueError("DTensor.redistribute: backward_dtype cannot be chosen when a tensor changes its mesh.")
+        if backward_dtype is not None or more:
+            names = ", ".join(["backward_dtype"] * (backward_dtype is not None) + list(more))
+            raise ValueError(f"DTensor.redistribute: {names} cannot be chosen when a tensor changes its mesh.")
         return redistribute(
             self, device_mesh, self.placements if placements is None else placements, dtype=forward_dtype
         )

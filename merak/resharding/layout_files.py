@@ -65,10 +65,10 @@ def read_layouts(path: str | Path) -> dict[str, TensorLayout]:
 
 
 def save_layouts(state_dict: Mapping[str, Any], path: str | Path) -> None:
-    """Writes down how the DTensors of a state dict are laid out, for `merak reshard`. Tensors that are none are left
-    out. The same on all ranks: let one of them call it."""
+    """Writes down how the DTensors of a state dict are laid out, in dicts and lists within it too, for `merak reshard`.
+    Tensors that are none are left out. The same on all ranks: let one of them call it."""
     tensors = {}
-    for name, tensor in state_dict.items():
+    for name, tensor in layouts.tensors_by_name(state_dict).items():
         if not isinstance(tensor, DTensor):
             continue
         shape, ranks, placements = layouts.layout_of_dtensor(tensor)

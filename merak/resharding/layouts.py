@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias, Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, Union
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
@@ -139,6 +139,30 @@ def _reordered(layout: LayoutTuple, chains: list[tuple[int, ...]]) -> LayoutTupl
     order = [dim for chain in chains for dim in chain] + [dim for dim in range(len(shape)) if dim not in chained]
     turned = torch.tensor(ranks).reshape(shape).permute(order)
     return tuple(turned.shape), tuple(turned.flatten().tolist()), tuple(placements[dim] for dim in order)
+
+
+def tensors_by_name(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, in dicts and lists within it as well, by their dotted names.
+
+    Raises:
+        ValueError: two have the same.
+    """
+    found: dict[str, torch.Tensor] = {}
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, torch.Tensor):
+            if name in found:
+                raise ValueError(f"two tensors are called {name!r}")
+            found[name] = value
+        elif isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(inner, f"{name}.{key}" if name else str(key))
+        elif isinstance(value, list | tuple):
+            for index, inner in enumerate(value):
+                walk(inner, f"{name}.{index}")
+
+    walk(state, "")
+    return found
 
 
 def text_of(layout: LayoutTuple) -> str:

@@ -80,11 +80,13 @@ def redistribute(
     try:
         asked = _ask(x, mesh, placements, dtype, out, ranks)
         plan = None if backend is None else _plan(asked, backend, timeout)
-    except (ValueError, TypeError, OverflowError) as error:
-        if backend is not None:
+        result = _empty(asked) if out is None else out
+    except Exception as error:  # whatever it is: the others must not wait for this rank
+        if backend is not None and not isinstance(error, dist.DistError):
             backend.refuse_reshard(f"redistribute: {error}")  # raises, here and on the others
-        raise ValueError(f"redistribute: {error}") from error
-    work = _start(x, asked, plan, backend, out, timeout)
+        raise
+    differentiable = out is None and torch.is_grad_enabled() and x.requires_grad
+    work = _start(x, asked, plan, backend, result, differentiable, ranks, timeout)
     return work if async_op else work.result()
 
 
@@ -131,6 +133,10 @@ def _ask(
     _C.check_move(move.for_cxx(), len(ranks))
     if out is not None:
         _check_out(out, x, move, mesh, wanted)
+    if x.requires_grad and torch.is_grad_enabled() and _torch_compat.shard_order(x):
+        raise ValueError(
+            "x is not sharded from left to right, which its gradient could not be; call this under torch.no_grad()"
+        )
     return _Asked(move, index_of.get(dist.get_rank(), -1), mesh, wanted)
 
 
@@ -146,11 +152,9 @@ def _check_out(out: DTensor, x: DTensor, move: Move, mesh: DeviceMesh, placement
         raise ValueError(f"out= is a {type(out).__name__}, and has to be a DTensor")
     if tuple(out.shape) != move.shape or out.dtype != move.target_dtype:
         raise ValueError(f"out= is {tuple(out.shape)} of {out.dtype}; expected {move.shape} of {move.target_dtype}")
-    if out.device_mesh != mesh or tuple(out.placements) != placements:
-        expected = layouts.layout_of(mesh, placements, len(move.shape))
-        raise ValueError(
-            f"out= is {layouts.text_of(layouts.layout_of_dtensor(out))}; expected {layouts.text_of(expected)}"
-        )
+    expected, found = layouts.layout_of(mesh, placements, len(move.shape)), layouts.layout_of_dtensor(out)
+    if found != expected:
+        raise ValueError(f"out= is {layouts.text_of(found)}; expected {layouts.text_of(expected)}")
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         raise ValueError("out= cannot be differentiated; call it under torch.no_grad(), or without out=")
 
@@ -165,21 +169,24 @@ def _start(
     asked: _Asked,
     plan: ReshardPlan | None,
     backend: _C.Backend | None,
-    out: DTensor | None,
+    result: DTensor,
+    differentiable: bool,
+    ranks: tuple[int, ...],
     timeout: datetime.timedelta | None,
 ) -> ReshardWork[DTensor]:
-    result = out if out is not None else _empty(asked)
-    differentiable = out is None and torch.is_grad_enabled() and x.requires_grad
-
     def finish() -> DTensor:
-        return _Moved.apply(x, lambda: result) if differentiable else result
+        if not differentiable:
+            return result
+        with torch.enable_grad():  # as it was at the call
+            moved: DTensor = _Moved.apply(x, lambda: result)
+        return moved
 
     if plan is None or backend is None:
         return ReshardWork(None, finish)
     src = {"x": _torch_compat.local_of(x)} if asked.place in asked.move.source[1] else {}
     dst = {"x": _torch_compat.local_of(result)} if asked.place in asked.move.target[1] else {}
     meeting = waiting.Meeting(backend)
-    moving = meeting.begin(lambda: start(plan, backend, asked.place, src, dst, timeout, _device(asked.mesh)))
+    moving = meeting.begin(lambda: start(plan, backend, ranks, src, dst, timeout, _device(asked.mesh)))
     return moving.then(finish, meeting.wait)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime
 import functools
 import json
@@ -185,6 +186,7 @@ class ReshardPlan:
         group: ProcessGroup | None = None,
         async_op: bool = False,
         timeout: datetime.timedelta | None = None,
+        device: torch.device | None = None,
     ) -> ReshardWork[None] | None:
         """Moves the tensors. Called by all ranks of the group.
 
@@ -195,6 +197,7 @@ class ReshardPlan:
             group: of merak's; rank r of it is rank r of the plan. Default: the default group.
             async_op: return a Work at once.
             timeout: the group's, if None.
+            device: where the tensors are; needed on a rank that has none while others have some on GPUs.
 
         Raises:
             ValueError: the group is of another size than the plan.
@@ -202,7 +205,9 @@ class ReshardPlan:
                 all ranks, and nothing has been moved); or the timeout has passed.
             torch.distributed.DistNetworkError: a rank has died or left.
         """
-        work = start(self, merak.backend.of_group(group), dist.get_rank(group), src or {}, dst or {}, timeout)
+        backend = merak.backend.of_group(group)
+        ranks = ranks_of(group)
+        work = start(self, backend, ranks, src or {}, dst or {}, timeout, device)
         if async_op:
             return work
         work.wait()
@@ -212,32 +217,34 @@ class ReshardPlan:
 def start(
     plan: ReshardPlan,
     backend: _C.Backend,
-    rank: int,
+    ranks: Sequence[int],
     src: Mapping[str, torch.Tensor],
     dst: Mapping[str, torch.Tensor],
     timeout: datetime.timedelta | None,
     device: torch.device | None = None,
 ) -> ReshardWork[None]:
-    """`plan.run` on a group of merak's in which this is rank `rank`, of tensors on that device: by default that of
+    """`plan.run` on a group of merak's, whose global ranks are `ranks`; of tensors on that device: by default that of
     those that this rank has."""
-    sides = _Sides(rank, device)
+    sides = _Sides(backend.rank(), ranks, device)
     try:
         sources = [sides.source(move, src.get(move.name)) for move in plan.moves]
         targets = [sides.target(move, dst.get(move.name)) for move in plan.moves]
-    except (ValueError, TypeError, AttributeError) as error:
-        sides.problem = sides.problem or str(error)
+    except Exception as error:  # whatever it is: the others must not wait for this rank
+        sides.problem = str(error) or type(error).__name__
         sources = targets = [None] * len(plan.moves)
-    work = backend.reshard(plan.planned, sources, targets, sides.device, sides.problem, 0, timeout or NO_TIMEOUT)
-    return ReshardWork(work, sides.finish)
+    started = backend.reshard(plan.planned, sources, targets, sides.device, sides.problem, 0, timeout or NO_TIMEOUT)
+    return ReshardWork(started.work, sides.finish, started.agreed)
 
 
 class _Sides:
     """This rank's tensors on their way in and out of a plan: casts, and what does not fit."""
 
-    def __init__(self, rank: int, device: torch.device | None) -> None:
+    def __init__(self, rank: int, ranks: Sequence[int], device: torch.device | None) -> None:
         self.problem = ""
         self.device = device or torch.device("cpu")
         self._rank = rank
+        self._index_of = {global_rank: index for index, global_rank in enumerate(ranks)}
+        self._written: list[tuple[int, int]] = []  # begin and end in memory, rising
         self._casts: list[tuple[torch.Tensor, torch.Tensor]] = []  # (to, from), when everything has come
 
     def source(self, move: Move, tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -246,11 +253,25 @@ class _Sides:
 
     def target(self, move: Move, tensor: torch.Tensor | None) -> torch.Tensor | None:
         local = self._local(move, tensor, move.target, move.target_dtype, "target")
-        if local is None or (local.dtype == move.wire_dtype and local.is_contiguous()):
+        if local is None:
+            return None
+        if local.dtype == move.wire_dtype and local.is_contiguous() and self._is_apart(local):
             return local
         arriving = torch.empty(local.shape, dtype=move.wire_dtype, device=local.device)
         self._casts.append((local, arriving))
         return arriving
+
+    def _is_apart(self, local: torch.Tensor) -> bool:
+        """Whether no other target has memory of this one, as tied weights have: ranks pass on what has come."""
+        if local.numel() == 0:
+            return True
+        begin, end = local.data_ptr(), local.data_ptr() + local.nbytes
+        at = bisect.bisect_left(self._written, (begin, end))
+        before, after = self._written[at - 1 : at], self._written[at : at + 1]
+        if (at > 0 and before[0][1] > begin) or (after and after[0][0] < end):
+            return False
+        self._written.insert(at, (begin, end))
+        return True
 
     def finish(self) -> None:
         with torch.no_grad():
@@ -272,14 +293,13 @@ class _Sides:
             self.device = tensor.device
         return tensor.detach()
 
-    @staticmethod
-    def _check_dtensor(move: Move, tensor: DTensor, layout: LayoutTuple, side: str) -> None:
+    def _check_dtensor(self, move: Move, tensor: DTensor, layout: LayoutTuple, side: str) -> None:
         if tuple(tensor.shape) != move.shape:
             raise ValueError(
                 f"its {side} of {move.name!r} has shape {tuple(tensor.shape)}, and {move.shape} was planned"
             )
-        found = layouts.layout_of_dtensor(tensor)
-        if found[2] != layout[2] or found[0] != layout[0]:
+        found = layouts.layout_of_dtensor(tensor, lambda rank: self._index_of.get(rank, -1))
+        if found != layout:
             raise ValueError(
                 f"its {side} of {move.name!r} is {layouts.text_of(found)}, and {layouts.text_of(layout)} was planned"
             )
@@ -292,7 +312,8 @@ def plan_reshard(
     max_staging: int = DEFAULT_MAX_STAGING,
     group: ProcessGroup | None = None,
 ) -> ReshardPlan:
-    """Plans how all these tensors get to their new layouts, in one problem. Communicates with nobody.
+    """Plans how all these tensors get to their new layouts, in one problem. Nothing is sent; but without a `topology`
+    the first call in a group waits until all ranks have made it, for who shares a host.
 
     Args:
         tensors: by name, (shape, dtype, source mesh, source placements, target mesh, target placements). A mesh is a
@@ -312,7 +333,7 @@ def plan_reshard(
     """
     index_of: Callable[[int], int] = int
     if group is not None:
-        numbers = {rank: index for index, rank in enumerate(dist.get_process_group_ranks(group))}
+        numbers = {rank: index for index, rank in enumerate(ranks_of(group))}
         index_of = functools.partial(_index_in, numbers)
     moves = tuple(_planned_move(name, fields, index_of) for name, fields in tensors.items())
     if topology is None:
@@ -330,6 +351,11 @@ def plan_of(moves: tuple[Move, ...], topology: Topology, max_staging: int) -> Re
     if max_staging < 0:
         raise ValueError(f"max_staging is {max_staging}; it is a number of bytes")
     return ReshardPlan(moves, _C.PlannedMoves([move.for_cxx() for move in moves], topology.network(), max_staging))
+
+
+def ranks_of(group: ProcessGroup | None) -> list[int]:
+    """Global ones."""
+    return list(range(dist.get_world_size())) if group is None else dist.get_process_group_ranks(group)
 
 
 def _planned_move(name: str, fields: TensorMove, index_of: Callable[[int], int]) -> Move:

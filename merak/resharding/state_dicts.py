@@ -20,14 +20,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 import merak.backend
 from merak import _C, _torch_compat
 from merak.resharding import layouts
 from merak.resharding.layouts import LayoutTuple
-from merak.resharding.plan import DEFAULT_MAX_STAGING, Move, ReshardPlan, plan_of, start
+from merak.resharding.plan import DEFAULT_MAX_STAGING, Move, ReshardPlan, plan_of, ranks_of, start
 from merak.resharding.topology import NO_TIMEOUT, Topology
 from merak.resharding.work import ReshardWork
 
@@ -82,7 +81,8 @@ def reshard_state_dict(
             is in `src` alone stays there.
         group: of merak's, with the ranks of both sides; default: the default group. Ranks in meshes are global ones.
         max_staging: bytes of scratch memory of a rank, the same on all.
-        async_op: return a Work at once: until its `wait()` has returned, `src` must not be changed.
+        async_op: return a Work when all ranks have called it, and before anything has been moved: until its `wait()`
+            has returned, `src` must not be changed.
         timeout: the group's, if None.
 
     Raises:
@@ -92,37 +92,41 @@ def reshard_state_dict(
         torch.distributed.DistNetworkError: a rank has died or left.
     """
     backend = merak.backend.of_group(group)
-    ranks = dist.get_process_group_ranks(group) if group is not None else list(range(dist.get_world_size()))
-    sources, targets = _tensors(src), _tensors(dst)
-    text = json.dumps([_specs(sources), _specs(targets)])
+    sources, targets, text = _described(src, dst)
     digests = _exchange(backend, text, timeout or NO_TIMEOUT)
     topology = Topology._of_network(backend.network(timeout or NO_TIMEOUT))
-    plan = _plan(tuple(digests), _Texts(tuple(_texts(digests, text))), tuple(ranks), topology, max_staging)
-    work = start(plan, backend, backend.rank(), sources, targets, timeout)
+    ranks = ranks_of(group)
+    texts = _Texts(tuple(_texts(digests, text)))
+    plan, device_type = _plan(tuple(digests), texts, tuple(ranks), topology, max_staging)
+    work = start(plan, backend, ranks, _local(sources), _local(targets), timeout, _device(device_type))
     if async_op:
         return work
     work.wait()
     return None
 
 
-def _tensors(state: StateDict | None) -> dict[str, torch.Tensor]:
-    """By dotted name."""
-    found: dict[str, torch.Tensor] = {}
+def _described(
+    src: StateDict | None, dst: StateDict | None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], str]:
+    """The tensors of both sides by name; and what the others have to know of them. Faults are known to all, too."""
+    try:
+        sources, targets = layouts.tensors_by_name(src or {}), layouts.tensors_by_name(dst or {})
+        devices = sorted({tensor.device.type for tensor in (*sources.values(), *targets.values())})
+        return sources, targets, json.dumps([_specs(sources), _specs(targets), devices, ""])
+    except (ValueError, TypeError, AttributeError) as error:
+        return {}, {}, json.dumps([[], [], [], str(error)])
 
-    def walk(value: Any, name: str) -> None:
-        if isinstance(value, torch.Tensor):
-            if name in found:
-                raise ValueError(f"reshard_state_dict: two tensors are called {name!r}")
-            found[name] = value
-        elif isinstance(value, Mapping):
-            for key, inner in value.items():
-                walk(inner, f"{name}.{key}" if name else str(key))
-        elif isinstance(value, list | tuple):
-            for index, inner in enumerate(value):
-                walk(inner, f"{name}.{index}")
 
-    walk(state or {}, "")
-    return found
+def _local(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What this rank has of them: their layouts are what the plan was made from."""
+    return {
+        name: _torch_compat.local_of(tensor) if isinstance(tensor, DTensor) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _device(device_type: str) -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if device_type == "cuda" else torch.device(device_type)
 
 
 def _specs(tensors: Mapping[str, torch.Tensor]) -> list[Any]:
@@ -184,11 +188,16 @@ class _Texts:
 @functools.lru_cache(64)
 def _plan(
     digests: tuple[bytes, ...], texts: _Texts, ranks: tuple[int, ...], topology: Topology, max_staging: int
-) -> ReshardPlan:
+) -> tuple[ReshardPlan, str]:
+    """And the type of device that the tensors are on."""
     sides = [json.loads(text) for text in texts.by_rank]
     source = _Side("src", [side[0] for side in sides], ranks)
     target = _Side("dst", [side[1] for side in sides], ranks)
-    faults = [*source.faults, *target.faults]
+    own = [f"on rank {rank}: {side[3]}" for rank, side in zip(ranks, sides, strict=True) if side[3]]
+    faults = [*own, *source.faults, *target.faults]
+    devices = sorted({device for side in sides for device in side[2]})
+    if len(devices) > 1:
+        faults.append(f"tensors are on {' and '.join(devices)}: move each kind by itself")
     moves = []
     for name, (shape, dtype, layout) in target.tensors.items():
         found = source.tensors.get(name)
@@ -202,7 +211,12 @@ def _plan(
     if faults:
         more = f", and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
         raise ValueError(f"reshard_state_dict: {'; '.join(faults[:_MOST_FAULTS])}{more}. Nothing has been moved")
-    return plan_of(tuple(moves), topology, max_staging)
+    return plan_of(tuple(moves), topology, max_staging), devices[0] if devices else "cpu"
+
+
+def _cut(layout: Any) -> Any:
+    """How a tensor is cut, whoever has the parts."""
+    return layout and [layout[0], layout[2]]
 
 
 class _Side:
@@ -226,27 +240,47 @@ class _Side:
             self._add(name, by_name[name])
 
     def _add(self, name: str, held: list[tuple[int, Any]]) -> None:
-        (first, spec), *others = held
-        for index, other in others:
-            if other != spec:
+        (first, (shape, dtype, layout)), *_ = held
+        holders = [index for index, _ in held]
+        for index, (other_shape, other_dtype, other) in held:
+            if [shape, dtype, _cut(layout)] != [other_shape, other_dtype, _cut(other)]:
                 self._fault(name, f"is not the same on rank {self._ranks[first]} and on rank {self._ranks[index]}")
                 return
-        shape, dtype, layout = spec
-        holders = [index for index, _ in held]
         if layout is None:
             whole = ((len(holders),), tuple(holders), (("replicate", 0, 1, "none"),))
             self.tensors[name] = tuple(shape), dtype, whole
             return
-        mesh_shape, mesh_ranks, placements = layout
-        if outside := [rank for rank in mesh_ranks if rank not in self._index_of]:
-            self._fault(name, f"is on rank {outside[0]}, which is not in the group")
+        meshes = self._meshes(name, [(index, spec[2][1]) for index, spec in held])
+        if not meshes:
             return
-        members = tuple(self._index_of[rank] for rank in mesh_ranks)
-        if missing := [self._ranks[index] for index in members if index not in holders]:
-            self._fault(name, f"is missing on rank {missing[0]}, which is in its mesh")
-            return
-        kinds = tuple((kind, dim, factor, reduction) for kind, dim, factor, reduction in placements)
-        self.tensors[name] = tuple(shape), dtype, (tuple(mesh_shape), members, kinds)
+        mesh_shape = tuple(layout[0])
+        kinds = tuple((kind, dim, factor, reduction) for kind, dim, factor, reduction in layout[2])
+        members = tuple(index for mesh in meshes for index in mesh)
+        if len(meshes) > 1:  # as FSDP makes them, beside tensor parallelism, of what that leaves whole
+            mesh_shape, kinds = (len(meshes), *mesh_shape), (("replicate", 0, 1, "none"), *kinds)
+        self.tensors[name] = tuple(shape), dtype, (mesh_shape, members, kinds)
+
+    def _meshes(self, name: str, held: list[tuple[int, list[int]]]) -> list[tuple[int, ...]]:
+        """The meshes that ranks say they have a tensor on, of indices; none if they do not go together. Several must
+        have no rank in common: each has all of it."""
+        meshes: dict[tuple[int, ...], set[int]] = {}
+        for index, mesh in held:
+            if outside := [rank for rank in mesh if rank not in self._index_of]:
+                self._fault(name, f"is on rank {outside[0]}, which is not in the group")
+                return []
+            meshes.setdefault(tuple(self._index_of[rank] for rank in mesh), set()).add(index)
+        # A rank outside a mesh has a DTensor of it as well, without a part.
+        found = {mesh: said for mesh, said in meshes.items() if said & set(mesh)}
+        members = [index for mesh in found for index in mesh]
+        if len(set(members)) < len(members):
+            twice = next(index for index in members if members.count(index) > 1)
+            self._fault(name, f"is on several meshes, which have rank {self._ranks[twice]} in common")
+            return []
+        for mesh, said in found.items():
+            if missing := [self._ranks[index] for index in mesh if index not in said]:
+                self._fault(name, f"is missing on rank {missing[0]}, which is in its mesh")
+                return []
+        return sorted(found)
 
     def _fault(self, name: str, what: str) -> None:
         self.faults.append(f"{name!r} of {self._side} {what}")

@@ -1,9 +1,11 @@
 """Waiting for a redistribution, and noticing that it waits in vain.
 
 Each redistribution is an operation of the group of both its meshes. Ranks that name other meshes meet in another
-group: then one waits for the second in one group, and the second for the first in another. So whoever waits for long
-writes into the store in which group it does, and reads what the others have written. A rank that stays in a group over
-other ranks, which waits for this one, while this one waits for it, will not come: both raise.
+group: then one waits in one group for the second to come, and the second in another group for the first. Once all
+ranks have come, and agree, nothing can go wrong in this way any more. So whoever waits for long until then writes into
+the store in which group it does, and which it takes part in otherwise; and reads what the others have written. If
+another rank waits for this one in a group that it does not take part in, and does not take part in its group, neither
+will ever come: both raise.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import itertools
 import json
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 
@@ -28,8 +31,8 @@ _in_flight: Counter[tuple[int, ...]] = Counter()
 """By group, named by its ranks: the redistributions of this process that nobody has waited for yet."""
 
 _meetings = itertools.count()
-_begun: set[str] = set()
-"""Names of groups that have begun one."""
+_begun: weakref.WeakKeyDictionary[dist.ProcessGroup, set[tuple[int, ...]]] = weakref.WeakKeyDictionary()
+"""By default group: groups that have begun one."""
 
 
 class Meeting:
@@ -53,52 +56,56 @@ class Meeting:
 
     def begin(self, start: Callable[[], ReshardWork[None]]) -> ReshardWork[None]:
         """Starts the redistribution; the first one of a group waits until all its ranks have made theirs."""
-        name = self._backend.options.group_name
-        if name in _begun:
+        assert dist.group.WORLD is not None
+        begun = _begun.setdefault(dist.group.WORLD, set())
+        if self._ranks in begun:
             self._work = start()
             return self._work
-        begun = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=[begun], daemon=True)
+        started = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=[started], daemon=True)
         watcher.start()
         try:
             self._work = start()
         finally:
-            begun.set()
+            started.set()
             watcher.join()
-        _begun.add(name)
+        begun.add(self._ranks)
         return self._work
 
     def wait(self, timeout: datetime.timedelta) -> None:
         """Until it is done, for `timeout` at most unless that is zero."""
-        until = time.monotonic() + timeout.total_seconds() if timeout > NO_LIMIT else None
-        assert self._work is not None
+        work = self._work
+        assert work is not None
+        until = time.monotonic() + timeout.total_seconds() if timeout > NO_LIMIT else float("inf")
         try:
-            while not self._done_within(self._work, _next_look(until)):
-                if until is not None and time.monotonic() >= until:
-                    self._work.wait(datetime.timedelta(milliseconds=1))  # raises, and says so
+            while not work.agreed():
+                left = until - time.monotonic()
+                if left <= LOOK_EVERY.total_seconds():
+                    break
+                with contextlib.suppress(dist.DistBackendError):  # it goes on, or has failed, as will be seen below
+                    work.wait(LOOK_EVERY)
+                if work.is_completed():
+                    break
                 self._look()
+            left = max(until - time.monotonic(), 1e-3)
+            work.wait(NO_LIMIT if left == float("inf") else datetime.timedelta(seconds=left))
         finally:
-            if self._work.is_completed():
-                self._close()
-
-    @staticmethod
-    def _done_within(work: ReshardWork[None], timeout: datetime.timedelta) -> bool:
-        try:
-            return work.wait(timeout)
-        except dist.DistBackendError:
             if work.is_completed():
-                raise
-            return False
+                self._leave()
 
-    def _watch(self, begun: threading.Event) -> None:
-        while not begun.wait(LOOK_EVERY.total_seconds()):
-            with contextlib.suppress(Exception):  # of a store that is gone: who starts it will hear
-                self._look()
+    def _watch(self, started: threading.Event) -> None:
+        while not started.wait(LOOK_EVERY.total_seconds()):
+            self._look()
 
     def _look(self) -> None:
-        """Looks at who waits for this rank elsewhere, and ends the group if one of them still does."""
-        store, rank = _torch_compat.default_store(), dist.get_rank()
-        store.set(_key(rank), json.dumps([self._number, self._ranks]))
+        """Looks at who waits for this rank elsewhere, and ends the group if one of them still does. A store that is
+        gone says nothing: the operation has a deadline of its own."""
+        with contextlib.suppress(dist.DistError, RuntimeError, ValueError):
+            self._compare(_torch_compat.default_store(), dist.get_rank())
+
+    def _compare(self, store: _torch_compat.Store, rank: int) -> None:
+        elsewhere = [ranks for ranks, count in _in_flight.items() if count > 0]
+        store.set(_key(rank), json.dumps([self._number, self._ranks, elsewhere]))
         self._announced = True
         told = _key(rank, self._number)
         if store.check([told]):
@@ -108,36 +115,28 @@ class Meeting:
             if other == rank or not store.check([_key(other)]):
                 continue
             words = store.get(_key(other)).decode()
-            number, ranks = json.loads(words)[0], tuple(json.loads(words)[1])
-            if ranks == self._ranks or rank not in ranks or _in_flight[ranks] > 0:
+            number, ranks, takes_part = json.loads(words)
+            waits_for_this = rank in ranks and _in_flight[tuple(ranks)] == 0
+            if not waits_for_this or list(self._ranks) in takes_part:
                 continue
             found[other] = words
             if self._suspects.get(other) == words:
                 reason = (
                     f"redistribute: rank {rank} has named meshes of ranks {list(self._ranks)} together, and rank "
-                    f"{other} of ranks {list(ranks)}: they wait for each other. All ranks must name the same meshes"
+                    f"{other} of ranks {ranks}: they wait for each other. All ranks must name the same meshes"
                 )
                 store.set(_key(other, number), reason)
                 self._backend.end(reason)
         self._suspects = found
 
     def _leave(self) -> None:
-        if self._open:
-            self._open = False
-            _in_flight[self._ranks] -= 1
-
-    def _close(self) -> None:
-        self._leave()
-        if self._announced and dist.is_initialized():
-            _torch_compat.default_store().set(_key(dist.get_rank()), json.dumps([self._number, []]))
-            self._announced = False
-
-
-def _next_look(until: float | None) -> datetime.timedelta:
-    if until is None:
-        return LOOK_EVERY
-    left = max(until - time.monotonic(), 0.001)
-    return min(LOOK_EVERY, datetime.timedelta(seconds=left))
+        if not self._open:
+            return
+        self._open = False
+        _in_flight[self._ranks] -= 1
+        if self._announced:
+            with contextlib.suppress(Exception):  # the store, or the interpreter, may be gone
+                _torch_compat.default_store().set(_key(dist.get_rank()), json.dumps([self._number, [], []]))
 
 
 def _key(rank: int, told: int | None = None) -> str:

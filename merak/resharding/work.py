@@ -24,16 +24,21 @@ class ReshardWork(dist.Work, Generic[T]):
     """
 
     def __init__(
-        self, work: dist.Work | None, finish: Callable[[], T], waiter: Callable[[datetime.timedelta], Any] | None = None
+        self,
+        work: dist.Work | None,
+        finish: Callable[[], T],
+        agreed: Callable[[], bool] = lambda: True,
+        waiter: Callable[[datetime.timedelta], Any] | None = None,
     ) -> None:
         """
         Args:
             work: None where this rank has nothing to do.
             finish: what is left to do when that is done; called once, by whoever waits first. Gives the result.
+            agreed: whether all ranks have started it.
             waiter: instead of `work.wait`.
         """
         super().__init__()
-        self._work, self._finish = work, finish
+        self._work, self._finish, self.agreed = work, finish, agreed
         self._waiter = waiter if waiter is not None or work is None else work.wait
         self._lock = threading.Lock()
         self._result: list[T] = []  # of one element, once it is there
@@ -67,6 +72,10 @@ class ReshardWork(dist.Work, Generic[T]):
     def exception(self) -> Any:
         return None if self._work is None else self._work.exception()
 
+    def synchronize(self) -> None:
+        if self._work is not None:
+            self._work.synchronize()
+
     def get_future(self) -> torch.futures.Future[T]:
         """Of the result."""
         if self._work is None:
@@ -87,7 +96,7 @@ class ReshardWork(dist.Work, Generic[T]):
             self._finished()
             return finish()
 
-        return ReshardWork(self._work, finished, waiter)
+        return ReshardWork(self._work, finished, self.agreed, waiter)
 
     def _finished(self) -> T:
         with self._lock:

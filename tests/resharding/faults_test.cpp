@@ -15,8 +15,7 @@ class Resharding final : public Job {
       : batch_(std::move(batch)), wanted_(batch_, network.ranks()), memory_(wanted_.before()) {
     const ReshardPlan plan = make_plan(batch_, network);
     for (int rank = 0; rank < network.ranks(); ++rank)
-      programs_.push_back(
-          std::make_shared<PreparedProgram>(reshard_program(plan, batch_, network.host_of, rank, cap)));
+      programs_.push_back(std::make_shared<PreparedProgram>(reshard_program(plan, batch_, network.host_of, rank, cap)));
   }
 
   std::shared_ptr<Operation> start(Engine& engine, Group& group, int rank) override {

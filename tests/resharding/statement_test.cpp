@@ -25,6 +25,22 @@ TEST(Statement, CutsAProblemThatIsTooLong) {
   Statement statement;
   statement.problem = std::string(2 * kProblemBytes, 'x');
   EXPECT_EQ(parsed(statement).problem, std::string(kProblemBytes - 1, 'x'));
+  statement.problem = "x";
+  while (statement.problem.size() < 2 * kProblemBytes) statement.problem += "\u00e9";  // two bytes each
+  EXPECT_EQ(parsed(statement).problem, statement.problem.substr(0, kProblemBytes - 1)) << "511 bytes end a letter";
+  statement.problem.erase(0, 1);
+  EXPECT_EQ(parsed(statement).problem, statement.problem.substr(0, kProblemBytes - 2)) << "a letter is not cut in two";
+}
+
+TEST(Statement, IsReadAsTextWhateverAPeerSends) {
+  for (const char* bad : {"a\xff", "\xc3", "\xe2\x82", "\xed\xa0\x80", "\xc0\x80", "\xf5\x80\x80\x80"}) {
+    Statement statement;
+    statement.problem = bad;
+    for (char c : parsed(statement).problem) EXPECT_LT(static_cast<unsigned char>(c), 0x80);
+  }
+  Statement good;
+  good.problem = "\u00e9\u20ac\U0001f600";
+  EXPECT_EQ(parsed(good), good);
 }
 
 TEST(Statement, OfAnyBytesIsReadWithinThem) {
@@ -39,6 +55,7 @@ TEST(Disagreement, NamesTheFirstRankWithAProblem) {
   statements[2].problem = "no memory";
   statements[1].hash[Statement::kShapes] = 7;
   EXPECT_EQ(disagreement(statements), "rank 2 cannot take part: no memory");
+  EXPECT_EQ(disagreement(statements, {4, 5, 7, 9}), "rank 7 cannot take part: no memory");
 }
 
 TEST(Disagreement, NamesWhatDiffersAndWhere) {

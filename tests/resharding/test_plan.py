@@ -228,6 +228,17 @@ def wrong_tensors(context: Context, what: str) -> str:
         dst = {"w": torch.zeros(4, 6, dtype=torch.float64)}
     elif what == "shape":
         src = {"w": torch.zeros(6, 4)}
+    elif what == "ranks":
+        src = {
+            "w": reference.source([torch.zeros(4, 6)], reference.Layout(torch.tensor([1]), (Shard(0),)), context.rank)
+        }
+        src["w"] = (
+            src["w"]
+            if context.rank == 1
+            else reference.source(
+                [torch.zeros(4, 6)], reference.Layout(torch.tensor([0]), (Replicate(),)), context.rank
+            )
+        )
     elif what == "sparse":
         src = {"w": torch.zeros(4, 6).to_sparse()}
     elif what == "type":
@@ -237,7 +248,7 @@ def wrong_tensors(context: Context, what: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("what", ["missing", "dtype", "shape", "sparse", "type"])
+@pytest.mark.parametrize("what", ["missing", "dtype", "shape", "ranks", "sparse", "type"])
 def test_tensors_that_do_not_fit_are_named_on_all_ranks(run: Runner, what: str) -> None:
     for text in run(wrong_tensors, what):
         assert f"rank {1 if what == 'dtype' else 0} cannot take part" in text

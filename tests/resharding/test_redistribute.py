@@ -187,6 +187,37 @@ def test_asynchronous_ones(run: Runner) -> None:
     run(several_at_once, world_size=3)
 
 
+def first_waited_for_without_gradients(context: Context) -> None:
+    mine = torch.ones(2, 3, requires_grad=True)
+    x = DTensor.from_local(mine, mesh(0, 1), [Shard(0)], run_check=False)
+    work = merak.redistribute(x, mesh(1, 0), [Replicate()], async_op=True)
+    with torch.no_grad():
+        work.wait()
+    y = work.result()
+    assert y.requires_grad
+    y.backward(
+        reference.source([torch.full((4, 3), 2.0)], reference.Layout(y.device_mesh.mesh, (Replicate(),)), context.rank)
+    )
+    assert mine.grad is not None
+    assert torch.equal(mine.grad, torch.full((2, 3), 2.0))
+
+
+def test_a_gradient_does_not_depend_on_where_it_is_waited_for(run: Runner) -> None:
+    run(first_waited_for_without_gradients)
+
+
+def in_inference_mode(context: Context) -> None:
+    layout = reference.Layout(torch.tensor([0]), (Replicate(),))
+    with torch.inference_mode():
+        x = reference.source([torch.ones(4)], layout, context.rank)
+        y = merak.redistribute(x, mesh(0, 1), [Partial()])
+        assert torch.equal(y.to_local(), torch.full((4,), 1.0 - context.rank))
+
+
+def test_inference_mode(run: Runner) -> None:
+    run(in_inference_mode)
+
+
 # Gradients -----------------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +321,26 @@ def test_ranks_that_name_other_meshes_do_not_wait_for_each_other(run: Runner) ->
     assert any("name the same meshes" in text for text in texts), texts
     assert all(texts), texts
     assert all(seconds < 20 for _, seconds in outcomes), outcomes
+
+
+def long_waits(context: Context) -> None:
+    """Ranks that wait for long, and in vain for nobody: rank 1 comes late to both groups."""
+    layout = reference.Layout(torch.tensor([0]), (Replicate(),))
+    x = reference.source([torch.ones(4)], layout, context.rank)
+    for _ in range(2):
+        if context.rank < 2:
+            time.sleep(8 * context.rank)
+            first = merak.redistribute(x, mesh(1), [Replicate()], async_op=True)
+            if context.rank == 1:
+                first.wait()
+        y = merak.redistribute(x, mesh(2, 1), [Replicate()])
+        if context.rank < 2:
+            first.wait()
+        assert context.rank == 0 or torch.equal(y.to_local(), torch.ones(4))
+
+
+def test_ranks_that_wait_for_long_are_left_alone(run: Runner) -> None:
+    run(long_waits, world_size=3)
 
 
 def wrong_local(context: Context) -> str:

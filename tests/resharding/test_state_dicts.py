@@ -90,6 +90,45 @@ def test_tensors_that_are_no_dtensors_are_whole_where_they_are(run: Runner) -> N
     run(plain_tensors, world_size=3)
 
 
+def several_meshes(context: Context) -> None:
+    """As FSDP2 leaves what tensor parallelism has not cut: each column of its mesh has all of it."""
+    values = torch.arange(10.0)
+    rank = context.rank
+    columns = [[0, 2], [1, 3]]
+    src = None
+    if rank < 4:
+        layout = reference.Layout(torch.tensor(columns[rank % 2]), (Shard(0),))
+        src = {"w": reference.source([values], layout, rank)}
+    target = reference.Layout(torch.tensor([4 + rank % 2]), (Replicate(),))
+    dst = {"w": reference.source([torch.zeros(10)], target, rank)} if rank >= 4 else None
+    merak.reshard_state_dict(src, dst)
+    if dst is not None:
+        assert torch.equal(dst["w"].to_local(), values)
+    wrong = {"w": reference.source([values], reference.Layout(torch.tensor([rank, 5]), (Shard(0),)), rank)}
+    with pytest.raises(ValueError, match="is on several meshes, which have rank 5 in common"):
+        merak.reshard_state_dict(wrong, dst)
+
+
+def test_a_tensor_on_several_meshes(run: Runner) -> None:
+    run(several_meshes, world_size=6)
+
+
+def tied_targets(context: Context) -> None:
+    """What comes is passed on to other ranks: not from memory that something else is written into as well."""
+    src = {"a": torch.full((1000, 300), 1.0), "b": torch.full((1000, 300), 2.0)} if context.rank == 0 else None
+    w = torch.zeros(1000, 300)
+    dst = {"a": w, "b": w if context.rank == 1 else torch.zeros(1000, 300)} if context.rank > 0 else None
+    for _ in range(10):
+        merak.reshard_state_dict(src, dst)
+        if dst is not None and context.rank > 1:
+            assert torch.equal(dst["a"], torch.full((1000, 300), 1.0))
+            assert torch.equal(dst["b"], torch.full((1000, 300), 2.0))
+
+
+def test_targets_that_share_memory(run: Runner) -> None:
+    run(tied_targets, world_size=4)
+
+
 def partial_sources(context: Context) -> None:
     rank = context.rank
     layout = reference.Layout(torch.tensor([0, 1]), (Partial(),))
@@ -119,6 +158,8 @@ def faulty(context: Context, what: str, text: str) -> str:
     elif what == "missing":
         x = reference.source([values], reference.Layout(torch.tensor([0, 2]), (Shard(0),)), rank)
         src = {"w": x} if rank == 0 else None
+    elif what == "twice":
+        src = {"w": values, "a.b": values, "a": {"b": values}} if rank == 0 else None
     elif what == "no number":
         layout = reference.Layout(torch.tensor([0, 2]), (Partial("avg"),))
         src = {"w": reference.source([values.int(), values.int()], layout, rank)} if rank != 1 else None
@@ -137,6 +178,7 @@ def faulty(context: Context, what: str, text: str) -> str:
         ("shape", "has shape (10,) in src and (5, 2) in dst"),
         ("differs", "'w' of src is not the same on rank 0 and on rank 2"),
         ("missing", "'w' of src is missing on rank 2"),
+        ("twice", "on rank 0: two tensors are called 'a.b'"),
         ("no number", "int32"),
     ],
 )
