@@ -264,11 +264,11 @@ class _Side:
         """The meshes that ranks say they have a tensor on, of indices; none if they do not go together. Several must
         have no rank in common: each has all of it."""
         meshes: dict[tuple[int, ...], set[int]] = {}
-        for index, mesh in held:
-            if outside := [rank for rank in mesh if rank not in self._index_of]:
+        for index, said_mesh in held:
+            if outside := [rank for rank in said_mesh if rank not in self._index_of]:
                 self._fault(name, f"is on rank {outside[0]}, which is not in the group")
                 return []
-            meshes.setdefault(tuple(self._index_of[rank] for rank in mesh), set()).add(index)
+            meshes.setdefault(tuple(self._index_of[rank] for rank in said_mesh), set()).add(index)
         # A rank outside a mesh has a DTensor of it as well, without a part.
         found = {mesh: said for mesh, said in meshes.items() if said & set(mesh)}
         members = [index for mesh in found for index in mesh]
