@@ -224,9 +224,22 @@ class StripedAllGather(Peer):
         for tile, receivers in tiles_of(self.tensor.shape, self.tensor.target).items():
             if self.rank in receivers and len(receivers) > 1:
                 assert self.dst is not None
-                stripes = list(self.dst.chunk(len(receivers)))
-                mine = stripes[receivers.index(self.rank)]
-                dist.all_gather(stripes, mine.clone(), group=self.groups[tile])
+                gather_stripes(self.dst, receivers.index(self.rank), len(receivers), self.groups[tile])
+
+
+def gather_stripes(tile: torch.Tensor, index: int, count: int, group: dist.ProcessGroup) -> None:
+    """From each of `count` ranks its chunk of the tile; all_gather wants equal ones, so that the last may be padded."""
+    stripes = list(tile.chunk(count))
+    if all(stripe.shape == stripes[0].shape for stripe in stripes) and len(stripes) == count:
+        dist.all_gather(stripes, stripes[index].clone(), group=group)
+        return
+    padded = [torch.empty_like(stripes[0]) for _ in range(count)]
+    mine = torch.zeros_like(stripes[0])
+    if index < len(stripes):
+        mine[: len(stripes[index])] = stripes[index]
+    dist.all_gather(padded, mine, group=group)
+    for stripe, values in zip(stripes, padded, strict=False):
+        stripe.copy_(values[: len(stripe)])
 
 
 PEERS: dict[str, Callable[[str, Case, Locals, Locals], Way]] = {

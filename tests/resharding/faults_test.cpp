@@ -45,9 +45,9 @@ class Resharding final : public Job {
 Scenario scenario_of(unsigned seed) {
   std::mt19937 random(seed);
   const int size = draw(random, 2, 8);
-  Scenario scenario = draw_faults(random, seed, size, 400);
+  Scenario scenario = draw_faults(random, seed, size, 250);
   RandomMoves moves(seed, size);
-  for (int jobs = draw(random, 1, 3); jobs > 0; --jobs) {
+  for (int jobs = draw(random, 2, 5); jobs > 0; --jobs) {
     const Network network = moves.network();
     if (std::optional<MoveBatch> batch = random_batch(moves))
       scenario.jobs.push_back(std::make_unique<Resharding>(std::move(*batch), network, moves.draw(96, 2048)));
