@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Placement
 
 import merak.backend
 from merak import _C, _torch_compat
@@ -335,7 +335,8 @@ def plan_reshard(
     if group is not None:
         numbers = {rank: index for index, rank in enumerate(ranks_of(group))}
         index_of = functools.partial(_index_in, numbers)
-    moves = tuple(_planned_move(name, fields, index_of) for name, fields in tensors.items())
+    layout_of = _remembering(index_of)
+    moves = tuple(_planned_move(name, fields, layout_of) for name, fields in tensors.items())
     if topology is None:
         topology = _topology_here(group, moves)
     return plan_of(moves, topology, max_staging)
@@ -358,7 +359,26 @@ def ranks_of(group: ProcessGroup | None) -> list[int]:
     return list(range(dist.get_world_size())) if group is None else dist.get_process_group_ranks(group)
 
 
-def _planned_move(name: str, fields: TensorMove, index_of: Callable[[int], int]) -> Move:
+LayoutOf: TypeAlias = Callable[[Ranks, Sequence[PlacementLike], int], LayoutTuple]
+
+
+def _remembering(index_of: Callable[[int], int]) -> LayoutOf:
+    """`layouts.layout_of`, which works a layout out once where thousands of tensors have the same mesh object."""
+    known: dict[tuple[int, tuple[PlacementLike, ...], int], LayoutTuple] = {}
+
+    def layout_of(mesh: Ranks, placements: Sequence[PlacementLike], dims: int) -> LayoutTuple:
+        if isinstance(placements, Placement | str):
+            placements = (placements,)
+        key = (id(mesh), tuple(placements), dims)  # the caller's dictionary keeps the mesh alive
+        found = known.get(key)
+        if found is None:
+            found = known[key] = layouts.layout_of(mesh, placements, dims, index_of)
+        return found
+
+    return layout_of
+
+
+def _planned_move(name: str, fields: TensorMove, layout_of: LayoutOf) -> Move:
     try:
         shape, dtypes, source_mesh, source_placements, target_mesh, target_placements = fields
         source_dtype, target_dtype = dtypes if isinstance(dtypes, tuple) else (dtypes, dtypes)
@@ -373,8 +393,8 @@ def _planned_move(name: str, fields: TensorMove, index_of: Callable[[int], int])
     if not (isinstance(source_dtype, torch.dtype) and isinstance(target_dtype, torch.dtype)):
         raise ValueError(f"{name!r}: {dtypes!r} is no dtype, nor a pair of them")
     try:
-        source = layouts.layout_of(source_mesh, source_placements, len(sizes), index_of)
-        target = layouts.layout_of(target_mesh, target_placements, len(sizes), index_of)
+        source = layout_of(source_mesh, source_placements, len(sizes))
+        target = layout_of(target_mesh, target_placements, len(sizes))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name!r}: {error}") from error
     return Move(name, sizes, source_dtype, target_dtype, source, target)
