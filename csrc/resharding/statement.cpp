@@ -7,7 +7,7 @@
 namespace merak {
 namespace {
 
-constexpr const char* kWhat[Statement::kWhats] = {"tensors (their names, order or number)",
+constexpr const char* kWhat[Statement::kWhats] = {"tensors (their names, order, number or target dtypes)",
                                                   "shapes",
                                                   "dtypes",
                                                   "source meshes or placements",

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             plan.save(options.save)
         if options.picture:
             plan.picture(options.picture)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OverflowError, OSError, ImportError) as error:
         print(f"merak reshard: {error}", file=sys.stderr)
         return 1
     return 0

@@ -28,6 +28,9 @@ from merak.resharding import layouts
 from merak.resharding.checkpoint_metadata import Named, read_metadata
 from merak.resharding.layouts import LayoutTuple
 
+_MOST_RANKS = 1 << 20
+_MOST_ELEMENTS = 1 << 62
+
 
 class TensorLayout(NamedTuple):
     """One tensor of a file."""
@@ -57,6 +60,8 @@ def read_layouts(path: str | Path) -> dict[str, TensorLayout]:
     found = {}
     for name, own in facts["tensors"].items():
         try:
+            if not isinstance(own, dict):
+                raise ValueError("expected what the tensor is in { }")
             found[name] = _of_json({**default, **own})
         except (KeyError, TypeError, ValueError) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
@@ -82,14 +87,24 @@ def save_layouts(state_dict: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _of_json(facts: Mapping[str, Any]) -> TensorLayout:
-    shape = tuple(int(size) for size in facts["shape"])
+    if not isinstance(facts["shape"], list) or not isinstance(facts["placements"], list | str):
+        raise ValueError("a shape and placements are lists")
+    shape = tuple(_whole(size, _MOST_ELEMENTS) for size in facts["shape"])
     mesh = facts["mesh"]
     if isinstance(mesh, dict):
-        first, sizes = int(mesh.get("first", 0)), [int(size) for size in mesh["shape"]]
-        mesh = torch.arange(first, first + math.prod(sizes)).reshape(sizes)
+        first, sizes = _whole(mesh.get("first", 0)), [_whole(size) for size in mesh["shape"]]
+        mesh = torch.arange(first, first + _whole(math.prod(sizes))).reshape(sizes)
+    if max(layouts.mesh_of(mesh)[1], default=0) > _MOST_RANKS:
+        raise ValueError(f"a mesh with ranks beyond {_MOST_RANKS}")
     return TensorLayout(
         shape, layouts.dtype_named(facts["dtype"]), layouts.layout_of(mesh, facts["placements"], len(shape))
     )
+
+
+def _whole(value: Any, most: int = _MOST_RANKS) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ValueError(f"{value!r}, where a whole number of 0 to {most} was expected")
+    return value
 
 
 def _of_checkpoint(folder: Path) -> dict[str, TensorLayout]:

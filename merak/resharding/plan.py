@@ -62,7 +62,9 @@ class Move(NamedTuple):
         return functools.reduce(int.__mul__, self.shape, 1) * self.wire_dtype.itemsize
 
     def for_cxx(self) -> tuple[str, tuple[int, ...], str, LayoutTuple, LayoutTuple]:
-        return self.name, self.shape, layouts.dtype_name(self.wire_dtype), self.source, self.target
+        # The name says what else all ranks have to ask for alike.
+        cast = "" if self.target_dtype == self.wire_dtype else f" as {layouts.dtype_name(self.target_dtype)}"
+        return self.name + cast, self.shape, layouts.dtype_name(self.wire_dtype), self.source, self.target
 
 
 class ReshardPlan:
@@ -255,7 +257,10 @@ class _Sides:
         local = self._local(move, tensor, move.target, move.target_dtype, "target")
         if local is None:
             return None
-        if local.dtype == move.wire_dtype and local.is_contiguous() and self._is_apart(local):
+        if any(stride == 0 and size > 1 for stride, size in zip(local.stride(), local.shape, strict=True)):
+            raise ValueError(f"its target of {move.name!r} has elements that share memory, as expand() makes them")
+        as_it_comes = local.dtype == move.wire_dtype and not (local.is_conj() or local.is_neg())
+        if as_it_comes and local.is_contiguous() and self._is_apart(local):
             return local
         arriving = torch.empty(local.shape, dtype=move.wire_dtype, device=local.device)
         self._casts.append((local, arriving))

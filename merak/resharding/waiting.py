@@ -52,7 +52,10 @@ class Meeting:
         _in_flight[self._ranks] += 1
 
     def __del__(self) -> None:
-        self._leave()
+        try:
+            self._leave()
+        except Exception:  # at the end of the program what it needs may be gone
+            return
 
     def begin(self, start: Callable[[], ReshardWork[None]]) -> ReshardWork[None]:
         """Starts the redistribution; the first one of a group waits until all its ranks have made theirs."""

@@ -71,6 +71,11 @@ def test_the_same_ranks_by_default(files: list[str], capsys: pytest.CaptureFixtu
         ({"tensors": {"w": {"shape": [64, 32], "dtype": "f32"}}}, "f32"),
         ({"tensors": {"w": {}}}, "it has no 'shape'"),
         ({"tensors": 3}, 'has no "tensors"'),
+        ({"tensors": {"w": None}}, "in { }"),
+        ({"tensors": {"w": {"shape": [-3]}}}, "-3, where a whole number"),
+        ({"tensors": {"w": {"shape": [4.5, 2]}}}, "4.5, where a whole number"),
+        ({"tensors": {"w": {"shape": [64, 32], "mesh": [4000000000]}}}, "ranks beyond"),
+        ({"tensors": {"w": {"shape": [64, 32], "mesh": {"shape": [100000, 100000]}}}}, "10000000000, where"),
     ],
 )
 def test_wrong_files_are_told(

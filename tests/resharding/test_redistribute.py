@@ -141,6 +141,11 @@ def into_out(context: Context) -> None:
     y = merak.redistribute(x, layout.device_mesh(), ["S(-1)"], dtype=torch.bfloat16, out=out)
     assert y is out
     assert torch.equal(out.to_local(), reference.local(whole.bfloat16(), layout, context.rank))
+    conjugate = torch.zeros(4, dtype=torch.complex64).conj()
+    merak.reshard_state_dict(
+        {"z": torch.full((4,), 1 + 2j)} if context.rank == 0 else None, {"z": conjugate} if context.rank == 1 else None
+    )
+    assert context.rank != 1 or torch.equal(conjugate, torch.full((4,), 1 + 2j))
     # A rank's own part, written over while it is read.
     same = reference.source(
         [whole], reference.Layout(torch.tensor([[0], [1], [2]]), (Shard(0), Replicate())), context.rank
@@ -280,7 +285,7 @@ def unequal(context: Context, what: str) -> tuple[str, str]:
     layout = reference.Layout(torch.tensor([0, 1]), (sources,))
     x = reference.source([torch.zeros(shape)], layout, context.rank)
     targets: list[Placement] = [Replicate() if what == "target" and differs else Shard(0)]
-    dtype = torch.bfloat16 if what == "dtype" and differs else None
+    dtype = {"dtype": torch.bfloat16, "wider dtype": torch.float64}.get(what) if differs else None
     if what == "invalid" and differs:
         targets = [Shard(5)]
     try:
@@ -294,7 +299,7 @@ def unequal(context: Context, what: str) -> tuple[str, str]:
     return "nothing", ""
 
 
-@pytest.mark.parametrize("what", ["shape", "source", "target", "dtype", "invalid"])
+@pytest.mark.parametrize("what", ["shape", "source", "target", "dtype", "wider dtype", "invalid"])
 def test_ranks_that_ask_for_different_things_all_hear_of_it(run: Runner, what: str) -> None:
     errors = run(unequal, what, world_size=3)
     if what == "invalid":
