@@ -40,8 +40,8 @@ def _lines(plan: ReshardPlan, most_lines: int) -> Iterator[str]:
     units = sum(bucket[4] for one in explanations for bucket in one["buckets"])
     buckets = sum(len(one["buckets"]) for one in explanations)
     yield (
-        f"{_count(len(plan.moves), 'tensor')}, {size_text(total)}, {len(topology.host_of)} ranks on "
-        f"{_count(len(topology.hosts), 'host')}; {_count(units, 'unit')} in {_count(buckets, 'bucket')}"
+        f"{count_text(len(plan.moves), 'tensor')}, {size_text(total)}, {len(topology.host_of)} ranks on "
+        f"{count_text(len(topology.hosts), 'host')}; {count_text(units, 'unit')} in {count_text(buckets, 'bucket')}"
     )
     of_bound = f", {plan.seconds / plan.lower_bound_s:.3f} of it" if plan.lower_bound_s > 0 else ""
     yield f"lower bound {seconds_text(plan.lower_bound_s)}; this plan {seconds_text(plan.seconds)}{of_bound}"
@@ -49,11 +49,12 @@ def _lines(plan: ReshardPlan, most_lines: int) -> Iterator[str]:
     yield from _layout_lines(plan)
     for number, (explanation, one) in enumerate(zip(explanations, plans, strict=True)):
         if len(plans) > 1:
-            yield f"\npart {number + 1} of {len(plans)}: {_count(len(explanation['moves']), 'tensor')}"
+            yield f"\npart {number + 1} of {len(plans)}: {count_text(len(explanation['moves']), 'tensor')}"
         yield from _part_lines(plan, explanation, one, most_lines)
 
 
-def _count(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
+    """ "2 tensors"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
