@@ -38,6 +38,7 @@ class Cluster:
         self.topology = topology
         self.prefix = ownership.new_prefix()
         self._previous_sigterm: signal.Handlers | None = None
+        self._started: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Cluster:
         require_tools()
@@ -61,6 +62,10 @@ class Cluster:
         """End every process in the cluster and remove it. Calling it again does nothing."""
         with _signals_held():
             remove(ownership.namespaces(self.prefix))
+            # Those that had not entered their namespace yet, and so were not found there.
+            for process in self._started:
+                if process.poll() is None:
+                    process.terminate()
         atexit.unregister(self.close)
         self._release_sigterm()
 
@@ -69,7 +74,7 @@ class Cluster:
     ) -> subprocess.Popen[str]:
         """Start a command on a host, output and errors in one pipe. ``/sys`` shows the host's own interfaces."""
         inside = ["ip", "netns", "exec", host_name(self.prefix, host), *command]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             inside,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -80,6 +85,8 @@ class Cluster:
             cwd=cwd,
             start_new_session=True,  # Ctrl-C in the terminal reaches the owner only, which then ends the hosts in order
         )
+        self._started.append(process)
+        return process
 
     def end_processes(self) -> None:
         """End every process on every host: SIGTERM, and SIGKILL for those that outlive the grace of 5 s."""
