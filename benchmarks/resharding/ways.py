@@ -129,16 +129,14 @@ class Peer:
     def empty(self, part: Part) -> torch.Tensor:
         return torch.empty(part.shape, dtype=self.tensor.dtype)
 
-
-class PointToPoint(Peer):
-    def call(self) -> None:
+    def exchange(self, messages: Sequence[tuple[Part, int, list[int]]]) -> None:
+        """Parts, each from its sender to its receivers, all at once."""
         works, arrived = [], []
-        for tag, part in enumerate(self.parts):
-            sender = part.holders[0]
+        for tag, (part, sender, receivers) in enumerate(messages):
             if self.rank == sender:
                 own = self.own(part).contiguous()
-                works += [dist.isend(own, to, group=self.group, tag=tag) for to in part.receivers]
-            if self.rank in part.receivers:
+                works += [dist.isend(own, to, group=self.group, tag=tag) for to in receivers]
+            if self.rank in receivers:
                 arrived.append((part, self.empty(part)))
                 works.append(dist.irecv(arrived[-1][1], sender, group=self.group, tag=tag))
         for work in works:
@@ -146,6 +144,11 @@ class PointToPoint(Peer):
             work.wait()
         for part, values in arrived:
             self.put(part, values)
+
+
+class PointToPoint(Peer):
+    def call(self) -> None:
+        self.exchange([(part, part.holders[0], part.receivers) for part in self.parts])
 
 
 class BroadcastThenSlice(Peer):
@@ -209,18 +212,7 @@ class StripedAllGather(Peer):
         }
 
     def call(self) -> None:
-        works, arrived = [], []
-        for tag, (part, sender, receiver) in enumerate(self.stripes):
-            if self.rank == sender:
-                works.append(dist.isend(self.own(part).contiguous(), receiver, group=self.group, tag=tag))
-            if self.rank == receiver:
-                arrived.append((part, self.empty(part)))
-                works.append(dist.irecv(arrived[-1][1], sender, group=self.group, tag=tag))
-        for work in works:
-            assert work is not None
-            work.wait()
-        for part, values in arrived:
-            self.put(part, values)
+        self.exchange([(part, sender, [receiver]) for part, sender, receiver in self.stripes])
         for tile, receivers in tiles_of(self.tensor.shape, self.tensor.target).items():
             if self.rank in receivers and len(receivers) > 1:
                 assert self.dst is not None
@@ -253,14 +245,17 @@ PEERS: dict[str, Callable[[str, Case, Locals, Locals], Way]] = {
 # merak ---------------------------------------------------------------------------------------------------------------
 
 
-def plan_of(case: Case, names: Sequence[str] | None = None) -> merak.resharding.ReshardPlan:
+def plan_of(
+    case: Case, names: Sequence[str] | None = None, topology: merak.resharding.Topology | None = None
+) -> merak.resharding.ReshardPlan:
+    """Of these tensors, or of all; for the group as it is, or another topology."""
     return merak.plan_reshard(
         {
             name: (t.shape, t.dtype, t.source.ranks, t.source.placements, t.target.ranks, t.target.placements)
             for name, t in case.items()
             if names is None or name in names
         },
-        merak.resharding.Topology.of_group(group_over("merak", tuple(range(dist.get_world_size())))),
+        topology or merak.resharding.Topology.of_group(group_over("merak", tuple(range(dist.get_world_size())))),
     )
 
 

@@ -101,11 +101,7 @@ class Bench(Rank):
             latency_inside_s=0.0,
             per_message_s=0.0,
         )
-        moves = {
-            name: (t.shape, t.dtype, t.source.ranks, t.source.placements, t.target.ranks, t.target.placements)
-            for name, t in case.items()
-        }
-        return merak.plan_reshard(moves, topology).lower_bound_s
+        return plan_of(case, topology=topology).lower_bound_s
 
     def staging(self, plan: merak.resharding.ReshardPlan) -> int:
         """The most that any rank uses."""

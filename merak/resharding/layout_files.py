@@ -172,5 +172,5 @@ def _of_chunks(
             f"ranks {ranks} wrote its parts, some of them several: that is no mesh; save its layouts as JSON"
         )
     if not mesh_shape:
-        mesh_shape, placements = [1], [("replicate", 0, 1, "none")]
+        mesh_shape, placements = [1], [layouts.REPLICATE]
     return TensorLayout(shape, dtype, (tuple(mesh_shape), tuple(ranks), tuple(placements)))

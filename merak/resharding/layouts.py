@@ -28,6 +28,14 @@ LayoutTuple: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[Placement
 """The mesh's shape, its ranks, and a placement for each of its dimensions: for C++."""
 
 
+REPLICATE: PlacementTuple = ("replicate", 0, 1, "none")
+
+
+def device_of(device_type: str) -> torch.device:
+    """Where this rank's tensors of a mesh of that type are."""
+    return torch.device("cuda", torch.cuda.current_device()) if device_type == "cuda" else torch.device(device_type)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """As merak names it: "float32"."""
     return str(dtype).removeprefix("torch.")
@@ -102,7 +110,7 @@ def placement_tuple(placement: PlacementLike, dims: int) -> PlacementTuple:
     if type(placement) is Partial:
         return "partial", 0, 1, str(placement.reduce_op)
     if isinstance(placement, Replicate):
-        return "replicate", 0, 1, "none"
+        return REPLICATE
     factor = _torch_compat.split_factor(placement)
     if type(placement) is Shard or factor is not None:
         dim = placement.dim  # type: ignore[attr-defined]

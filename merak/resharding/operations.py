@@ -186,21 +186,17 @@ def _start(
     src = {"x": _torch_compat.local_of(x)} if asked.place in asked.move.source[1] else {}
     dst = {"x": _torch_compat.local_of(result)} if asked.place in asked.move.target[1] else {}
     meeting = waiting.Meeting(backend)
-    moving = meeting.begin(lambda: start(plan, backend, ranks, src, dst, timeout, _device(asked.mesh)))
+    moving = meeting.begin(
+        lambda: start(plan, backend, ranks, src, dst, timeout, layouts.device_of(asked.mesh.device_type))
+    )
     return moving.then(finish, meeting.wait)
-
-
-def _device(mesh: DeviceMesh) -> torch.device:
-    if mesh.device_type == "cuda":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device(mesh.device_type)
 
 
 def _empty(asked: _Asked) -> DTensor:
     """Of the target's layout, nothing in it yet."""
     move = asked.move
     sizes = (0,) if asked.place not in move.target[1] else _local_shape(move.shape, move.target, asked.place)
-    local = torch.empty(sizes, dtype=move.target_dtype, device=_device(asked.mesh))
+    local = torch.empty(sizes, dtype=move.target_dtype, device=layouts.device_of(asked.mesh.device_type))
     return _torch_compat.make_dtensor(local, asked.mesh, asked.placements, torch.Size(move.shape))
 
 

@@ -98,7 +98,7 @@ def reshard_state_dict(
     ranks = ranks_of(group)
     texts = _Texts(tuple(_texts(digests, text)))
     plan, device_type = _plan(tuple(digests), texts, tuple(ranks), topology, max_staging)
-    work = start(plan, backend, ranks, _local(sources), _local(targets), timeout, _device(device_type))
+    work = start(plan, backend, ranks, _local(sources), _local(targets), timeout, layouts.device_of(device_type))
     if async_op:
         return work
     work.wait()
@@ -123,10 +123,6 @@ def _local(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name: _torch_compat.local_of(tensor) if isinstance(tensor, DTensor) else tensor
         for name, tensor in tensors.items()
     }
-
-
-def _device(device_type: str) -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if device_type == "cuda" else torch.device(device_type)
 
 
 def _specs(tensors: Mapping[str, torch.Tensor]) -> list[Any]:
@@ -247,7 +243,7 @@ class _Side:
                 self._fault(name, f"is not the same on rank {self._ranks[first]} and on rank {self._ranks[index]}")
                 return
         if layout is None:
-            whole = ((len(holders),), tuple(holders), (("replicate", 0, 1, "none"),))
+            whole = ((len(holders),), tuple(holders), (layouts.REPLICATE,))
             self.tensors[name] = tuple(shape), dtype, whole
             return
         meshes = self._meshes(name, [(index, spec[2][1]) for index, spec in held])
@@ -257,7 +253,7 @@ class _Side:
         kinds = tuple((kind, dim, factor, reduction) for kind, dim, factor, reduction in layout[2])
         members = tuple(index for mesh in meshes for index in mesh)
         if len(meshes) > 1:  # as FSDP makes them, beside tensor parallelism, of what that leaves whole
-            mesh_shape, kinds = (len(meshes), *mesh_shape), (("replicate", 0, 1, "none"), *kinds)
+            mesh_shape, kinds = (len(meshes), *mesh_shape), (layouts.REPLICATE, *kinds)
         self.tensors[name] = tuple(shape), dtype, (mesh_shape, members, kinds)
 
     def _meshes(self, name: str, held: list[tuple[int, list[int]]]) -> list[tuple[int, ...]]:

@@ -36,7 +36,7 @@ class Delivery {
       const Move& move = batch.moves[tensor];
       for (std::size_t place = 0; place < move.source.ranks.size(); ++place)
         for (std::size_t element : elements_of(held_by_place(move.source, move.shape, place), move.shape)) {
-          const Value value = value_of(tensor, element, speaks_for(move.source, place));
+          const Value value = value_of(tensor, element, contributor_of(move.source, place));
           source_[move.source.ranks[place]][{tensor, element}] = value;
         }
     }
@@ -60,7 +60,8 @@ class Delivery {
       const std::map<std::size_t, Value> whole = whole_tensor(tensor);
       for (std::size_t place = 0; place < move.target.ranks.size(); ++place)
         for (std::size_t element : elements_of(held_by_place(move.target, move.shape, place), move.shape))
-          expected[move.target.ranks[place]][{tensor, element}] = is_zeroed(move.target, place) ? 0 : whole.at(element);
+          expected[move.target.ranks[place]][{tensor, element}] =
+              gets_zeros(move.target, place) ? 0 : whole.at(element);
     }
     return expected;
   }
@@ -70,23 +71,6 @@ class Delivery {
 
   static Value value_of(std::uint32_t tensor, std::size_t element, std::size_t contributor) {
     return 1000 * tensor + 17 * element + 7919 * ((contributor * 5 + element) % 11) + 1;
-  }
-
-  // Row-major over the coordinates of partial dimensions.
-  static std::size_t speaks_for(const Layout& layout, std::size_t place) {
-    const std::vector<std::size_t> coordinate = coordinate_of(layout, place);
-    std::size_t contributor = 0;
-    for (std::size_t k = 0; k < coordinate.size(); ++k)
-      if (layout.placements[k].kind == PlacementKind::kPartial)
-        contributor = contributor * layout.mesh_shape[k] + coordinate[k];
-    return contributor;
-  }
-
-  static bool is_zeroed(const Layout& layout, std::size_t place) {
-    const std::vector<std::size_t> coordinate = coordinate_of(layout, place);
-    for (std::size_t k = 0; k < coordinate.size(); ++k)
-      if (layout.placements[k] == partial(Reduction::kSum) && coordinate[k] > 0) return true;
-    return false;
   }
 
   std::map<std::size_t, Value> whole_tensor(std::uint32_t tensor) const {

@@ -21,22 +21,6 @@ inline float number(std::uint32_t tensor, std::size_t element, std::size_t contr
   return static_cast<float>(1 + (31 * tensor + 7 * element + 5 * contributor + element * contributor) % 3);
 }
 
-inline std::size_t contributor_of(const Layout& layout, std::size_t place) {
-  const std::vector<std::size_t> coordinate = coordinate_of(layout, place);
-  std::size_t contributor = 0;
-  for (std::size_t k = 0; k < coordinate.size(); ++k)
-    if (layout.placements[k].kind == PlacementKind::kPartial)
-      contributor = contributor * static_cast<std::size_t>(layout.mesh_shape[k]) + coordinate[k];
-  return contributor;
-}
-
-inline bool gets_zeros(const Layout& layout, std::size_t place) {
-  const std::vector<std::size_t> coordinate = coordinate_of(layout, place);
-  for (std::size_t k = 0; k < coordinate.size(); ++k)
-    if (layout.placements[k] == partial(Reduction::kSum) && coordinate[k] > 0) return true;
-  return false;
-}
-
 // The tensors of all ranks before and after a batch of moves.
 class MovedTensors {
  public:

@@ -41,6 +41,25 @@ inline std::vector<std::size_t> coordinate_of(const Layout& layout, std::size_t 
   return coordinate;
 }
 
+// Which of the values that are still to be reduced a place of the mesh has: row-major over the coordinates of partial
+// dimensions.
+inline std::size_t contributor_of(const Layout& layout, std::size_t place) {
+  const std::vector<std::size_t> coordinate = coordinate_of(layout, place);
+  std::size_t contributor = 0;
+  for (std::size_t k = 0; k < coordinate.size(); ++k)
+    if (layout.placements[k].kind == PlacementKind::kPartial)
+      contributor = contributor * static_cast<std::size_t>(layout.mesh_shape[k]) + coordinate[k];
+  return contributor;
+}
+
+// Whether a place gets zeros, since another holds the value for a sum.
+inline bool gets_zeros(const Layout& layout, std::size_t place) {
+  const std::vector<std::size_t> coordinate = coordinate_of(layout, place);
+  for (std::size_t k = 0; k < coordinate.size(); ++k)
+    if (layout.placements[k] == partial(Reduction::kSum) && coordinate[k] > 0) return true;
+  return false;
+}
+
 // By dimension: the indices that the rank at a place of the mesh has, in the order of its local tensor.
 inline std::vector<Indices> held_by_place(const Layout& layout, const std::vector<std::size_t>& shape,
                                           std::size_t place) {
