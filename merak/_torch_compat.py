@@ -8,10 +8,11 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import fx
 from torch._C._distributed_c10d import AllgatherOptions, GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
 from torch._C._distributed_c10d import Backend as C10dBackend
 
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "C10dBackend",
+    "ExportedGraph",
     "GradBucket",
     "ProcessGroup",
     "Store",
     "all_gather",
     "backend_below",
+    "bind_symbols",
     "check_torch_matches_build",
     "default_store",
+    "evaluate_size",
+    "export_graph",
     "local_of",
     "make_dtensor",
     "make_nccl_backend",
@@ -200,3 +205,60 @@ def split_factor(placement: Placement) -> int | None:
     from torch.distributed.tensor.placement_types import _StridedShard
 
     return int(placement.split_factor) if isinstance(placement, _StridedShard) else None
+
+
+class ExportedGraph(NamedTuple):
+    """What torch.export made: the flat graph, what its placeholders stand for, and lifted constants by target."""
+
+    graph: fx.Graph
+    placeholders: dict[fx.Node, tuple[str, str]]
+    constants: dict[str, torch.Tensor]
+
+
+_PLACEHOLDER_KINDS = {
+    "PARAMETER": "parameter",
+    "BUFFER": "buffer",
+    "CONSTANT_TENSOR": "constant",
+    "USER_INPUT": "input",
+}
+
+
+def export_graph(
+    module: torch.nn.Module, tensors: list[torch.Tensor], dynamic_dimensions: Callable[[torch.Tensor], list[int]]
+) -> ExportedGraph:
+    """Exports `module(tensors)`, with those dimensions as symbols where the module's code lets them be."""
+    dynamic = [{dim: torch.export.Dim.AUTO for dim in dynamic_dimensions(tensor)} for tensor in tensors]
+    exported = torch.export.export(module, (tensors,), strict=False, dynamic_shapes=(dynamic,))
+    graph = exported.graph_module.graph
+    specs = exported.graph_signature.input_specs
+    nodes = [node for node in graph.nodes if node.op == "placeholder"]
+    placeholders = {}
+    for node, spec in zip(nodes, specs, strict=True):
+        kind = _PLACEHOLDER_KINDS.get(spec.kind.name)
+        if kind is None:
+            raise RuntimeError(f"torch.export made an input of kind {spec.kind.name}, which merak does not know")
+        placeholders[node] = (kind, spec.target or "")
+    return ExportedGraph(graph, placeholders, dict(exported.constants))
+
+
+def bind_symbols(fake: torch.Tensor, real: torch.Tensor, bindings: dict[str, int]) -> list[str]:
+    """Binds the symbols in a fake tensor's shape to the sizes of a real one; what does not fit, in words."""
+    misfits = []
+    for dim, (wanted, size) in enumerate(zip(fake.shape, real.shape, strict=True)):
+        if isinstance(wanted, int):
+            if wanted != size:
+                misfits.append(f"dimension {dim} is {size} and must be {wanted}")
+            continue
+        expression = wanted.node.expr
+        if expression.is_Symbol:
+            if bindings.setdefault(expression.name, size) != size:
+                misfits.append(f"dimension {dim} is {size} where another input has {bindings[expression.name]}")
+    return misfits
+
+
+def evaluate_size(size: int | torch.SymInt, bindings: dict[str, int]) -> int:
+    """A dimension of a fake tensor, given what the symbols in it stand for."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.xreplace({symbol: bindings[symbol.name] for symbol in expression.free_symbols}))

@@ -1,0 +1,53 @@
+"""Why a model could not be captured, in words that help: the operation, the line of source, what to do."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+
+class CaptureError(ValueError):
+    """A model, or a batch, that cannot be captured or cut."""
+
+
+_ADVICE = (
+    (
+        r"data.?dependent|GuardOnDataDependent|unbacked|Could not guard",
+        "the model decides by the values in a tensor (not its shape), which no graph can hold. Take the decision out of "
+        "`forward`, or make it with torch.where or masks",
+    ),
+    (
+        r"use_cache|DynamicCache|Cache",
+        "the output has a cache of keys and values: set use_cache=False in the model's configuration",
+    ),
+    (
+        r"Constraints violated|specializ",
+        "the model fixes a size that the example lets vary: give an example of the size that training uses",
+    ),
+    (r"unexpected keyword|missing .* required|takes .* positional", "the batch does not fit the model's `forward`"),
+)
+
+
+def explain_failure(error: Exception, model: nn.Module) -> CaptureError:
+    """A `CaptureError` that says what torch.export said, where in the model's source, and what may help."""
+    text = str(error).strip() or type(error).__name__
+    advice = next((advice for pattern, advice in _ADVICE if re.search(pattern, text)), None)
+    lines = [f"{type(model).__name__} could not be captured: {type(error).__name__}: {text.splitlines()[0]}"]
+    if place := _place(error):
+        lines.append(f"  at {place}")
+    if advice:
+        lines.append(f"  {advice}.")
+    return CaptureError("\n".join(lines))
+
+
+def _place(error: BaseException) -> str | None:
+    """The innermost line of code outside torch in the traceback, as `file:line in function`."""
+    found = None
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "/torch/" not in code.co_filename and "/merak/graph/" not in code.co_filename:
+            found = f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return found

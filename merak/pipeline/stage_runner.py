@@ -1,0 +1,170 @@
+"""One stage, run: forward, recomputation and backward of its micro-batches in any order that a schedule gives.
+
+A forward keeps what its backward needs until then. Values from other stages are leaves of the autograd graph, values for
+other stages are its roots, whose gradients come from there. A *checkpointed* forward runs the first segment without a
+graph and keeps only its arguments; recomputing runs it again with one. Its results are leaves to the second segment,
+and roots again when the backward gets there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from merak._torch_compat import evaluate_size
+from merak.graph.randomness import RandomState
+from merak.graph.stages import Segment, Stage
+from merak.pipeline.microbatches import MicroBatch
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class _Live:
+    """What is kept of a micro-batch between its forward and its backward."""
+
+    microbatch: MicroBatch
+    received: Tensors
+    values: dict[str, Any] = field(default_factory=dict)
+    """All values that a segment may be called with, as leaves where they are results of a checkpointed segment."""
+    roots: list[Tensors] = field(default_factory=list)
+    """By segment: results that have a graph."""
+
+
+class StageRunner:
+    """Runs a stage.
+
+    Args:
+        stage: the graphs.
+        tensors: parameters, buffers and constants by kind and name.
+        seed: of random operations.
+        around: a context for forwards and recomputations, such as autocast.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        tensors: Mapping[tuple[str, str], torch.Tensor],
+        seed: int = 0,
+        around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> None:
+        self.stage = stage
+        self.step = 0
+        self._tensors = tensors
+        self._seed = seed
+        self._around = around
+        self._live: dict[int, _Live] = {}
+
+    def forward(self, key: int, microbatch: MicroBatch, received: Tensors, *, checkpointed: bool, grad: bool) -> Tensors:
+        """Runs the stage for a micro-batch; all results by name, without graphs.
+
+        Args:
+            key: names the micro-batch in later calls.
+            received: the stage's values from other stages; they are kept until the backward.
+            checkpointed: `recompute` will be called before `backward`.
+            grad: keep what `backward` needs.
+        """
+        live = _Live(microbatch, received)
+        if grad:
+            self._live[key] = live
+            for value in self.stage.received:
+                received[value.name].requires_grad_(value.has_gradient)
+        live.values.update(received)
+        results: Tensors = {}
+        for segment in self.stage.segments:
+            again = checkpointed and segment.recomputed
+            given = self._run(segment, live, grad=grad and not again, scratch=False)
+            results |= given
+            live.roots.append({} if again else given)
+            live.values |= {name: _leaf(given[name], name in segment.gradients) for name in given} if again else given
+        return {name: result.detach() for name, result in results.items()}
+
+    def recompute(self, key: int) -> None:
+        """Runs again what a checkpointed forward has not kept."""
+        live = self._live[key]
+        for index, segment in enumerate(self.stage.segments):
+            if segment.recomputed:
+                live.roots[index] = self._run(segment, live, grad=True, scratch=True)
+
+    def backward(self, key: int, gradients: Tensors) -> Tensors:
+        """Adds to the parameters' gradients; returns the gradients of received values by name.
+
+        Args:
+            key: as in `forward`.
+            gradients: of results by name; of the loss too.
+        """
+        live = self._live.pop(key)
+        kept: list[Tensors] = []
+        for segment, roots in zip(self.stage.segments, live.roots, strict=True):
+            if kept and not segment.recomputed and not self._is_cut(live, kept[-1]):
+                kept[-1] = kept[-1] | roots
+            else:
+                kept.append(roots)
+        for roots in reversed(kept):
+            _backward(roots, gradients, live.values)
+        return {
+            value.name: _gradient_of(live.received[value.name]) for value in self.stage.received if value.has_gradient
+        }
+
+    def forget(self) -> None:
+        """Drops what is kept, after a step that failed."""
+        self._live.clear()
+
+    @property
+    def live(self) -> int:
+        """How many micro-batches are between forward and backward."""
+        return len(self._live)
+
+    @staticmethod
+    def _is_cut(live: _Live, roots: Tensors) -> bool:
+        """Whether the next segment was called with leaves in place of these results."""
+        return any(live.values[name] is not root for name, root in roots.items())
+
+    def _run(self, segment: Segment, live: _Live, *, grad: bool, scratch: bool) -> Tensors:
+        microbatch = live.microbatch
+        RandomState.set(self._seed, self.step, microbatch.index)
+        arguments = [self._argument(argument, live, segment.written if scratch else ()) for argument in segment.arguments]
+        with torch.set_grad_enabled(grad), self._around():
+            return dict(zip(segment.results, segment.module(*arguments), strict=True))
+
+    def _argument(self, argument: Any, live: _Live, scratch: Any) -> Any:
+        kind, key, fake = argument
+        if kind == "value":
+            return live.values[key]
+        if kind == "input":
+            return live.microbatch.inputs[key]
+        if kind == "size":
+            return evaluate_size(fake, live.microbatch.sizes)
+        if kind == "scale":
+            return live.microbatch.scales[int(key)]
+        tensor = self._tensors[kind, key]
+        # A recomputation must not count a micro-batch twice in the statistics of batch normalisation.
+        return tensor.clone() if key in scratch else tensor
+
+
+def _leaf(tensor: torch.Tensor, has_gradient: bool) -> torch.Tensor:
+    return tensor.detach().requires_grad_(has_gradient)
+
+
+def _backward(roots: Tensors, gradients: Tensors, values: dict[str, Any]) -> None:
+    tensors, given = [], []
+    for name, root in roots.items():
+        if not root.requires_grad:
+            continue
+        leaf = values.get(name)
+        inner = leaf.grad if leaf is not None and leaf is not root else None
+        outer = gradients.get(name)
+        if inner is None and outer is None:
+            continue
+        tensors.append(root)
+        given.append(inner if outer is None else outer if inner is None else inner + outer)
+    if tensors:
+        torch.autograd.backward(tensors, given)
+
+
+def _gradient_of(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
