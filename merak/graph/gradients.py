@@ -1,4 +1,4 @@
-"""Which values of a graph get gradients."""
+"""Which values of a graph get gradients: those that depend on trainable parameters, and on which the loss depends."""
 
 from __future__ import annotations
 
@@ -14,19 +14,42 @@ _STOPS = {"detach", "wrap_with_set_grad_enabled"}
 
 
 def nodes_with_gradients(captured: Captured, trainable: set[str] | None = None) -> set[fx.Node]:
-    """Nodes whose values depend on trainable parameters (names; all by default) by what can be differentiated.
+    """Nodes that get gradients; placeholders of parameters among them.
 
-    Never too few. A value that turns out to need none costs a message of zeros.
+    Never too few. A value that turns out to get none costs a message of zeros.
+
+    Args:
+        trainable: names of the parameters that may get gradients; all by default.
     """
-    found: set[fx.Node] = set()
+    forward: set[fx.Node] = set()
     for node in captured.graph.nodes:
         if node.op == "placeholder":
             kind, key = captured.sources[node.name]
             if kind == "parameter" and (trainable is None or key in trainable):
-                found.add(node)
-        elif node.op == "call_function" and not found.isdisjoint(node.all_input_nodes):
+                forward.add(node)
+        elif node.op == "call_function" and not forward.isdisjoint(node.all_input_nodes):
             if _operation_name(node) not in _STOPS and any(map(_is_real, _tensors(node.meta.get("val")))):
-                found.add(node)
+                forward.add(node)
+    return forward & _leading_to_loss(captured, forward)
+
+
+def parameters_with_gradients(captured: Captured, trainable: set[str] | None = None) -> set[str]:
+    """Names of the parameters that get gradients. One process would leave those of the others None."""
+    nodes = nodes_with_gradients(captured, trainable)
+    return {captured.sources[node.name].key for node in nodes if node.op == "placeholder"}
+
+
+def _leading_to_loss(captured: Captured, among: set[fx.Node]) -> set[fx.Node]:
+    if captured.loss is None:
+        return set()
+    outputs: Any = captured.graph.output_node().args[0]
+    pending = [outputs[captured.loss]]
+    found: set[fx.Node] = set()
+    while pending:
+        node = pending.pop()
+        if node in among and node not in found:
+            found.add(node)
+            pending += node.all_input_nodes
     return found
 
 

@@ -1,0 +1,47 @@
+"""Which rank does what: pipeline ranks outermost, then data-parallel ones.
+
+Neighbours in rank order share a host most often, and gradients are more bytes than what crosses stages: so the ranks of
+one stage are neighbours. rank = pipeline rank * dp + data-parallel rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.distributed as dist
+
+
+class Layout:
+    """Places and groups of the ranks. Making one is collective over all ranks of the default group.
+
+    Attributes:
+        pp_rank, dp_rank: this rank's place.
+        pipeline: group of this rank's replica, in order of pipeline ranks.
+        replicas: group of the ranks with the same stages.
+    """
+
+    def __init__(self, pp: int, dp: int) -> None:
+        world = dist.get_world_size()
+        if world != pp * dp:
+            raise ValueError(f"the plan is for {pp * dp} ranks (dp {dp} x pp {pp}), and {world} are running")
+        self.pp, self.dp = pp, dp
+        self.rank = dist.get_rank()
+        self.pp_rank, self.dp_rank = divmod(self.rank, dp)
+        self.pipeline = self._one_of([[p * dp + d for p in range(pp)] for d in range(dp)])
+        self.replicas = self._one_of([[p * dp + d for d in range(dp)] for p in range(pp)])
+
+    def groups_of(self, pp_ranks: Sequence[Sequence[int]]) -> list[dist.ProcessGroup | None]:
+        """For each list of pipeline ranks: the group of those of this rank's replica, if it is one of them."""
+        return [
+            self._one_of([[p * self.dp + d for p in places] for d in range(self.dp)]) if len(places) > 1 else None
+            for places in pp_ranks
+        ]
+
+    def _one_of(self, ranks: list[list[int]]) -> dist.ProcessGroup | None:
+        """Makes all these groups, in one order everywhere; the one that this rank is in."""
+        mine = None
+        for members in ranks:
+            group = dist.new_group(members)
+            if self.rank in members:
+                mine = group
+        return mine

@@ -1,0 +1,69 @@
+"""Whose parameters are whose: what a rank's stages use, and who else has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from merak.engine.layout import Layout
+from merak.graph.capture import canonical_names
+from merak.graph.stages import Stage
+
+
+@dataclass
+class Owned:
+    """What a rank has of the model.
+
+    Attributes:
+        parameters, buffers: by name, those that its stages use.
+        stages: of each parameter's name, the stages of this rank that use it.
+        shared: of names that other ranks of the pipeline have too, the group of all that have them.
+        counted: names of the parameters that this rank counts where each is to be counted once.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    buffers: dict[str, torch.Tensor]
+    stages: dict[str, list[int]]
+    shared: dict[str, dist.ProcessGroup]
+    counted: set[str]
+
+
+def own(model: nn.Module, stages: Sequence[Stage], stage_to_rank: Sequence[int], layout: Layout) -> Owned:
+    """Finds what this rank has. Collective over all ranks, since groups are made."""
+    ranks_of: dict[str, list[int]] = {}
+    for stage in stages:
+        for name in stage.parameters:
+            ranks = ranks_of.setdefault(name, [])
+            if stage_to_rank[stage.index] not in ranks:
+                ranks.append(stage_to_rank[stage.index])
+    places = sorted({tuple(sorted(ranks)) for ranks in ranks_of.values() if len(ranks) > 1})
+    groups = dict(zip(places, layout.groups_of(places), strict=True))
+    mine = [stage for stage in stages if stage_to_rank[stage.index] == layout.pp_rank]
+    parameters, buffers = _by_canonical_name(model)
+    using: dict[str, list[int]] = {}
+    for stage in mine:
+        for name in stage.parameters:
+            using.setdefault(name, []).append(stage.index)
+    shared: dict[str, dist.ProcessGroup] = {}
+    for name in using:
+        group = groups.get(tuple(sorted(ranks_of[name])))
+        if group is not None:
+            shared[name] = group
+    return Owned(
+        parameters={name: parameters[name] for name in using},
+        buffers={name: buffers[name] for stage in mine for name in stage.buffers},
+        stages=using,
+        shared=shared,
+        counted={name for name in using if min(ranks_of[name]) == layout.pp_rank},
+    )
+
+
+def _by_canonical_name(model: nn.Module) -> tuple[Mapping[str, nn.Parameter], Mapping[str, torch.Tensor]]:
+    names = set(canonical_names(model).values())
+    parameters = {name: parameter for name, parameter in model.named_parameters() if name in names}
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in names}
+    return parameters, buffers

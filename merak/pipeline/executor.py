@@ -1,0 +1,179 @@
+"""Walks a rank's list of actions. It decides nothing: what happens when is the schedule's.
+
+Sends and receives are begun and not waited for; a WAIT waits for what a RECV began, and the computing action behind it
+finds its values. Values between stages of one rank stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+from merak.graph.stages import Value
+from merak.pipeline.messages import Direction, Message, Messages
+from merak.pipeline.microbatches import MicroBatch
+from merak.pipeline.schedule import Action, Schedule
+from merak.pipeline.stage_runner import StageRunner, Tensors
+
+
+@dataclass
+class StepOutputs:
+    """What a rank's stages have made of a batch: by micro-batch, outputs of the model by number."""
+
+    outputs: list[dict[int, torch.Tensor]] = field(default_factory=list)
+
+
+class Executor:
+    """Runs the actions of one rank.
+
+    Args:
+        schedule: with communication.
+        rank: this one, in the schedule.
+        runners: of the stages of this rank.
+        messages: to and from other ranks.
+        reduce: what REDUCE_GRAD of a stage does.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        rank: int,
+        runners: Mapping[int, StageRunner],
+        messages: Messages,
+        reduce: Callable[[int], None],
+    ) -> None:
+        self._runners, self._messages, self._reduce = runners, messages, reduce
+        self._schedule = schedule
+        self._actions = schedule.actions(rank)
+        self._checkpointed = {
+            (action.stage, action.microbatch) for action in self._actions if action.kind == "R"
+        }
+        self._local = set(schedule.stages_of(rank))
+        self._do = {
+            "F": self._forward,
+            "B": self._backward,
+            "R": self._recompute,
+            "RECV_F": self._post,
+            "RECV_B": self._post,
+            "SEND_F": self._send,
+            "SEND_B": self._send,
+            "WAIT_F": self._wait,
+            "WAIT_B": self._wait,
+            "REDUCE_GRAD": lambda action: self._reduce(action.stage),
+        }
+
+    def step(
+        self, microbatches: Sequence[MicroBatch], seed_gradient: torch.Tensor | None, keep: Sequence[int]
+    ) -> StepOutputs:
+        """Runs all actions.
+
+        Args:
+            seed_gradient: of the loss; None to run forwards only.
+            keep: numbers of the model's outputs that are wanted; the loss is the first.
+
+        Raises:
+            RuntimeError: naming stage, action and peer; its cause says the rest.
+        """
+        self._microbatches, self._seed, self._keep = microbatches, seed_gradient, keep
+        self._arrived: dict[tuple[int, str, int], torch.Tensor] = {}
+        self._leaving: dict[Message, torch.Tensor] = {}
+        self._gradients: dict[tuple[int, int], Tensors] = {}
+        self._outputs = StepOutputs([{} for _ in microbatches])
+        try:
+            for action in self._actions:
+                try:
+                    self._do[action.kind](action)
+                except Exception as error:
+                    raise _explained(error, action, self._schedule) from error
+            self._messages.finish()
+        finally:
+            self._messages.drop()
+            for runner in self._runners.values():
+                runner.forget()
+            self._arrived.clear()
+            self._leaving.clear()
+            self._gradients.clear()
+        return self._outputs
+
+    def _forward(self, action: Action) -> None:
+        stage, index = action.stage, action.microbatch
+        runner = self._runners[stage]
+        received = {value.name: self._arrived.pop((stage, value.name, index)) for value in runner.stage.received}
+        results = runner.forward(
+            index,
+            self._microbatches[index],
+            received,
+            checkpointed=(stage, index) in self._checkpointed,
+            grad=self._seed is not None,
+        )
+        outputs = runner.stage.outputs
+        for number in self._keep:
+            if number in outputs:
+                self._outputs.outputs[index][number] = results[outputs[number]]
+        if self._seed is not None and self._keep[0] in outputs:
+            self._add_gradient(stage, index, outputs[self._keep[0]], self._seed)
+        for value in runner.stage.sent:
+            for consumer in value.consumers:
+                if consumer in self._local:  # which makes a leaf of it, so it needs a tensor of its own
+                    self._arrived[consumer, value.name, index] = results[value.name].detach()
+                else:
+                    self._leaving[Message("F", value.name, stage, consumer, index)] = results[value.name]
+
+    def _recompute(self, action: Action) -> None:
+        self._runners[action.stage].recompute(action.microbatch)
+
+    def _backward(self, action: Action) -> None:
+        stage, index = action.stage, action.microbatch
+        runner = self._runners[stage]
+        gradients = runner.backward(index, self._gradients.pop((stage, index), {}))
+        for value in runner.stage.received:
+            if not value.has_gradient:
+                continue
+            if value.producer in self._local:
+                self._add_gradient(value.producer, index, value.name, gradients[value.name])
+            else:
+                self._leaving[Message("B", value.name, value.producer, stage, index)] = gradients[value.name]
+
+    def _add_gradient(self, stage: int, index: int, name: str, gradient: torch.Tensor) -> None:
+        gradients = self._gradients.setdefault((stage, index), {})
+        gradients[name] = gradients[name] + gradient if name in gradients else gradient
+
+    def _send(self, action: Action) -> None:
+        for message, _ in self._messages_of(action, sent=True):
+            self._messages.send(message, self._leaving.pop(message))
+
+    def _post(self, action: Action) -> None:
+        for message, value in self._messages_of(action):
+            self._messages.post(message, value, self._microbatches[action.microbatch].sizes)
+
+    def _wait(self, action: Action) -> None:
+        for message, _ in self._messages_of(action):
+            tensor = self._messages.wait(message)
+            if message.direction == "F":
+                self._arrived[action.stage, message.value, action.microbatch] = tensor
+            else:
+                self._add_gradient(action.stage, action.microbatch, message.value, tensor)
+
+    def _messages_of(self, action: Action, sent: bool = False) -> list[tuple[Message, Value]]:
+        """All that an action is about. Values leave their producer, gradients their consumer."""
+        direction: Direction = "F" if action.kind.endswith("F") else "B"
+        at_producer = sent == (direction == "F")
+        producer, consumer = (action.stage, action.peer) if at_producer else (action.peer, action.stage)
+        return [
+            (Message(direction, value.name, producer, consumer, action.microbatch), value)
+            for value in self._messages.values(direction, producer, consumer)
+        ]
+
+
+def _explained(error: Exception, action: Action, schedule: Schedule) -> Exception:
+    """The error again, of a kind that callers may rely on, with the action's name in front."""
+    text = f"stage {action.stage}, action {action.kind}"
+    if action.microbatch >= 0:
+        text += f" of micro-batch {action.microbatch}"
+    if action.peer >= 0:
+        text += f", peer stage {action.peer} on pipeline rank {schedule.stage_to_rank[action.peer]}"
+    kind = type(error) if isinstance(error, dist.DistBackendError | dist.DistNetworkError) else RuntimeError
+    return kind(f"{text}: {error}")
