@@ -17,9 +17,7 @@ namespace merak {
 inline DeviceWork work_on_cpu(const Reducer& reducer) {
   DeviceWork work;
   work.reduce = [reducer](std::byte* at, const std::byte* from, std::size_t bytes, bool completes, void*) {
-    const std::size_t count = bytes / reducer.element_bytes;
-    reducer.combine(at, from, count);
-    if (completes && reducer.divide) reducer.divide(at, count, reducer.divisor);
+    reduce_anywhere(reducer, at, from, bytes, completes);
   };
   work.copy = [](std::byte* at, const std::byte* from, std::size_t bytes, void*) { std::memcpy(at, from, bytes); };
   work.sum_rows = [reducer](std::byte* at, const std::byte* from, const RowSums& sums, std::uint32_t, bool completes,

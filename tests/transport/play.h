@@ -23,6 +23,17 @@ struct Memory {  // of one rank
   Message input, output;
 };
 
+// Reduces as a step does. Tensors of a test may lie one behind the other in memory, so that elements lie anywhere;
+// those of a library do not: they are reduced in copies.
+inline void reduce_anywhere(const Reducer& reducer, std::byte* at, const std::byte* from, std::size_t bytes,
+                            bool completes) {
+  Message sum(at, at + bytes), other(from, from + bytes);
+  const std::size_t count = bytes / reducer.element_bytes;
+  reducer.combine(sum.data(), other.data(), count);
+  if (completes && reducer.divide) reducer.divide(sum.data(), count, reducer.divisor);
+  std::copy(sum.begin(), sum.end(), at);
+}
+
 // One run. A step is executed at once, at a time drawn from `seed` after it becomes ready. A send is ready when the
 // steps that it comes after are done and its receive is granted, as the engine grants: to each peer in order of index.
 class Player {
@@ -121,10 +132,8 @@ class Player {
       const RowSums& sums = ranks_[rank].program.program().row_sums.at(step.row_sums);
       reducer_.sum_rows(at, memory(rank, step.from), sums, step.completes ? reducer_.divisor : 1);
     } else {
-      const std::size_t count = step.bytes / reducer_.element_bytes;
       if (step.bytes % reducer_.element_bytes != 0) throw std::runtime_error("a reduce of part of an element");
-      reducer_.combine(at, memory(rank, step.from), count);
-      if (step.completes && reducer_.divide) reducer_.divide(at, count, reducer_.divisor);
+      reduce_anywhere(reducer_, at, memory(rank, step.from), step.bytes, step.completes);
     }
   }
 
