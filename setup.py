@@ -36,7 +36,17 @@ except ImportError as error:
 
 ROOT = Path(__file__).resolve().parent
 BUILD_INFO = ROOT / "merak" / "_build_info.py"
-ROOMS = ("transport", "collectives", "sparse", "embedding", "resharding", "backend", "bindings")
+ROOMS = (
+    "transport",
+    "collectives",
+    "sparse",
+    "embedding",
+    "resharding",
+    "graph",
+    "pipeline",
+    "backend",
+    "bindings",
+)
 CXX_STANDARD = "c++20"
 CXX_FLAGS = [f"-std={CXX_STANDARD}", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
 NVCC_FLAGS = [f"-std={CXX_STANDARD}", "-O2", "--expt-relaxed-constexpr", "-Xcompiler=-fvisibility=hidden,-Wall"]

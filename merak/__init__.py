@@ -18,7 +18,7 @@ from merak._torch_compat import check_torch_matches_build
 from merak._version import __version__
 
 if TYPE_CHECKING:
-    from merak import backend, embedding, resharding, sparse
+    from merak import backend, embedding, engine, graph, hf, pipeline, resharding, sparse
     from merak.resharding import plan_reshard, redistribute, reshard_state_dict
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "sparse",
 ]
 
-_ROOMS = ("backend", "embedding", "resharding", "sparse")
+_ROOMS = ("backend", "embedding", "engine", "graph", "hf", "pipeline", "resharding", "sparse")
 _FUNCTIONS = {"plan_reshard": "resharding", "redistribute": "resharding", "reshard_state_dict": "resharding"}
 """What users reach without naming its room."""
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import fx
 from torch._C._distributed_c10d import AllgatherOptions, GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
 from torch._C._distributed_c10d import Backend as C10dBackend
+from torch._subclasses.fake_tensor import FakeTensor
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.pipelining import PipelineStage
+    from torch.distributed.pipelining.schedules import PipelineScheduleMulti
     from torch.distributed.tensor import DTensor, Placement
 
 __all__ = [
@@ -33,10 +36,12 @@ __all__ = [
     "default_store",
     "evaluate_size",
     "export_graph",
+    "fake_mode_of",
     "local_of",
     "make_dtensor",
     "make_nccl_backend",
     "name_in_use",
+    "pipeline_runtime",
     "redistribute_of_dtensor",
     "shard_order",
     "split_factor",
@@ -262,3 +267,30 @@ def evaluate_size(size: int | torch.SymInt, bindings: dict[str, int]) -> int:
         return size
     expression = size.node.expr
     return int(expression.xreplace({symbol: bindings[symbol.name] for symbol in expression.free_symbols}))
+
+
+def pipeline_runtime(
+    rows: Sequence[Sequence[str]],
+    stages: list[PipelineStage],
+    n_microbatches: int,
+    loss_fn: Callable[..., torch.Tensor] | None,
+    options: Mapping[str, Any],
+) -> PipelineScheduleMulti:
+    """torch's own runtime of pipeline schedules, with an order of computing from elsewhere; torch adds communication.
+
+    Args:
+        rows: by rank, the actions as torch writes them.
+        stages: this rank's.
+        options: what torch's multi-stage schedules take as well.
+    """
+    from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRuntime
+
+    runtime = _PipelineScheduleRuntime(stages, n_microbatches, loss_fn=loss_fn, **options)
+    runtime.pipeline_order = {rank: [_Action.from_str(text) for text in row] for rank, row in enumerate(rows)}
+    runtime._prepare_schedule_with_comms(runtime.pipeline_order)
+    return runtime
+
+
+def fake_mode_of(tensors: Iterable[torch.Tensor]) -> contextlib.AbstractContextManager[object]:
+    """The mode that fake tensors were made in: operations on them within make fake tensors too."""
+    return next(tensor.fake_mode for tensor in tensors if isinstance(tensor, FakeTensor))

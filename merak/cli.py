@@ -26,6 +26,7 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "env": Subcommand("merak.backend.command", "print what was built, found and chosen"),
     "reshard": Subcommand("merak.resharding.command", "plan how tensors get from one layout to another"),
+    "simulate": Subcommand("merak.pipeline.command", "simulate pipeline schedules"),
     "bench": Subcommand("merak.backend.bench", "measure the collectives beside Gloo's"),
 }
 

@@ -7,6 +7,8 @@ PYBIND11_MODULE(_C, module) {
   merak::bind_transport(module);
   merak::bind_sparse(module);
   merak::bind_resharding(module);
+  merak::bind_graph(module);
+  merak::bind_pipeline(module);
   merak::bind_backend(module);
   merak::bind_embedding(module);
 }

@@ -59,7 +59,8 @@ class Gradients:
         for (stage, _), members in by_end.items():
             self._buckets.setdefault(stage, []).append(Bucket(members))
         self._replicas = replicas
-        self._shared = [(parameters[name], group) for name, group in shared.items() if name in parameters]
+        # By name, so that all ranks begin these in one order.
+        self._shared = [(parameters[name], group) for name, group in sorted(shared.items()) if name in parameters]
         self._working: list[dist.Work] = []
 
     @property

@@ -17,6 +17,7 @@ from merak.graph.capture import LossFunction
 from merak.graph.gradients import parameters_with_gradients
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.stages import Stage
+from merak.graph.weight_gradients import delay_weight_gradients
 from merak.pipeline.microbatches import split
 
 
@@ -47,6 +48,7 @@ def parallelize(
     device = next(model.parameters()).device
     check_same(plan.to_json(), "plans", device)
     prepared = prepare(model, split(example_inputs, plan.microbatches)[0], training=True, loss_fn=loss_fn)
+    delay_weight_gradients(prepared.captured)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     stages = _cut(prepared, plan, trainable)
     check_same(repr([stage.segments[0].module.code for stage in stages]), "models", device)

@@ -20,7 +20,7 @@ class Cell(NamedTuple):
 
 
 def label(action: Action, only_stage: bool) -> str:
-    """"F3", or "2F3" on a rank with several stages."""
+    """ "F3", or "2F3" on a rank with several stages."""
     return f"{'' if only_stage else action.stage}{action.kind}{action.microbatch}"
 
 
@@ -35,7 +35,9 @@ def cells(simulation: Simulation, width: int) -> list[list[Cell]]:
     """By rank: the cells of its row, at most so many columns in all. Where labels would not fit, only kinds are shown,
     and what is shorter than a column is not."""
     schedule = simulation.schedule
-    rows = [[span for span in simulation.spans(rank) if span.action.kind in COMPUTE] for rank in range(schedule.n_ranks)]
+    rows = [
+        [span for span in simulation.spans(rank) if span.action.kind in COMPUTE] for rank in range(schedule.n_ranks)
+    ]
     only_stage = [len(schedule.stages_of(rank)) == 1 for rank in range(schedule.n_ranks)]
     columns = _columns_a_second(simulation, rows, only_stage, max(width, 1))
     return [_row(spans, only, columns) for spans, only in zip(rows, only_stage, strict=True)]

@@ -17,7 +17,13 @@ from merak.pipeline.simulation import Costs, OfStages, Simulation
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction
 
-_STYLES = {"F": "white on blue", "B": "black on green", "I": "black on cyan", "W": "black on yellow", "R": "black on red"}
+_STYLES = {
+    "F": "white on blue",
+    "B": "black on green",
+    "I": "black on cyan",
+    "W": "black on yellow",
+    "R": "black on red",
+}
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -51,7 +57,13 @@ def _add_costs(parser: ArgumentParser) -> None:
     add("--backward", type=_numbers, metavar="S", help="seconds of B (default: twice F); I and W take half of it each")
     add("--recompute", type=_numbers, metavar="S", help="seconds of R (default: those of F)")
     add("--reduction", type=_numbers, default=0.0, metavar="S", help="seconds of REDUCE_GRAD (default 0)")
-    add("--message", type=float, default=0.0, metavar="S", help="seconds of a value or a gradient on the wire (default 0)")
+    add(
+        "--message",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds of a value or a gradient on the wire (default 0)",
+    )
     add("--latency", type=float, default=0.0, metavar="S", help="from the wire to the receiver (default 0)")
     add("--weights", type=_numbers, default=0.0, metavar="BYTES", help="that are always there (default 0)")
     add("--activation", type=_numbers, default=1.0, metavar="BYTES", help="that a micro-batch keeps (default 1)")

@@ -55,6 +55,8 @@ class Executor:
         self._do = {
             "F": self._forward,
             "B": self._backward,
+            "I": self._backward,
+            "W": lambda action: self._runners[action.stage].backward_weights(action.microbatch),
             "R": self._recompute,
             "RECV_F": self._post,
             "RECV_B": self._post,
@@ -128,7 +130,9 @@ class Executor:
     def _backward(self, action: Action) -> None:
         stage, index = action.stage, action.microbatch
         runner = self._runners[stage]
-        gradients = runner.backward(index, self._gradients.pop((stage, index), {}))
+        gradients = runner.backward(
+            index, self._gradients.pop((stage, index), {}), delay_weights=action.kind == "I"
+        )
         for value in runner.stage.received:
             if not value.has_gradient:
                 continue

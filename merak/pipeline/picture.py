@@ -49,7 +49,9 @@ def draw(simulation: Simulation, path: Path) -> None:
 
 def _draw_actions(axes: Any, simulation: Simulation) -> None:
     schedule = simulation.schedule
-    rows = [[span for span in simulation.spans(rank) if span.action.kind in COMPUTE] for rank in range(schedule.n_ranks)]
+    rows = [
+        [span for span in simulation.spans(rank) if span.action.kind in COMPUTE] for rank in range(schedule.n_ranks)
+    ]
     labelled = sum(len(spans) for spans in rows) <= _MOST_LABELS
     named = set()
     for rank, spans in enumerate(rows):

@@ -18,6 +18,7 @@ import torch
 from merak._torch_compat import evaluate_size
 from merak.graph.randomness import RandomState
 from merak.graph.stages import Segment, Stage
+from merak.graph.weight_gradients import Remaining, WeightGradients
 from merak.pipeline.microbatches import MicroBatch
 
 Tensors = dict[str, torch.Tensor]
@@ -58,6 +59,7 @@ class StageRunner:
         self._seed = seed
         self._around = around
         self._live: dict[int, _Live] = {}
+        self._remaining: dict[int, list[Remaining]] = {}
 
     def forward(self, key: int, microbatch: MicroBatch, received: Tensors, *, checkpointed: bool, grad: bool) -> Tensors:
         """Runs the stage for a micro-batch; all results by name, without graphs.
@@ -90,29 +92,33 @@ class StageRunner:
             if segment.recomputed:
                 live.roots[index] = self._run(segment, live, grad=True, scratch=True)
 
-    def backward(self, key: int, gradients: Tensors) -> Tensors:
+    def backward(self, key: int, gradients: Tensors, *, delay_weights: bool = False) -> Tensors:
         """Adds to the parameters' gradients; returns the gradients of received values by name.
 
         Args:
             key: as in `forward`.
             gradients: of results by name; of the loss too.
+            delay_weights: leave gradients of weights to `backward_weights`, where that can be.
         """
         live = self._live.pop(key)
-        kept: list[Tensors] = []
-        for segment, roots in zip(self.stage.segments, live.roots, strict=True):
-            if kept and not segment.recomputed and not self._is_cut(live, kept[-1]):
-                kept[-1] = kept[-1] | roots
-            else:
-                kept.append(roots)
-        for roots in reversed(kept):
-            _backward(roots, gradients, live.values)
+        with WeightGradients.delayed() if delay_weights else contextlib.nullcontext() as remaining:
+            for roots in reversed(self._graphs(live)):
+                _backward(roots, gradients, live.values)
+        if remaining is not None:
+            self._remaining[key] = remaining
         return {
             value.name: _gradient_of(live.received[value.name]) for value in self.stage.received if value.has_gradient
         }
 
+    def backward_weights(self, key: int) -> None:
+        """Adds what `backward` has left out."""
+        for add in self._remaining.pop(key):
+            add()
+
     def forget(self) -> None:
         """Drops what is kept, after a step that failed."""
         self._live.clear()
+        self._remaining.clear()
 
     @property
     def live(self) -> int:
@@ -120,9 +126,12 @@ class StageRunner:
         return len(self._live)
 
     @staticmethod
-    def _is_cut(live: _Live, roots: Tensors) -> bool:
-        """Whether the next segment was called with leaves in place of these results."""
-        return any(live.values[name] is not root for name, root in roots.items())
+    def _graphs(live: _Live) -> list[Tensors]:
+        """The roots of each autograd graph, in the order of the forward: one, or two that a checkpoint keeps apart."""
+        first, *rest = live.roots
+        if rest and all(live.values[name] is root for name, root in first.items()):
+            return [first | rest[0]]
+        return live.roots
 
     def _run(self, segment: Segment, live: _Live, *, grad: bool, scratch: bool) -> Tensors:
         microbatch = live.microbatch

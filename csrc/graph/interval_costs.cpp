@@ -1,0 +1,73 @@
+#include "graph/interval_costs.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace merak {
+namespace {
+
+std::vector<int> points_of(const LinearGraph& graph) {
+  check_graph(graph);
+  std::vector<int> points = {0};
+  for (int i = 1; i < graph.size(); ++i)
+    if (graph.may_cut[i]) points.push_back(i);
+  points.push_back(graph.size());
+  return points;
+}
+
+std::vector<std::vector<int>> uses_of_parameters(const LinearGraph& graph) {
+  std::vector<std::vector<int>> uses(graph.parameter_bytes.size());
+  for (int i = 0; i < graph.size(); ++i)
+    for (int parameter : graph.nodes[i].parameters)
+      if (uses[parameter].empty() || uses[parameter].back() != i) uses[parameter].push_back(i);
+  return uses;
+}
+
+}  // namespace
+
+IntervalCosts::IntervalCosts(const LinearGraph& graph)
+    : points_(points_of(graph)),
+      forward_s_{0},
+      backward_s_{0},
+      saved_bytes_{0},
+      next_prefix_end_(graph.size() + 1, graph.size()),
+      parameters_(points_),
+      inputs_(points_),
+      received_(points_),
+      returned_(points_) {
+  for (const NodeCost& node : graph.nodes) {
+    forward_s_.push_back(forward_s_.back() + node.forward_s);
+    backward_s_.push_back(backward_s_.back() + node.backward_input_s + node.backward_weight_s);
+    saved_bytes_.push_back(saved_bytes_.back() + node.saved_bytes);
+  }
+  for (int i = graph.size() - 1; i >= 0; --i)
+    next_prefix_end_[i] = graph.may_end_prefix.empty() || graph.may_end_prefix[i] ? i : next_prefix_end_[i + 1];
+  const std::vector<std::vector<int>> uses = uses_of_parameters(graph);
+  for (std::size_t k = 0; k < uses.size(); ++k) parameters_.add(-1, uses[k], graph.parameter_bytes[k]);
+  for (const Value& value : graph.values) {
+    std::vector<int> consumers = value.consumers;
+    std::sort(consumers.begin(), consumers.end());
+    inputs_.add(value.producer, consumers, value.bytes);
+    if (value.producer < 0) continue;
+    received_.add(value.producer, consumers, value.bytes);
+    if (value.has_gradient) returned_.add(value.producer, consumers, value.bytes);
+  }
+  for (EnteringBytes* table : {&parameters_, &inputs_, &received_, &returned_}) table->sum_up();
+}
+
+int IntervalCosts::point_at(int node) const {
+  const auto at = std::lower_bound(points_.begin(), points_.end(), node);
+  if (at == points_.end() || *at != node)
+    throw std::invalid_argument("a boundary before node " + std::to_string(node) + " is not allowed");
+  return static_cast<int>(at - points_.begin());
+}
+
+int IntervalCosts::round_up(int node, int end) const { return std::min(next_prefix_end_[node], end); }
+
+int IntervalCosts::prefix_end(const std::vector<double>& sums, int first, int end, double amount) const {
+  const auto at = std::lower_bound(sums.begin() + first, sums.begin() + end, sums[first] + amount);
+  return round_up(static_cast<int>(at - sums.begin()), end);
+}
+
+}  // namespace merak

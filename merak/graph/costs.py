@@ -1,0 +1,184 @@
+"""What the operations of a captured graph cost, found by running it on fake tensors.
+
+Fake tensors have shapes and dtypes and no data, so that a model of any size is run in seconds, in no memory. Three things
+are seen on the way:
+
+- *FLOPs* of each operation, as torch counts them;
+- *saved bytes*: what autograd keeps for the backward, whatever the operation is. What several operations keep counts
+  once, for the last, since that is how long a checkpoint has to keep it; parameters are there anyway;
+- *dtypes* of all values, which under autocast are not those that were captured.
+
+Seconds are those of a `DeviceModel`: the larger of FLOPs over its speed and bytes touched over its bandwidth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils.flop_counter import FlopCounterMode
+
+from merak._torch_compat import evaluate_size, fake_mode_of
+from merak.graph.capture import Captured
+from merak.graph.cutting import GraphCosts, NodeCost
+from merak.graph.cutting import Value as ValueCost
+from merak.graph.stages import Cuttable
+
+
+@dataclass(frozen=True)
+class DeviceModel:
+    """How fast a device is, for estimates: FLOP/s of large products, bytes/s of its memory, seconds of any operation.
+
+    The default is a core of a CPU. Cuts depend on the ratios only.
+    """
+
+    flops_per_s: float = 50e9
+    bytes_per_s: float = 10e9
+    overhead_s: float = 5e-6
+
+
+@dataclass
+class Measured:
+    """What a run on fake tensors has found, by operation: numbers may be formulas in the batch's sizes."""
+
+    flops: dict[fx.Node, Any]
+    saved: dict[fx.Node, list[torch.Tensor]]
+
+
+def measure(captured: Captured, autocast: torch.dtype | None = None, device: str = "cpu") -> Measured:
+    """Runs a graph on its fake tensors, and gives its values the dtypes that they have under autocast."""
+    measured = Measured({}, {})
+    parameters: set[int] = set()
+    keepers: dict[int, tuple[fx.Node, torch.Tensor]] = {}
+    values: dict[fx.Node, Any] = {}
+    counter = FlopCounterMode(display=False)
+    around = torch.autocast(device, autocast) if autocast else contextlib.nullcontext()
+    with fake_mode_of(captured.inputs.values()), counter, around, torch.enable_grad():
+        for node in captured.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = _placeholder(captured, node, parameters)
+            elif node.op == "call_function":
+                before = counter.get_total_flops()
+                with _saving() as saved:
+                    values[node] = node.target(*_given(node.args, values), **_given(node.kwargs, values))
+                keepers |= {_storage(tensor): (node, tensor) for tensor in saved}
+                measured.flops[node] = counter.get_total_flops() - before
+                node.meta["val"] = _without_graph(values[node])
+    for storage, (node, tensor) in keepers.items():
+        if storage not in parameters:
+            measured.saved.setdefault(node, []).append(tensor)
+    return measured
+
+
+def graph_costs(
+    cuttable: Cuttable, measured: Measured, sizes: dict[str, int], gradients: set[fx.Node], device: DeviceModel
+) -> GraphCosts:
+    """The costs of a micro-batch with these sizes, for `merak.graph.cutting.cut`.
+
+    Args:
+        gradients: the nodes that get gradients; others have no backward.
+    """
+    names: dict[str, int] = {}
+    parameter_bytes: list[float] = []
+    nodes = []
+    for node in cuttable.trunk:
+        used = []
+        for source in node.all_input_nodes:
+            kind, key = cuttable.captured.sources.get(source.name, ("", ""))
+            if source.op == "placeholder" and kind == "parameter":
+                if key not in names:
+                    names[key] = len(parameter_bytes)
+                    parameter_bytes.append(_bytes(source.meta["val"], sizes))
+                used.append(names[key])
+        flops = _number(measured.flops.get(node, 0), sizes)
+        touched = _bytes(node.meta.get("val"), sizes) + sum(_bytes(one.meta.get("val"), sizes) for one in node.all_input_nodes)
+        work = 0.0 if _is_view(node) else max(flops / device.flops_per_s, touched / device.bytes_per_s)
+        seconds = work + device.overhead_s
+        saved = sum(_bytes(tensor, sizes) for tensor in measured.saved.get(node, ()))
+        has_backward = node in gradients
+        nodes.append(
+            NodeCost(
+                forward_s=seconds,
+                backward_input_s=seconds if has_backward else 0.0,
+                backward_weight_s=seconds if has_backward and used else 0.0,
+                saved_bytes=saved if has_backward else 0.0,
+                parameters=tuple(used),
+            )
+        )
+    return GraphCosts(
+        tuple(nodes), tuple(_values(cuttable, sizes, gradients)), tuple(parameter_bytes), tuple(cuttable.may_cut)
+    )
+
+
+def _values(cuttable: Cuttable, sizes: dict[str, int], gradients: set[fx.Node]) -> Iterator[ValueCost]:
+    for node in cuttable.trunk:
+        consumers = sorted({cuttable.position[user] for user in node.users if user in cuttable.position})
+        if consumers and isinstance(node.meta.get("val"), torch.Tensor):
+            yield ValueCost(
+                cuttable.position[node], tuple(consumers), _bytes(node.meta["val"], sizes), node in gradients
+            )
+
+
+def _placeholder(captured: Captured, node: fx.Node, parameters: set[int]) -> Any:
+    value = node.meta.get("val")
+    if captured.sources[node.name].kind != "parameter" or not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach()
+    if value.is_floating_point() or value.is_complex():
+        value.requires_grad_()
+    parameters.add(_storage(value))
+    return value
+
+
+@contextlib.contextmanager
+def _saving() -> Iterator[list[torch.Tensor]]:
+    """Lists what autograd saves within."""
+    saved: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.detach())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _given(arguments: Any, values: dict[fx.Node, Any]) -> Any:
+    return fx.map_arg(arguments, values.__getitem__)
+
+
+def _without_graph(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    return type(value)(map(_without_graph, value)) if type(value) in (list, tuple) else value
+
+
+def _is_view(node: fx.Node) -> bool:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return getattr(target, "__name__", "") == "getitem"
+    returns = target._schema.returns
+    return bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
+
+
+def _bytes(value: Any, sizes: dict[str, int]) -> float:
+    if isinstance(value, list | tuple):
+        return sum(_bytes(item, sizes) for item in value)
+    if not isinstance(value, torch.Tensor):
+        return 0.0
+    count = 1
+    for size in value.shape:
+        count *= evaluate_size(size, sizes)
+    return float(count * value.element_size())
+
+
+def _number(value: Any, sizes: dict[str, int]) -> float:
+    return float(evaluate_size(value, sizes))
