@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,16 +34,20 @@ __all__ = [
     "bind_symbols",
     "check_torch_matches_build",
     "default_store",
+    "depends_on_values",
     "evaluate_size",
     "export_graph",
     "fake_mode_of",
+    "holds",
     "local_of",
     "make_dtensor",
     "make_nccl_backend",
+    "memory_of",
     "name_in_use",
     "pipeline_runtime",
     "redistribute_of_dtensor",
     "shard_order",
+    "size_conditions",
     "split_factor",
     "store_host",
     "strided_shard",
@@ -259,6 +263,44 @@ def bind_symbols(fake: torch.Tensor, real: torch.Tensor, bindings: dict[str, int
             if bindings.setdefault(expression.name, size) != size:
                 misfits.append(f"dimension {dim} is {size} where another input has {bindings[expression.name]}")
     return misfits
+
+
+def size_conditions(fakes: Iterable[torch.Tensor]) -> list[Any]:
+    """What the export of these fake tensors' graph found to be true of their sizes and took for granted since, where a
+    module's own code, or torch's Python, asked. What operations themselves asked they ask again when they run."""
+    found = []
+    for environment in {id(fake.fake_mode.shape_env): fake.fake_mode.shape_env for fake in fakes}.values():  # type: ignore[attr-defined]
+        for guard in environment.guards if environment else ():
+            place = getattr(guard.sloc.framework_loc, "filename", "") or ""
+            if "/torch/nn/" in place or "/torch/" not in place:
+                found.append(guard.expr.xreplace(environment.replacements))
+    return found
+
+
+def holds(condition: Any, bindings: dict[str, int]) -> bool:
+    """Whether one of `size_conditions` is true; so is one of sizes that are not known."""
+    symbols = condition.free_symbols
+    if not all(symbol.name in bindings for symbol in symbols):
+        return True
+    return bool(condition.xreplace({symbol: _integer(bindings[symbol.name]) for symbol in symbols}))
+
+
+def _integer(value: int) -> Any:
+    import sympy
+
+    return sympy.Integer(value)
+
+
+def depends_on_values(value: Any) -> bool:
+    """Whether a fake tensor's shape, or a number, follows from values in a tensor and not from sizes alone."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return bool(free_unbacked_symbols(value))
+
+
+def memory_of(fake: torch.Tensor) -> int:
+    """A number that fake tensors have in common if they share memory."""
+    return int(fake.untyped_storage()._cdata)
 
 
 def evaluate_size(size: int | torch.SymInt, bindings: dict[str, int]) -> int:

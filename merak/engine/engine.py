@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from merak.engine.agreement import add_up
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
+from merak.engine.outputs import gather_outputs
 from merak.engine.parameters import Owned
 from merak.engine.plan import Plan
+from merak.engine.precision import LossScale
+from merak.engine.variants import Variant, Variants
 from merak.graph.losses import scales
-from merak.graph.prepare import Prepared
 from merak.graph.randomness import generators_kept
-from merak.graph.stages import Stage
-from merak.pipeline.executor import Executor, StepOutputs
-from merak.pipeline.messages import Messages
-from merak.pipeline.microbatches import MicroBatch, bind, split
+from merak.graph.trees import rebuild
+from merak.pipeline.microbatches import MicroBatch, rows_of, split
 from merak.pipeline.schedule import Schedule
-from merak.pipeline.stage_runner import StageRunner
 
-OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+class Evaluation(NamedTuple):
+    """What `Engine.eval_step` gives: the mean loss over the global batch (None without labels), and the model's output
+    for this replica's batch."""
+
+    loss: float | None
+    output: Any
 
 
 class Engine:
@@ -33,40 +37,33 @@ class Engine:
     Attributes:
         plan: what is run.
         schedule: what each pipeline rank does in a step.
-        stages: the graphs of all stages.
         dp_rank, dp_size: which part of the global batch this rank is to be given.
-        optimizer: of this rank's parameters.
+        optimizer: of this rank's share of the parameters. Learning rate schedulers take it as it is.
+        parameters: those that this rank's stages use, by the model's names.
+        grad_norm: of the last step, over all parameters, before clipping; None if it was not needed.
+        steps: how many optimizer steps were taken.
     """
 
     def __init__(
         self,
         plan: Plan,
-        layout: Layout,
-        prepared: Prepared,
-        stages: Sequence[Stage],
         schedule: Schedule,
+        layout: Layout,
+        variants: Variants,
         owned: Owned,
-        optimizer: OptimizerMaker,
-        trainable: set[str],
+        gradients: Gradients,
+        optimizer: torch.optim.Optimizer,
         clip: float | None,
         device: torch.device,
     ) -> None:
-        self.plan, self.schedule, self.stages = plan, schedule, list(stages)
+        self.plan, self.schedule, self.optimizer = plan, schedule, optimizer
         self.dp_rank, self.dp_size = layout.dp_rank, layout.dp
-        self._layout, self._prepared, self._owned = layout, prepared, owned
+        self.parameters: dict[str, nn.Parameter] = owned.parameters
+        self.grad_norm: float | None = None
+        self.steps = 0
+        self._layout, self._variants, self._owned, self._gradients = layout, variants, owned, gradients
         self._clip, self._device = clip, device
-        self._step = 0
-        self._parameters = {name: one for name, one in owned.parameters.items() if name in trainable}
-        self._gradients = Gradients(
-            self._parameters, owned.stages, self._order_of_ends(), layout.replicas, owned.shared
-        )
-        self.optimizer = optimizer(self._parameters.values())
-        self._runners = {
-            index: StageRunner(stages[index], self._tensors(prepared), plan.seed)
-            for index in schedule.stages_of(layout.pp_rank)
-        }
-        self._messages = Messages(stages, schedule.stage_to_rank, layout.pipeline, device)
-        self._executors: dict[int, Executor] = {}
+        self._scale = LossScale.for_precision(plan.precision)
 
     def train_step(self, batch: Mapping[str, Any]) -> float:
         """Forward, backward, clipping and the optimizer's step.
@@ -77,70 +74,87 @@ class Engine:
         Returns:
             The mean loss over the global batch, per target that is not ignored; on every rank.
         """
-        microbatches = self._microbatches(batch)
+        variant, microbatches = self._bind(batch, training=True)
+        loss_output = _loss_of(variant)
         self._gradients.clear()
-        seed = torch.ones((), device=self._device)
         with generators_kept(self._device):
-            outputs = self._executor(len(microbatches)).step(microbatches, seed, [self._loss])
+            outputs = variant.executor(len(microbatches)).step(
+                microbatches, {loss_output}, loss_output, self._scale.value
+            )
         self._gradients.finish()
-        loss, squares = self._agree(outputs)
-        if self._clip is not None:
-            self._scale_gradients(self._clip / (squares**0.5 + 1e-6))
-        self.optimizer.step()
-        self._step += 1
+        loss, norm = self._agree([one[loss_output] for one in outputs if loss_output in one])
+        if self._scale.update(norm):
+            self._scale_gradients(norm)
+            self.optimizer.step()
+            self._gradients.gather()
+            self.steps += 1
         return loss
 
-    @property
-    def _loss(self) -> int:
-        loss = self._prepared.captured.loss
-        if loss is None:
-            raise ValueError("the model's output has no loss: give labels in the batch, or loss_fn to parallelize")
-        return loss
+    def eval_step(self, batch: Mapping[str, Any], *, output: bool = True) -> Evaluation:
+        """The loss and the model's output in evaluation mode, without gradients.
 
-    def _microbatches(self, batch: Mapping[str, Any]) -> list[MicroBatch]:
-        parts = split(batch, self.plan.microbatches)
-        first = self.dp_rank * len(parts)
-        terms = self._prepared.terms
-        bound = [bind(self._prepared.captured, part, first + i) for i, part in enumerate(parts)]
+        Args:
+            batch: as in `train_step`, with or without labels.
+            output: also give the output, on every rank of the replica; else only the loss.
+        """
+        variant, microbatches = self._bind(batch, training=False)
+        captured = variant.prepared.captured
+        wanted = set(range(len(captured.outputs))) if output else {captured.loss} - {None}
+        with generators_kept(self._device), torch.no_grad():
+            made = variant.executor(len(microbatches)).step(microbatches, wanted)
+        loss = None
+        if captured.loss is not None:
+            shares = sum(float(one[captured.loss]) for one in made if captured.loss in one)
+            (loss,) = add_up([shares], None, self._device)
+        if not output:
+            return Evaluation(loss, None)
+        leaves = gather_outputs(variant, microbatches, made, self._layout, self.schedule, self._device)
+        if captured.loss is not None:
+            leaves[captured.loss] = torch.tensor(loss, device=self._device)
+        return Evaluation(loss, rebuild(captured.template, captured.all_leaves(leaves)))
+
+    def forward(self, batch: Mapping[str, Any]) -> Any:
+        """The model's output in evaluation mode, on every rank of the replica."""
+        return self.eval_step(batch).output
+
+    def _bind(self, batch: Mapping[str, Any], training: bool) -> tuple[Variant, list[MicroBatch]]:
+        count = self.plan.microbatches
+        parts = split(batch, min(count, rows_of(batch)))
+        variant, bound = self._variants.bind(parts, training, self.dp_rank * count)
+        terms = variant.prepared.terms
         counts = [sum(count(one.inputs, one.sizes) for one in bound) if count else 0.0 for count in terms.counts]
-        rows = sum(one.rows for one in bound)
-        *totals, all_rows = add_up([*counts, rows], self._layout.replicas, self._device)
+        *totals, all_rows = add_up([*counts, rows_of(batch)], self._layout.replicas, self._device)
         for one in bound:
             one.scales = scales(terms, totals, one.rows, int(all_rows))
-        return bound
+        for runner in variant.runners.values():
+            runner.step = self.steps
+        return variant, bound
 
-    def _executor(self, microbatches: int) -> Executor:
-        if microbatches not in self._executors:
-            self._executors[microbatches] = Executor(
-                self.schedule, self._layout.pp_rank, self._runners, self._messages, self._gradients.reduce
-            )
-        return self._executors[microbatches]
-
-    def _agree(self, outputs: StepOutputs) -> tuple[float, float]:
-        """The loss, and the sum of squares of all gradients, each parameter's once."""
-        loss = sum(float(one[self._loss]) for one in outputs.outputs if self._loss in one)
+    def _agree(self, losses: list[torch.Tensor]) -> tuple[float, float]:
+        """The loss, and the norm of all gradients, each parameter's once."""
         squares = 0.0
-        if self._clip is not None and self.dp_rank == 0:
-            counted = [p.grad for name, p in self._parameters.items() if name in self._owned.counted]
-            norms = torch._foreach_norm(counted) if counted else []
+        if (self._clip is not None or self._scale.moves) and (self.dp_rank == 0 or not self._gradients.are_whole):
+            counted = [one.grad for name, one in self._gradients.own.items() if name in self._owned.counted]
+            norms = torch._foreach_norm([one for one in counted if one is not None]) if counted else []
             squares = sum(float(norm.double().square()) for norm in norms)
-        total, all_squares = add_up([loss, squares], None, self._device)
-        return total, all_squares
+        loss, all_squares = add_up([float(sum(losses)), squares], None, self._device)
+        return loss, all_squares**0.5 / self._scale.value
 
-    def _scale_gradients(self, factor: float) -> None:
-        if factor < 1:
-            for bucket in self._gradients.buckets:
-                bucket.flat.mul_(factor)
+    def _scale_gradients(self, norm: float) -> None:
+        """Takes the loss's scale back, and clips as `torch.nn.utils.clip_grad_norm_` does."""
+        factor = 1 / self._scale.value
+        self.grad_norm = norm if self._clip is not None or self._scale.moves else None
+        if self._clip is not None:
+            factor *= min(1.0, self._clip / (norm + 1e-6))
+        if factor != 1:
+            self._gradients.scale(factor)
 
-    def _order_of_ends(self) -> list[int]:
-        """Stages of this rank, in the order in which their gradients are reduced."""
-        actions = self.schedule.actions(self._layout.pp_rank)
-        return [action.stage for action in actions if action.kind == "REDUCE_GRAD"]
 
-    def _tensors(self, prepared: Prepared) -> dict[tuple[str, str], torch.Tensor]:
-        constants = prepared.captured.constants
-        return (
-            {("parameter", name): tensor for name, tensor in self._owned.parameters.items()}
-            | {("buffer", name): tensor for name, tensor in self._owned.buffers.items()}
-            | {("constant", name): tensor.to(self._device) for name, tensor in constants.items()}
-        )
+def _loss_of(variant: Variant) -> int:
+    loss = variant.prepared.captured.loss
+    if loss is None:
+        raise ValueError("the model's output has no loss: give labels in the batch, or loss_fn to parallelize")
+    return loss
+
+
+

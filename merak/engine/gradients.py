@@ -1,35 +1,68 @@
-"""Gradients of a rank's parameters: where they are, and how ranks agree on them.
+"""Gradients of a rank's parameters: where they are, and how replicas agree on them.
 
 The gradients of parameters that are complete at the same time lie one behind the other in one *bucket* of memory, a
 bucket for each dtype; a parameter's `.grad` is a view of its bucket, so that nothing is copied before or after they are
 reduced. A parameter that several stages of this rank use is complete with the last of them.
+
+With all-reduce every replica gets all sums and updates all parameters. With ZeRO-1 a bucket has a *section* for each
+replica, all of one length; whole parameters are dealt to sections, the largest first, each to the emptiest. A replica
+gets the sums of its section (reduce-scatter), so that its optimizer has the state of those parameters only, and what it
+made of them is gathered. That takes as many bytes on the wire, if sections are equally full.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+Named = Mapping[str, nn.Parameter]
+
 
 class Bucket:
-    """The gradients of some parameters of one dtype, in one piece of memory."""
+    """The gradients of some parameters of one dtype, in one piece of memory.
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
-        sizes = [parameter.numel() for parameter in self.parameters]
-        self.flat = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
-        self.views = [
-            part.view_as(parameter) for part, parameter in zip(self.flat.split(sizes), self.parameters, strict=True)
-        ]
+    Attributes:
+        flat: all sections.
+        owner: of each parameter's name, the replica whose section it is in.
+    """
+
+    def __init__(self, parameters: Named, sections: int, fixed: Mapping[str, int]) -> None:
+        self.parameters = dict(parameters)
+        self.owner = _deal(parameters, sections, fixed)
+        first = next(iter(parameters.values()))
+        filled = [0] * sections
+        starts = {}
+        for name, parameter in parameters.items():
+            starts[name] = filled[self.owner[name]]
+            filled[self.owner[name]] += parameter.numel()
+        self.section = max(filled)
+        self.flat = torch.zeros(self.section * sections, dtype=first.dtype, device=first.device)
+        self._starts = {name: self.owner[name] * self.section + start for name, start in starts.items()}
+        self.views = self.views_of(self.flat)
+
+    def views_of(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parameters' places in memory of the bucket's length."""
+        return {
+            name: flat[self._starts[name] : self._starts[name] + parameter.numel()].view_as(parameter)
+            for name, parameter in self.parameters.items()
+        }
+
+    def show(self, section: int, sums: torch.Tensor) -> None:
+        """Makes the gradients of a section's parameters views of its sums; the others have none."""
+        for name, parameter in self.parameters.items():
+            start = self._starts[name] - section * self.section
+            mine = self.owner[name] == section
+            parameter.grad = sums[start : start + parameter.numel()].view_as(parameter) if mine else None
 
     def clear(self) -> None:
         """Makes all gradients zero, in place; gradients that somebody replaced are put back."""
         self.flat.zero_()
-        for parameter, view in zip(self.parameters, self.views, strict=True):
-            parameter.grad = view
+        for name, parameter in self.parameters.items():
+            parameter.grad = self.views[name]
 
 
 class Gradients:
@@ -41,32 +74,54 @@ class Gradients:
         order: the stages of this rank, in the order in which their backwards end.
         replicas: group that gradients are added up over.
         shared: names of parameters that other ranks of the pipeline have too, with the group of all that have them.
+        sharded: ZeRO-1.
     """
 
     def __init__(
         self,
-        parameters: Mapping[str, nn.Parameter],
+        parameters: Named,
         stages: Mapping[str, Sequence[int]],
         order: Sequence[int],
         replicas: dist.ProcessGroup,
         shared: Mapping[str, dist.ProcessGroup],
+        sharded: bool = False,
     ) -> None:
-        by_end: dict[tuple[int, torch.dtype], list[nn.Parameter]] = {}
+        self._replicas, self._sharded = replicas, sharded and replicas.size() > 1
+        sections = replicas.size() if self._sharded else 1
+        # By name, so that all ranks begin these in one order; and ranks of a pipeline must deal them alike.
+        self._shared = [(name, group) for name, group in sorted(shared.items()) if name in parameters]
+        fixed = {name: zlib.crc32(name.encode()) % sections for name, _ in self._shared}
+        by_end: dict[tuple[int, torch.dtype], dict[str, nn.Parameter]] = {}
         for name, parameter in parameters.items():
             last = max(stages[name], key=list(order).index)
-            by_end.setdefault((last, parameter.dtype), []).append(parameter)
+            by_end.setdefault((last, parameter.dtype), {})[name] = parameter
         self._buckets: dict[int, list[Bucket]] = {}
         for (stage, _), members in by_end.items():
-            self._buckets.setdefault(stage, []).append(Bucket(members))
-        self._replicas = replicas
-        # By name, so that all ranks begin these in one order.
-        self._shared = [(parameters[name], group) for name, group in sorted(shared.items()) if name in parameters]
+            self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed))
+        self._parameters = dict(parameters)
         self._working: list[dist.Work] = []
+        self._values: list[tuple[Bucket, torch.Tensor]] = []
+        if self._sharded:
+            self._values = [(bucket, _move_values(bucket)) for bucket in self.buckets]
+            self._own = {bucket: bucket.flat.new_empty(bucket.section) for bucket in self.buckets}
 
     @property
     def buckets(self) -> list[Bucket]:
         """All of them."""
         return [bucket for buckets in self._buckets.values() for bucket in buckets]
+
+    @property
+    def own(self) -> dict[str, nn.Parameter]:
+        """The parameters that this rank updates."""
+        if not self._sharded:
+            return self._parameters
+        mine = {name for bucket in self.buckets for name, owner in bucket.owner.items() if owner == self._replicas.rank()}
+        return {name: parameter for name, parameter in self._parameters.items() if name in mine}
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether this rank has the sums of all its parameters' gradients, and not of `own` alone."""
+        return not self._sharded
 
     def clear(self) -> None:
         """Before a step: all are zero."""
@@ -78,12 +133,61 @@ class Gradients:
         if self._replicas.size() == 1:
             return
         for bucket in self._buckets.get(stage, ()):
-            self._working.append(dist.all_reduce(bucket.flat, group=self._replicas, async_op=True))
+            if self._sharded:
+                work = dist.reduce_scatter_tensor(
+                    self._own[bucket], bucket.flat, group=self._replicas, async_op=True
+                )
+            else:
+                work = dist.all_reduce(bucket.flat, group=self._replicas, async_op=True)
+            self._working.append(work)
 
     def finish(self) -> None:
-        """Waits for `reduce`, and adds up gradients of parameters that several stages use."""
+        """Waits for `reduce`, and adds up gradients of parameters that several ranks of the pipeline have."""
+        self._wait()
+        if self._sharded:
+            for bucket, own in self._own.items():
+                bucket.show(self._replicas.rank(), own)
+        own_names = self.own
+        for name, group in self._shared:
+            if name in own_names:
+                self._working.append(dist.all_reduce(own_names[name].grad, group=group, async_op=True))
+        self._wait()
+
+    def scale(self, factor: float) -> None:
+        """Multiplies the gradients of `own`."""
+        gradients = [parameter.grad for parameter in self.own.values() if parameter.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, factor)
+
+    def gather(self) -> None:
+        """After the optimizer's step: every replica gets all parameters."""
+        for bucket, values in self._values:
+            begin = self._replicas.rank() * bucket.section
+            mine = values[begin : begin + bucket.section].clone()
+            self._working.append(dist.all_gather_into_tensor(values, mine, group=self._replicas, async_op=True))
+        self._wait()
+
+    def _wait(self) -> None:
         for work in self._working:
             work.wait()
         self._working.clear()
-        for work in [dist.all_reduce(one.grad, group=group, async_op=True) for one, group in self._shared]:
-            work.wait()
+
+
+def _deal(parameters: Named, sections: int, fixed: Mapping[str, int]) -> dict[str, int]:
+    """To which section each parameter goes: the largest first, each to the emptiest."""
+    filled = [0] * sections
+    dealt: dict[str, int] = {}
+    for name in sorted(parameters, key=lambda one: (one not in fixed, -parameters[one].numel())):
+        dealt[name] = fixed[name] if name in fixed else filled.index(min(filled))
+        filled[dealt[name]] += parameters[name].numel()
+    return dealt
+
+
+def _move_values(bucket: Bucket) -> torch.Tensor:
+    """Moves the parameters' values into memory of the bucket's form."""
+    values = torch.zeros_like(bucket.flat)
+    for name, view in bucket.views_of(values).items():
+        parameter = bucket.parameters[name]
+        view.copy_(parameter.detach())
+        parameter.data = view
+    return values

@@ -12,6 +12,7 @@ from merak.pipeline.schedule import KINDS, Schedule
 
 Recompute = Literal["auto"] | float | Sequence[float]
 DataParallel = Literal["all-reduce", "zero1"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Plan:
         stages: how many stages in all; by default one a rank, two for "zbv" and "interleaved".
         data_parallel: how replicas agree: all-reduce of gradients, or ZeRO-1 (a replica updates its share of the
             parameters, and keeps the optimizer's state of that share only).
+        precision: what is computed in. "fp32": the dtypes of the parameters; else autocast, and for "fp16" a scaled
+            loss.
         memory: bytes that a rank may use, for "auto".
         seed: of random operations such as dropout.
     """
@@ -43,6 +46,7 @@ class Plan:
     cuts: tuple[str, ...] | None = None
     stages: int | None = None
     data_parallel: DataParallel = "all-reduce"
+    precision: Precision = "fp32"
     memory: int | None = None
     seed: int = 0
 
@@ -59,6 +63,8 @@ class Plan:
             raise ValueError(f"stages is {self.stages}; it must be a multiple of pp, which is {self.pp}")
         if self.data_parallel not in ("all-reduce", "zero1"):
             raise ValueError(f"data_parallel is {self.data_parallel!r}; it must be 'all-reduce' or 'zero1'")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise ValueError(f"precision is {self.precision!r}; it must be 'fp32', 'bf16' or 'fp16'")
         _check_recompute(self.recompute, self.n_stages)
         if self.cuts is not None:
             object.__setattr__(self, "cuts", tuple(self.cuts))
@@ -86,20 +92,41 @@ class Plan:
             return [float(self.recompute)] * self.n_stages
         return [float(ratio) for ratio in self.recompute]
 
-    def make_schedule(self, edges: Sequence[tuple[int, int, bool]], microbatches: int | None = None) -> Schedule:
-        """What each pipeline rank does, for stages whose values travel along `edges`."""
-        count = self.microbatches if microbatches is None else microbatches
-        if self.schedule not in KINDS:
-            return Schedule.from_csv(self.schedule)
-        ratios = self.recompute_of_stages()
-        return Schedule.make(
-            self.schedule,
-            stages=self.n_stages,
-            ranks=self.pp,
-            microbatches=count,
-            recompute=[ratio > 0 for ratio in ratios],
-            edges=edges,
-        )
+    def make_schedule(
+        self, edges: Sequence[tuple[int, int, bool]], microbatches: int, recomputed: Sequence[bool]
+    ) -> Schedule:
+        """What each pipeline rank does.
+
+        Args:
+            edges: between which stages values travel, and whether their gradients come back.
+            microbatches: of this step; `self.microbatches`, but for batches with fewer rows.
+            recomputed: which stages recompute.
+        """
+        if self.schedule in KINDS:
+            return Schedule.make(
+                self.schedule,
+                stages=self.n_stages,
+                ranks=self.pp,
+                microbatches=microbatches,
+                recompute=recomputed,
+                edges=edges,
+            )
+        schedule = Schedule.from_csv(self.schedule)
+        if schedule.n_microbatches != microbatches:
+            raise ValueError(
+                f"{self.schedule} is for {schedule.n_microbatches} micro-batches, and this batch has {microbatches}"
+            )
+        if not schedule.communicates:
+            schedule = schedule.with_communication(edges)
+        return schedule.with_reduction()
+
+    @property
+    def splits_backward(self) -> bool:
+        """Whether the schedule has backwards of inputs and of weights apart."""
+        if self.schedule in KINDS:
+            return self.schedule in ("zero-bubble", "zbv", "eager-delayed")
+        schedule = Schedule.from_csv(self.schedule)
+        return any(action.kind == "W" for rank in range(schedule.n_ranks) for action in schedule.actions(rank))
 
     def to_json(self) -> str:
         """The plan as JSON, which `from_json` reads."""

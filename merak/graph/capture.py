@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import fx, nn
 
-from merak._torch_compat import export_graph
-from merak.graph.errors import CaptureError, explain_failure
+from merak._torch_compat import depends_on_values, export_graph, size_conditions
+from merak.graph.errors import CaptureError, explain_failure, explain_sizes_of_values
 from merak.graph.trees import Flat, Template, flatten, rebuild
 
 LossFunction = Callable[[Any, Mapping[str, Any]], torch.Tensor]
@@ -48,10 +48,11 @@ class Captured:
         constants: tensors that the model makes out of nothing, by key.
         inputs: leaves of the batch that are tensors: path and fake tensor, whose shape has symbols.
         fixed: leaves of the batch that are not, by path. They are part of the graph.
-        outputs: path of each value in the output, and the template to build the model's output of them.
-        template: see `outputs`.
+        outputs: path of each tensor in the output, the loss of a `loss_fn` behind them.
+        template, leaves: to build the model's output of tensors; where a leaf is not one, what it is.
         loss: which of the outputs is the loss, or None.
         training: whether the model was in training mode.
+        conditions: what the model asked of sizes, and the graph takes for granted; for `holds`.
     """
 
     graph: fx.Graph
@@ -61,8 +62,15 @@ class Captured:
     fixed: dict[str, Any]
     outputs: list[str]
     template: Template
+    leaves: list[Any]
     loss: int | None
     training: bool
+    conditions: list[Any]
+
+    def all_leaves(self, tensors: Sequence[Any]) -> list[Any]:
+        """The leaves that `trees.rebuild` takes for the output."""
+        remaining = iter(tensors)
+        return [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
 
 
 def capture(
@@ -87,6 +95,9 @@ def capture(
             exported = export_graph(call, tensors, _dynamic_dimensions)
         except Exception as error:  # torch.export raises anything, its own internal errors too
             raise explain_failure(error, model) from error
+    for node in exported.graph.nodes:
+        if depends_on_values(node.meta.get("val")):
+            raise explain_sizes_of_values(node, model)
     names = canonical_names(model)
     paths = [path for path, leaf in zip(flat.paths, flat.leaves, strict=True) if isinstance(leaf, torch.Tensor)]
     sources: dict[str, Source] = {}
@@ -114,8 +125,10 @@ def capture(
         },
         outputs=call.outputs,
         template=call.template,
+        leaves=call.leaves,
         loss=call.loss,
         training=training,
+        conditions=size_conditions(inputs.values()),
     )
 
 
@@ -134,6 +147,7 @@ class _Call(nn.Module):
 
     outputs: list[str]
     template: Template
+    leaves: list[Any]
     loss: int | None
 
     def __init__(self, model: nn.Module, batch: Flat, loss_fn: LossFunction | None) -> None:
@@ -156,7 +170,7 @@ class _Call(nn.Module):
         plain = [leaf if isinstance(leaf, torch.Tensor | int | float | str | None) else None for leaf in flat.leaves]
         tensors = [leaf for leaf in plain if isinstance(leaf, torch.Tensor)]
         self.outputs = [path for path, leaf in zip(flat.paths, plain, strict=True) if isinstance(leaf, torch.Tensor)]
-        self.template = flat.template
+        self.template, self.leaves = flat.template, plain
         self.loss = next((i for i, tensor in enumerate(tensors) if tensor is loss), None)
         if loss is not None and self.loss is None:
             self.loss = len(tensors)

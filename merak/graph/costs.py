@@ -26,6 +26,7 @@ from merak._torch_compat import evaluate_size, fake_mode_of
 from merak.graph.capture import Captured
 from merak.graph.cutting import GraphCosts, NodeCost
 from merak.graph.cutting import Value as ValueCost
+from merak.graph.randomness import generators_kept
 from merak.graph.stages import Cuttable
 
 
@@ -57,7 +58,8 @@ def measure(captured: Captured, autocast: torch.dtype | None = None, device: str
     values: dict[fx.Node, Any] = {}
     counter = FlopCounterMode(display=False)
     around = torch.autocast(device, autocast) if autocast else contextlib.nullcontext()
-    with fake_mode_of(captured.inputs.values()), counter, around, torch.enable_grad():
+    fake = fake_mode_of(captured.inputs.values())
+    with generators_kept(torch.device(device)), fake, counter, around, torch.enable_grad():
         for node in captured.graph.nodes:
             if node.op == "placeholder":
                 values[node] = _placeholder(captured, node, parameters)

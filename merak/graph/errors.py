@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from torch import nn
+from torch import fx, nn
 
 
 class CaptureError(ValueError):
@@ -39,6 +39,24 @@ def explain_failure(error: Exception, model: nn.Module) -> CaptureError:
     if advice:
         lines.append(f"  {advice}.")
     return CaptureError("\n".join(lines))
+
+
+def explain_sizes_of_values(node: fx.Node, model: nn.Module) -> CaptureError:
+    """A `CaptureError` about an operation whose result's size depends on values."""
+    lines = [f"{type(model).__name__} cannot be captured: the result of {node.target} has a size, or is a number, that "
+             "depends on the values in a tensor, and stages that send it to each other must know sizes beforehand"]
+    if line := line_of(node):
+        lines.append(f"  at {line}")
+    lines.append("  Keep all elements and mask them (torch.where, masked_fill, a product with the mask).")
+    return CaptureError("\n".join(lines))
+
+
+def line_of(node: fx.Node) -> str | None:
+    """Where the model's source says so, as `file:line in function: the line`."""
+    trace = str(node.meta.get("stack_trace") or "")
+    calls = re.findall(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)', trace)
+    own = [call for call in calls if "/torch/" not in call[0] and "/merak/graph/" not in call[0]]
+    return "{}:{} in {}: {}".format(*own[-1]) if own else None
 
 
 def _place(error: BaseException) -> str | None:

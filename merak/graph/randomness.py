@@ -52,20 +52,41 @@ class SeededCall:
         return self.operation(*args, **kwargs)
 
 
-def seed_random_operations(graph: fx.Graph) -> list[str]:
-    """Replaces every random operation of a graph, in place; their names."""
-    random = [node for node in graph.nodes if is_random(node)]
-    for node in random:
-        node.target = SeededCall(node.target, node.name)  # type: ignore[arg-type]
-    return [node.name for node in random]
+def seed_random_operations(graph: fx.Graph, prefix: str = "") -> list[str]:
+    """Replaces every random operation of a graph, in place, those in regions (autocast) too; their names."""
+    names = []
+    for node in graph.nodes:
+        if isinstance(region := region_of(node), fx.GraphModule):
+            names += seed_random_operations(region.graph, f"{prefix}{node.name}.")
+            region.recompile()
+        elif is_random(node):
+            names.append(prefix + node.name)
+            node.target = SeededCall(node.target, names[-1])  # type: ignore[arg-type]
+    return names
+
+
+def operation_of(node: fx.Node) -> torch._ops.OpOverload | None:
+    """The operation of PyTorch's that a node calls, seeded or not; None for all else."""
+    target = node.target.operation if isinstance(node.target, SeededCall) else node.target
+    return target if node.op == "call_function" and isinstance(target, torch._ops.OpOverload) else None
+
+
+def region_of(node: fx.Node) -> Any:
+    """What a `get_attr` gets: the graph module of a region, which another node calls. None for other nodes."""
+    if node.op != "get_attr":
+        return None
+    return node.graph.owning_module.get_submodule(node.target)  # type: ignore[union-attr, arg-type]
 
 
 def is_random(node: fx.Node) -> bool:
     """Whether an operation draws random numbers. Dropout in evaluation, or of probability 0, does not."""
-    target = node.target
-    if isinstance(target, SeededCall):
+    if isinstance(node.target, SeededCall):
         return True
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+    target = operation_of(node)
+    if target is None:
+        regions = [region for source in node.all_input_nodes if (region := region_of(source)) is not None]
+        return any(is_random(inner) for region in regions for inner in region.graph.nodes)
+    if torch.Tag.nondeterministic_seeded not in target.tags:
         return False
     given = dict(zip((argument.name for argument in target._schema.arguments), node.args, strict=False)) | node.kwargs
     if given.get("train") is False or given.get("training") is False:

@@ -66,11 +66,11 @@ def _row(spans: list[ActionSpan], only_stage: bool, columns: float) -> list[Cell
     at = 0
     for span in spans:
         begin, end = round(span.start * columns), round(span.end * columns)
-        if end <= at:
+        if end == begin:
             continue
         if begin > at:
             row.append(Cell(" " * (begin - at)))
-        row.append(Cell(_filled(span.action, only_stage, end - max(begin, at)), span.action.kind))
+        row.append(Cell(_filled(span.action, only_stage, end - begin), span.action.kind))
         at = end
     return row
 

@@ -6,8 +6,7 @@ finds its values. Values between stages of one rank stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -19,13 +18,6 @@ from merak.pipeline.schedule import Action, Schedule
 from merak.pipeline.stage_runner import StageRunner, Tensors
 
 
-@dataclass
-class StepOutputs:
-    """What a rank's stages have made of a batch: by micro-batch, outputs of the model by number."""
-
-    outputs: list[dict[int, torch.Tensor]] = field(default_factory=list)
-
-
 class Executor:
     """Runs the actions of one rank.
 
@@ -34,7 +26,7 @@ class Executor:
         rank: this one, in the schedule.
         runners: of the stages of this rank.
         messages: to and from other ranks.
-        reduce: what REDUCE_GRAD of a stage does.
+        reduce: what REDUCE_GRAD of a stage does; None to run forwards only.
     """
 
     def __init__(
@@ -43,14 +35,13 @@ class Executor:
         rank: int,
         runners: Mapping[int, StageRunner],
         messages: Messages,
-        reduce: Callable[[int], None],
+        reduce: Callable[[int], None] | None,
     ) -> None:
-        self._runners, self._messages, self._reduce = runners, messages, reduce
+        self._runners, self._messages = runners, messages
         self._schedule = schedule
-        self._actions = schedule.actions(rank)
-        self._checkpointed = {
-            (action.stage, action.microbatch) for action in self._actions if action.kind == "R"
-        }
+        actions = schedule.actions(rank)
+        self._actions = actions if reduce else [action for action in actions if action.kind.endswith("F")]
+        self._checkpointed = {(action.stage, action.microbatch) for action in self._actions if action.kind == "R"}
         self._local = set(schedule.stages_of(rank))
         self._do = {
             "F": self._forward,
@@ -64,26 +55,35 @@ class Executor:
             "SEND_B": self._send,
             "WAIT_F": self._wait,
             "WAIT_B": self._wait,
-            "REDUCE_GRAD": lambda action: self._reduce(action.stage),
         }
+        if reduce:
+            self._do["REDUCE_GRAD"] = lambda action: reduce(action.stage)
 
     def step(
-        self, microbatches: Sequence[MicroBatch], seed_gradient: torch.Tensor | None, keep: Sequence[int]
-    ) -> StepOutputs:
+        self,
+        microbatches: Sequence[MicroBatch],
+        keep: Collection[int],
+        loss: int | None = None,
+        loss_gradient: float = 1.0,
+    ) -> list[dict[int, torch.Tensor]]:
         """Runs all actions.
 
         Args:
-            seed_gradient: of the loss; None to run forwards only.
-            keep: numbers of the model's outputs that are wanted; the loss is the first.
+            keep: numbers of the model's outputs that are wanted.
+            loss: number of the output that backwards begin at; None where there are none.
+            loss_gradient: the gradient that they begin with.
+
+        Returns:
+            By micro-batch, those of the wanted outputs that this rank's stages make.
 
         Raises:
             RuntimeError: naming stage, action and peer; its cause says the rest.
         """
-        self._microbatches, self._seed, self._keep = microbatches, seed_gradient, keep
+        self._microbatches, self._keep, self._loss, self._loss_gradient = microbatches, keep, loss, loss_gradient
         self._arrived: dict[tuple[int, str, int], torch.Tensor] = {}
         self._leaving: dict[Message, torch.Tensor] = {}
         self._gradients: dict[tuple[int, int], Tensors] = {}
-        self._outputs = StepOutputs([{} for _ in microbatches])
+        self._outputs: list[dict[int, torch.Tensor]] = [{} for _ in microbatches]
         try:
             for action in self._actions:
                 try:
@@ -109,14 +109,13 @@ class Executor:
             self._microbatches[index],
             received,
             checkpointed=(stage, index) in self._checkpointed,
-            grad=self._seed is not None,
+            grad=self._loss is not None,
         )
-        outputs = runner.stage.outputs
-        for number in self._keep:
-            if number in outputs:
-                self._outputs.outputs[index][number] = results[outputs[number]]
-        if self._seed is not None and self._keep[0] in outputs:
-            self._add_gradient(stage, index, outputs[self._keep[0]], self._seed)
+        for number, name in runner.stage.outputs.items():
+            if number in self._keep:
+                self._outputs[index][number] = results[name]
+            if number == self._loss:
+                self._add_gradient(stage, index, name, torch.full_like(results[name], self._loss_gradient))
         for value in runner.stage.sent:
             for consumer in value.consumers:
                 if consumer in self._local:  # which makes a leaf of it, so it needs a tensor of its own

@@ -154,6 +154,12 @@ class Schedule:
         """Whether it has SEND, RECV and WAIT."""
         return self._schedule.communicates
 
+    @property
+    def receives_as_sent(self) -> bool:
+        """Whether between any two ranks messages are received in the order in which they are sent, so that a transport
+        that matches by order, not by tags, can run it. True of all that `make` makes."""
+        return self._schedule.receives_as_sent
+
     def stages_of(self, rank: int) -> list[int]:
         """The stages that live there."""
         return [stage for stage, of in enumerate(self.stage_to_rank) if of == rank]

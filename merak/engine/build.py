@@ -1,0 +1,124 @@
+"""Makes graphs ready to run: captured, measured, cut, with their messages and schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from merak.engine.gradients import Gradients
+from merak.engine.layout import Layout
+from merak.engine.parameters import Owned
+from merak.engine.plan import Plan
+from merak.engine.precision import autocast, autocast_dtype
+from merak.engine.stage_cut import choose_cut
+from merak.engine.variants import Variant, same_boundaries
+from merak.graph.capture import LossFunction
+from merak.graph.costs import measure
+from merak.graph.errors import CaptureError
+from merak.graph.prepare import Prepared, prepare
+from merak.graph.stages import Stage
+from merak.graph.weight_gradients import delay_weight_gradients
+from merak.pipeline.executor import Executor
+from merak.pipeline.messages import Messages
+from merak.pipeline.microbatches import bind
+from merak.pipeline.schedule import Schedule
+from merak.pipeline.stage_runner import StageRunner
+
+
+class Builder:
+    """Makes the graphs of one engine.
+
+    Args:
+        model: the plain model.
+        trainable: names of the parameters that may get gradients.
+        loss_fn: as in `parallelize`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        layout: Layout,
+        trainable: set[str],
+        loss_fn: LossFunction | None,
+        device: torch.device,
+    ) -> None:
+        self._model, self._plan, self._layout = model, plan, layout
+        self._trainable, self._loss_fn, self._device = trainable, loss_fn, device
+        self._autocast = autocast(plan.precision, device)
+
+    def first(self, example: Mapping[str, Any]) -> tuple[Prepared, list[Stage]]:
+        """The graph of training, cut as the plan wants it. The others follow it."""
+        prepared = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
+        measured = measure(prepared.captured, autocast_dtype(self._plan.precision), self._device.type)
+        sizes = bind(prepared.captured, example, 0).sizes
+        chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
+        if self._plan.splits_backward:
+            delay_weight_gradients(prepared.captured)
+        self._reference, self._boundaries, self._recomputed = prepared, chosen.boundaries, chosen.recomputed
+        return prepared, prepared.cuttable.cut(chosen.boundaries, chosen.recomputed, self._trainable)
+
+    def another(self, owned: Owned, gradients: Gradients, example: Mapping[str, Any], training: bool) -> Variant:
+        """A graph of another mode, or for other batches."""
+        prepared = prepare(self._model, example, training=training, loss_fn=self._loss_fn)
+        if self._plan.precision != "fp32":
+            measure(prepared.captured, autocast_dtype(self._plan.precision), self._device.type)
+        boundaries = same_boundaries(self._reference.cuttable, self._boundaries, prepared.cuttable)
+        if training and self._plan.splits_backward:
+            delay_weight_gradients(prepared.captured)
+        recomputed = self._recomputed if training else None
+        stages = prepared.cuttable.cut(boundaries, recomputed, self._trainable if training else set())
+        return self.variant(prepared, stages, owned, gradients)
+
+    def variant(self, prepared: Prepared, stages: Sequence[Stage], owned: Owned, gradients: Gradients) -> Variant:
+        """A graph that is cut, with all that running it takes."""
+        training = prepared.captured.training
+        first = self.schedule(stages, 1 if not training else self._plan.microbatches)
+        tensors = _tensors(prepared, owned, self._device)
+        runners = {}
+        for index in first.stages_of(self._layout.pp_rank):
+            _check_owned(stages[index], owned)
+            runners[index] = StageRunner(stages[index], tensors, self._plan.seed, self._autocast)
+        messages = Messages(stages, first.stage_to_rank, self._layout.pipeline, self._device)
+
+        def executor(microbatches: int) -> Executor:
+            schedule = self.schedule(stages, microbatches)
+            reduce = gradients.reduce if training else None
+            return Executor(schedule, self._layout.pp_rank, runners, messages, reduce)
+
+        return Variant(prepared, stages, runners, executor)
+
+    def schedule(self, stages: Sequence[Stage], microbatches: int) -> Schedule:
+        """What each pipeline rank does with so many micro-batches."""
+        recomputed = [any(segment.recomputed for segment in stage.segments) for stage in stages]
+        return self._plan.make_schedule(edges_between(stages), microbatches, recomputed)
+
+
+def edges_between(stages: Sequence[Stage]) -> list[tuple[int, int, bool]]:
+    """Which stages' values which others need, and whether gradients come back."""
+    edges: dict[tuple[int, int], bool] = {}
+    for stage in stages:
+        for value in stage.sent:
+            for consumer in value.consumers:
+                pair = stage.index, consumer
+                edges[pair] = edges.get(pair, False) or value.has_gradient
+    return [(producer, consumer, gradient) for (producer, consumer), gradient in sorted(edges.items())]
+
+
+def _check_owned(stage: Stage, owned: Owned) -> None:
+    if foreign := [name for name in stage.parameters if name not in owned.parameters]:
+        raise CaptureError(
+            f"stage {stage.index} uses {', '.join(foreign)} in this graph, and did not in the one it was cut by: another "
+            "rank has them. Give `cuts`, so that all graphs agree"
+        )
+
+
+def _tensors(prepared: Prepared, owned: Owned, device: torch.device) -> dict[tuple[str, str], torch.Tensor]:
+    return (
+        {("parameter", name): tensor for name, tensor in owned.parameters.items()}
+        | {("buffer", name): tensor for name, tensor in owned.buffers.items()}
+        | {("constant", name): tensor.to(device) for name, tensor in prepared.captured.constants.items()}
+    )
