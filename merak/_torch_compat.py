@@ -5,6 +5,7 @@ A new torch should break this file and no other.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,6 +52,7 @@ __all__ = [
     "split_factor",
     "store_host",
     "strided_shard",
+    "symbols_of_size",
     "torch_minor",
 ]
 
@@ -282,13 +284,21 @@ def holds(condition: Any, bindings: dict[str, int]) -> bool:
     symbols = condition.free_symbols
     if not all(symbol.name in bindings for symbol in symbols):
         return True
-    return bool(condition.xreplace({symbol: _integer(bindings[symbol.name]) for symbol in symbols}))
+    return bool(condition.xreplace({symbol: bindings[symbol.name] for symbol in symbols}))
 
 
-def _integer(value: int) -> Any:
-    import sympy
+def symbols_of_size(size: int | torch.SymInt, sizes: Iterable[int | torch.SymInt]) -> set[str]:
+    """Names of the symbols in those of the sizes that were `size` in the example."""
+    return {
+        symbol.name
+        for one in sizes
+        if not isinstance(one, int) and _in_example(one) == _in_example(size)
+        for symbol in one.node.expr.free_symbols
+    }
 
-    return sympy.Integer(value)
+
+def _in_example(size: int | torch.SymInt) -> int:
+    return size if isinstance(size, int) else int(size.node.hint or 0)
 
 
 def depends_on_values(value: Any) -> bool:

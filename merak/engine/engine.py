@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from merak.engine.agreement import add_up
+from merak.engine import checkpoint
+from merak.engine.agreement import add_up, merge_on_all
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.outputs import gather_outputs
@@ -116,6 +118,45 @@ class Engine:
     def forward(self, batch: Mapping[str, Any]) -> Any:
         """The model's output in evaluation mode, on every rank of the replica."""
         return self.eval_step(batch).output
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """This rank's part of a checkpoint: `model.<name>` and `optimizer.<name>.<key>`, by the plain model's names."""
+        kept = checkpoint.optimizer_tensors(self.optimizer, self._gradients.own)
+        return {f"{checkpoint.MODEL}.{name}": tensor.detach() for name, tensor in self._owned.state.items()} | {
+            f"{checkpoint.OPTIMIZER}.{name}": tensor for name, tensor in kept.items()
+        }
+
+    def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Writes a checkpoint, which an engine with any other plan can load, and the plain model (`load_into`).
+
+        Args:
+            path: a folder.
+            extra: what `load` is to give back: the place in the data, a scheduler's state; anything that JSON can hold.
+        """
+        settings = checkpoint.group_settings(self.optimizer, self._gradients.own)
+        progress = {
+            "steps": self.steps,
+            "loss_scale": [self._scale.value, self._scale.steady],
+            "settings": merge_on_all(settings, self._device),
+            "extra": dict(extra or {}),
+        }
+        checkpoint.save(path, self.state_dict(), progress)
+
+    def load(self, path: str | Path) -> dict[str, Any]:
+        """Goes on from a checkpoint, whatever plan it was written under; returns its `extra`.
+
+        Raises:
+            ValueError: it is not one, or is of another model.
+        """
+        progress = checkpoint.read_progress(path)
+        model = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(f"{checkpoint.MODEL}.")}
+        checkpoint.load_tensors(path, model)
+        checkpoint.load_optimizer(path, self.optimizer, self._gradients.own, progress["settings"])
+        self.steps = progress["steps"]
+        if self._scale.moves:
+            self._scale.value, self._scale.steady = progress["loss_scale"]
+        extra: dict[str, Any] = progress["extra"]
+        return extra
 
     def _bind(self, batch: Mapping[str, Any], training: bool) -> tuple[Variant, list[MicroBatch]]:
         count = self.plan.microbatches

@@ -23,6 +23,7 @@ class Owned:
         stages: of each parameter's name, the stages of this rank that use it.
         shared: of names that other ranks of the pipeline have too, the group of all that have them.
         counted: names of the parameters that this rank counts where each is to be counted once.
+        state: what of the model's state dict this rank has, by name; what no stage uses belongs to the first rank.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -30,6 +31,7 @@ class Owned:
     stages: dict[str, list[int]]
     shared: dict[str, dist.ProcessGroup]
     counted: set[str]
+    state: dict[str, torch.Tensor]
 
 
 def own(model: nn.Module, stages: Sequence[Stage], stage_to_rank: Sequence[int], layout: Layout) -> Owned:
@@ -53,12 +55,20 @@ def own(model: nn.Module, stages: Sequence[Stage], stage_to_rank: Sequence[int],
         group = groups.get(tuple(sorted(ranks_of[name])))
         if group is not None:
             shared[name] = group
+    buffers_here = {name: buffers[name] for stage in mine for name in stage.buffers}
+    first = set(canonical_names(model).values())
+    used = {name for stage in stages for name in (*stage.parameters, *stage.buffers)}
     return Owned(
         parameters={name: parameters[name] for name in using},
-        buffers={name: buffers[name] for stage in mine for name in stage.buffers},
+        buffers=buffers_here,
         stages=using,
         shared=shared,
         counted={name for name in using if min(ranks_of[name]) == layout.pp_rank},
+        state={
+            name: tensor
+            for name, tensor in model.state_dict(keep_vars=True).items()
+            if name in using or name in buffers_here or (layout.pp_rank == 0 and name in first - used)
+        },
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import fx
 
 from merak.graph.capture import Captured
+from merak.graph.normal_form import tensors_in
 
-_STOPS = {"detach", "wrap_with_set_grad_enabled"}
+_STOPS = {"detach", "detach_"}
 
 
 def nodes_with_gradients(captured: Captured, trainable: set[str] | None = None) -> set[fx.Node]:
@@ -28,7 +28,7 @@ def nodes_with_gradients(captured: Captured, trainable: set[str] | None = None) 
             if kind == "parameter" and (trainable is None or key in trainable):
                 forward.add(node)
         elif node.op == "call_function" and not forward.isdisjoint(node.all_input_nodes):
-            if _operation_name(node) not in _STOPS and any(map(_is_real, _tensors(node.meta.get("val")))):
+            if _operation_name(node) not in _STOPS and any(map(_is_real, tensors_in(node.meta.get("val")))):
                 forward.add(node)
     return forward & _leading_to_loss(captured, forward)
 
@@ -55,14 +55,6 @@ def _leading_to_loss(captured: Captured, among: set[fx.Node]) -> set[fx.Node]:
 
 def _operation_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target)).split(".")[0]
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _is_real(tensor: torch.Tensor) -> bool:

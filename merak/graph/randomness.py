@@ -56,10 +56,10 @@ def seed_random_operations(graph: fx.Graph, prefix: str = "") -> list[str]:
     """Replaces every random operation of a graph, in place, those in regions (autocast) too; their names."""
     names = []
     for node in graph.nodes:
-        if isinstance(region := region_of(node), fx.GraphModule):
+        if (region := region_of(node)) is not None:
             names += seed_random_operations(region.graph, f"{prefix}{node.name}.")
             region.recompile()
-        elif is_random(node):
+        elif operation_of(node) is node.target and is_random(node):
             names.append(prefix + node.name)
             node.target = SeededCall(node.target, names[-1])  # type: ignore[arg-type]
     return names
@@ -71,11 +71,10 @@ def operation_of(node: fx.Node) -> torch._ops.OpOverload | None:
     return target if node.op == "call_function" and isinstance(target, torch._ops.OpOverload) else None
 
 
-def region_of(node: fx.Node) -> Any:
-    """What a `get_attr` gets: the graph module of a region, which another node calls. None for other nodes."""
-    if node.op != "get_attr":
-        return None
-    return node.graph.owning_module.get_submodule(node.target)  # type: ignore[union-attr, arg-type]
+def region_of(node: fx.Node) -> fx.GraphModule | None:
+    """What a `get_attr` gets, if it is a part of the graph (under autocast, say) that another node calls."""
+    got = getattr(node.graph.owning_module, str(node.target), None) if node.op == "get_attr" else None
+    return got if isinstance(got, fx.GraphModule) else None
 
 
 def is_random(node: fx.Node) -> bool:

@@ -10,17 +10,20 @@ from merak.pipeline.simulation import Costs, Simulation
 
 
 class Candidate(NamedTuple):
-    """A schedule to compare: its kind, stages a rank, and whether it recomputes (None: as the kind does)."""
+    """A schedule to compare: its kind, stages a rank, whether it recomputes, and does so before it waits for gradients
+    (None: as the kind does)."""
 
     kind: str
     stages_per_rank: int = 1
     recompute: bool | None = None
+    pre_recompute: bool | None = None
 
     @property
     def name(self) -> str:
         """As the table has it."""
         stages = "" if self.stages_per_rank == 1 else f", {self.stages_per_rank} stages a rank"
-        return self.kind + stages + (", recompute" if self.recompute else "")
+        recompute = ", pre-recompute" if self.pre_recompute else ", recompute" if self.recompute else ""
+        return self.kind + stages + recompute
 
 
 CANDIDATES = (
@@ -35,7 +38,7 @@ CANDIDATES = (
     Candidate("eager"),
     Candidate("eager-delayed"),
     Candidate("1f1b", recompute=True),
-    Candidate("eager", recompute=True),
+    Candidate("eager", recompute=True, pre_recompute=True),
     Candidate("shifted"),
 )
 
@@ -48,6 +51,7 @@ def simulate(candidate: Candidate, ranks: int, microbatches: int, costs: Costs) 
         ranks=ranks,
         microbatches=microbatches,
         recompute=candidate.recompute,
+        pre_recompute=candidate.pre_recompute,
     )
     return schedule.simulate(costs)
 

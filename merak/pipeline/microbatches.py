@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from merak._torch_compat import bind_symbols
+from merak._torch_compat import bind_symbols, evaluate_size, holds
 from merak.graph.capture import Captured
 from merak.graph.trees import flatten, rebuild
 
@@ -79,10 +80,33 @@ def bind(captured: Captured, batch: Mapping[str, Any], index: int) -> MicroBatch
     for path, value in captured.fixed.items():
         if path in leaves and leaves[path] != value:
             misfits.append(f"{path}: is {leaves[path]!r} and was {value!r} in the example, for good")
+    misfits = misfits or _broken_conditions(captured, leaves, sizes)
     if misfits:
         raise ValueError("the batch does not fit the example that the model was captured with:\n  " + "\n  ".join(misfits))
     inputs = {path: leaves[path] for path in captured.inputs}
     return MicroBatch(index, rows_of(batch), inputs, sizes, [])
+
+
+def _broken_conditions(captured: Captured, leaves: Mapping[str, Any], sizes: dict[str, int]) -> list[str]:
+    """What the model, or its inputs, were in the example and are not now, in terms of sizes."""
+    names: dict[str, str] = {}
+    broken = []
+    for path, fake in captured.inputs.items():
+        for dim, size in enumerate(fake.shape):
+            names.setdefault(str(size), f"{path}.shape[{dim}]")
+            if (wanted := evaluate_size(size, sizes)) != (found := leaves[path].shape[dim]):
+                broken.append(f"{path}: dimension {dim} is {found} and must be {wanted}, {_named(size, names)}")
+    broken += [
+        f"the model took its way where {_named(condition, names)}, and would go another now"
+        for condition in captured.conditions
+        if not holds(condition, sizes)
+    ]
+    return broken
+
+
+def _named(expression: Any, names: Mapping[str, str]) -> str:
+    """An expression in symbols, with what the user calls them."""
+    return re.sub(r"\bs\d+\b", lambda symbol: names.get(symbol[0], symbol[0]), str(expression))
 
 
 def _misfits(fake: torch.Tensor, real: Any, sizes: dict[str, int]) -> list[str]:
