@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import fx
 from torch._C._distributed_c10d import AllgatherOptions, GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
 from torch._C._distributed_c10d import Backend as C10dBackend
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -38,7 +38,8 @@ __all__ = [
     "depends_on_values",
     "evaluate_size",
     "export_graph",
-    "fake_mode_of",
+    "fake_as",
+    "fake_mode",
     "holds",
     "local_of",
     "make_dtensor",
@@ -239,8 +240,14 @@ def export_graph(
 ) -> ExportedGraph:
     """Exports `module(tensors)`, with those dimensions as symbols where the module's code lets them be."""
     dynamic = [{dim: torch.export.Dim.AUTO for dim in dynamic_dimensions(tensor)} for tensor in tensors]
+    on_meta = any(parameter.is_meta for parameter in module.parameters())
+    if on_meta:  # then all is traced there, and moved in the end: operations do not mix devices
+        device = tensors[0].device if tensors else torch.device("cpu")
+        tensors = [tensor.to("meta") for tensor in tensors]
     exported = torch.export.export(module, (tensors,), strict=False, dynamic_shapes=(dynamic,))
     graph = exported.graph_module.graph
+    if on_meta:
+        _move_from_meta(graph, device)
     specs = exported.graph_signature.input_specs
     nodes = [node for node in graph.nodes if node.op == "placeholder"]
     placeholders = {}
@@ -250,6 +257,27 @@ def export_graph(
             raise RuntimeError(f"torch.export made an input of kind {spec.kind.name}, which merak does not know")
         placeholders[node] = (kind, spec.target or "")
     return ExportedGraph(graph, placeholders, dict(exported.constants))
+
+
+def _move_from_meta(graph: fx.Graph, device: torch.device) -> None:
+    """Makes a graph that was captured on meta one of that device."""
+
+    def moved(argument: object) -> object:
+        return device if isinstance(argument, torch.device) and argument.type == "meta" else argument
+
+    for node in graph.nodes:
+        node.args = tuple(moved(argument) for argument in node.args)
+        node.kwargs = {key: moved(argument) for key, argument in node.kwargs.items()}
+        value = node.meta.get("val")
+        many = isinstance(value, list | tuple)
+        node.meta["val"] = [_moved_value(one, device) for one in value] if many else _moved_value(value, device)
+
+
+def _moved_value(value: object, device: torch.device) -> object:
+    if not isinstance(value, FakeTensor):
+        return value
+    with value.fake_mode:
+        return value.to(device)
 
 
 def bind_symbols(fake: torch.Tensor, real: torch.Tensor, bindings: dict[str, int]) -> list[str]:
@@ -343,6 +371,14 @@ def pipeline_runtime(
     return runtime
 
 
-def fake_mode_of(tensors: Iterable[torch.Tensor]) -> contextlib.AbstractContextManager[object]:
-    """The mode that fake tensors were made in: operations on them within make fake tensors too."""
-    return next(tensor.fake_mode for tensor in tensors if isinstance(tensor, FakeTensor))
+def fake_mode() -> contextlib.AbstractContextManager[object]:
+    """Tensors that are made within have shapes and no data."""
+    return FakeTensorMode()
+
+
+def fake_as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A fake tensor with another dtype."""
+    if not isinstance(tensor, FakeTensor):
+        return tensor.to(dtype)
+    with tensor.fake_mode:
+        return tensor.to(dtype)

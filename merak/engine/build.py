@@ -53,8 +53,8 @@ class Builder:
     def first(self, example: Mapping[str, Any]) -> tuple[Prepared, list[Stage]]:
         """The graph of training, cut as the plan wants it. The others follow it."""
         prepared = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
-        measured = measure(prepared.captured, autocast_dtype(self._plan.precision), self._device.type)
         sizes = bind(prepared.captured, example, 0).sizes
+        measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
         chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
         if self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)
@@ -65,7 +65,8 @@ class Builder:
         """A graph of another mode, or for other batches."""
         prepared = prepare(self._model, example, training=training, loss_fn=self._loss_fn)
         if self._plan.precision != "fp32":
-            measure(prepared.captured, autocast_dtype(self._plan.precision), self._device.type)
+            sizes = bind(prepared.captured, example, 0).sizes
+            measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
         boundaries = same_boundaries(self._reference.cuttable, self._boundaries, prepared.cuttable)
         if training and self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)

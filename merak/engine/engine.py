@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from merak.engine import checkpoint
 from merak.engine.agreement import add_up, merge_on_all
+from merak.engine.gathering import gather_into
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.outputs import gather_outputs
@@ -23,6 +25,9 @@ from merak.graph.randomness import generators_kept
 from merak.graph.trees import rebuild
 from merak.pipeline.microbatches import MicroBatch, rows_of, split
 from merak.pipeline.schedule import Schedule
+
+Batch = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""What `model(**batch)` takes; or several of them, which are micro-batches as they are, and may differ in length."""
 
 
 class Evaluation(NamedTuple):
@@ -40,6 +45,7 @@ class Engine:
         plan: what is run.
         schedule: what each pipeline rank does in a step.
         dp_rank, dp_size: which part of the global batch this rank is to be given.
+        replicas: group of the ranks that have the same stages, by `dp_rank`.
         optimizer: of this rank's share of the parameters. Learning rate schedulers take it as it is.
         parameters: those that this rank's stages use, by the model's names.
         grad_norm: of the last step, over all parameters, before clipping; None if it was not needed.
@@ -60,6 +66,7 @@ class Engine:
     ) -> None:
         self.plan, self.schedule, self.optimizer = plan, schedule, optimizer
         self.dp_rank, self.dp_size = layout.dp_rank, layout.dp
+        self.replicas: dist.ProcessGroup = layout.replicas
         self.parameters: dict[str, nn.Parameter] = owned.parameters
         self.grad_norm: float | None = None
         self.steps = 0
@@ -67,11 +74,12 @@ class Engine:
         self._clip, self._device = clip, device
         self._scale = LossScale.for_precision(plan.precision)
 
-    def train_step(self, batch: Mapping[str, Any]) -> float:
+    def train_step(self, batch: Batch) -> float:
         """Forward, backward, clipping and the optimizer's step.
 
         Args:
-            batch: what `model(**batch)` takes, of this data-parallel rank; ranks of one replica give the same.
+            batch: what `model(**batch)` takes, of this data-parallel rank, or a list of micro-batches; ranks of one
+                replica give the same.
 
         Returns:
             The mean loss over the global batch, per target that is not ignored; on every rank.
@@ -92,7 +100,7 @@ class Engine:
             self.steps += 1
         return loss
 
-    def eval_step(self, batch: Mapping[str, Any], *, output: bool = True) -> Evaluation:
+    def eval_step(self, batch: Batch, *, output: bool = True) -> Evaluation:
         """The loss and the model's output in evaluation mode, without gradients.
 
         Args:
@@ -115,7 +123,7 @@ class Engine:
             leaves[captured.loss] = torch.tensor(loss, device=self._device)
         return Evaluation(loss, rebuild(captured.template, captured.all_leaves(leaves)))
 
-    def forward(self, batch: Mapping[str, Any]) -> Any:
+    def forward(self, batch: Batch) -> Any:
         """The model's output in evaluation mode, on every rank of the replica."""
         return self.eval_step(batch).output
 
@@ -158,13 +166,19 @@ class Engine:
         extra: dict[str, Any] = progress["extra"]
         return extra
 
-    def _bind(self, batch: Mapping[str, Any], training: bool) -> tuple[Variant, list[MicroBatch]]:
+    def gather_into(self, model: nn.Module) -> None:
+        """Gives a plain model, on every rank, the parameters and buffers that all ranks have trained. In place; it may
+        be the model that was given to `parallelize`."""
+        gather_into(model, self._owned.state, self._device)
+
+    def _bind(self, batch: Batch, training: bool) -> tuple[Variant, list[MicroBatch]]:
         count = self.plan.microbatches
-        parts = split(batch, min(count, rows_of(batch)))
+        parts = split(batch, min(count, rows_of(batch))) if isinstance(batch, Mapping) else list(batch)
+        rows = sum(map(rows_of, parts))
         variant, bound = self._variants.bind(parts, training, self.dp_rank * count)
         terms = variant.prepared.terms
         counts = [sum(count(one.inputs, one.sizes) for one in bound) if count else 0.0 for count in terms.counts]
-        *totals, all_rows = add_up([*counts, rows_of(batch)], self._layout.replicas, self._device)
+        *totals, all_rows = add_up([*counts, rows], self._layout.replicas, self._device)
         for one in bound:
             one.scales = scales(terms, totals, one.rows, int(all_rows))
         for runner in variant.runners.values():
@@ -196,6 +210,3 @@ def _loss_of(variant: Variant) -> int:
     if loss is None:
         raise ValueError("the model's output has no loss: give labels in the batch, or loss_fn to parallelize")
     return loss
-
-
-

@@ -33,25 +33,28 @@ def parallelize(
     optimizer: OptimizerMaker,
     loss_fn: LossFunction | None = None,
     clip: float | None = None,
+    device: torch.device | str | None = None,
 ) -> Engine:
     """Captures a model, cuts it, and gives each rank its part. Collective over all ranks of the default group.
 
     Args:
         model: the plain model, the same on all ranks. Each rank trains the parameters of its stages, in place; the
-            others are left as they are.
+            others are left as they are. Of a model on the meta device each rank makes and initialises its own
+            parameters only, from seeds by their names: any plan starts from the same model.
         plan: for as many ranks as there are.
         example_inputs: what `model(**example_inputs)` takes, of this data-parallel rank.
         optimizer: makes an optimizer of this rank's parameters; of (name, parameter) pairs if its argument is called
             `named_parameters`.
         loss_fn: from the model's output and the batch to a loss; by default the output's `loss`.
         clip: the gradients' largest norm, over all parameters.
+        device: where the model is, or is to be if it is on meta (by default the CPU).
 
     Raises:
         CaptureError: the model cannot be captured or cut.
         ValueError: the plan fits neither the ranks, nor the batch, nor the model.
     """
     layout = Layout(plan.pp, plan.dp)
-    device = next(model.parameters()).device
+    device = torch.device(device or next((p.device for p in model.parameters() if not p.is_meta), "cpu"))
     check_same(plan.to_json(), "plans", device)
     example = split(example_inputs, min(plan.microbatches, rows_of(example_inputs)))[0]
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -60,7 +63,7 @@ def parallelize(
     check_same(repr([segment.module.code for stage in stages for segment in stage.segments]), "models", device)
     schedule = builder.schedule(stages, plan.microbatches)
     schedule.check()
-    owned = own(model, stages, schedule.stage_to_rank, layout)
+    owned = own(model, stages, schedule.stage_to_rank, layout, plan.seed, device)
     reached = parameters_with_gradients(prepared.captured, trainable)
     gradients = Gradients(
         {name: one for name, one in owned.parameters.items() if name in reached},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from merak.engine.initialise import materialise
 from merak.engine.layout import Layout
 from merak.graph.capture import canonical_names
 from merak.graph.stages import Stage
@@ -34,8 +35,15 @@ class Owned:
     state: dict[str, torch.Tensor]
 
 
-def own(model: nn.Module, stages: Sequence[Stage], stage_to_rank: Sequence[int], layout: Layout) -> Owned:
-    """Finds what this rank has. Collective over all ranks, since groups are made."""
+def own(
+    model: nn.Module,
+    stages: Sequence[Stage],
+    stage_to_rank: Sequence[int],
+    layout: Layout,
+    seed: int,
+    device: torch.device,
+) -> Owned:
+    """Finds what this rank has, and makes what of it is on the meta device. Collective, since groups are made."""
     ranks_of: dict[str, list[int]] = {}
     for stage in stages:
         for name in stage.parameters:
@@ -45,7 +53,12 @@ def own(model: nn.Module, stages: Sequence[Stage], stage_to_rank: Sequence[int],
     places = sorted({tuple(sorted(ranks)) for ranks in ranks_of.values() if len(ranks) > 1})
     groups = dict(zip(places, layout.groups_of(places), strict=True))
     mine = [stage for stage in stages if stage_to_rank[stage.index] == layout.pp_rank]
-    parameters, buffers = _by_canonical_name(model)
+    names = set(canonical_names(model).values())
+    used = {name for stage in stages for name in (*stage.parameters, *stage.buffers)}
+    free = sorted(names - used) if layout.pp_rank == 0 else []
+    here = dict.fromkeys(name for stage in mine for name in (*stage.parameters, *stage.buffers))
+    materialise(model, [*here, *free], seed, device)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     using: dict[str, list[int]] = {}
     for stage in mine:
         for name in stage.parameters:
@@ -56,8 +69,6 @@ def own(model: nn.Module, stages: Sequence[Stage], stage_to_rank: Sequence[int],
         if group is not None:
             shared[name] = group
     buffers_here = {name: buffers[name] for stage in mine for name in stage.buffers}
-    first = set(canonical_names(model).values())
-    used = {name for stage in stages for name in (*stage.parameters, *stage.buffers)}
     return Owned(
         parameters={name: parameters[name] for name in using},
         buffers=buffers_here,
@@ -67,13 +78,7 @@ def own(model: nn.Module, stages: Sequence[Stage], stage_to_rank: Sequence[int],
         state={
             name: tensor
             for name, tensor in model.state_dict(keep_vars=True).items()
-            if name in using or name in buffers_here or (layout.pp_rank == 0 and name in first - used)
+            if name in here or name in free
         },
     )
 
-
-def _by_canonical_name(model: nn.Module) -> tuple[Mapping[str, nn.Parameter], Mapping[str, torch.Tensor]]:
-    names = set(canonical_names(model).values())
-    parameters = {name: parameter for name, parameter in model.named_parameters() if name in names}
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in names}
-    return parameters, buffers

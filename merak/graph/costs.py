@@ -22,7 +22,7 @@ import torch
 from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from merak._torch_compat import evaluate_size, fake_mode_of
+from merak._torch_compat import evaluate_size, fake_as, fake_mode
 from merak.graph.capture import Captured
 from merak.graph.cutting import GraphCosts, NodeCost
 from merak.graph.cutting import Value as ValueCost
@@ -44,35 +44,37 @@ class DeviceModel:
 
 @dataclass
 class Measured:
-    """What a run on fake tensors has found, by operation: numbers may be formulas in the batch's sizes."""
+    """What a run on fake tensors has found, by operation, for a micro-batch of certain sizes."""
 
-    flops: dict[fx.Node, Any]
-    saved: dict[fx.Node, list[torch.Tensor]]
+    flops: dict[fx.Node, int]
+    saved_bytes: dict[fx.Node, int]
 
 
-def measure(captured: Captured, autocast: torch.dtype | None = None, device: str = "cpu") -> Measured:
-    """Runs a graph on its fake tensors, and gives its values the dtypes that they have under autocast."""
+def measure(
+    captured: Captured, sizes: dict[str, int], autocast: torch.dtype | None = None, device: str = "cpu"
+) -> Measured:
+    """Runs a graph on fake tensors of these sizes, and gives its values the dtypes that they have under autocast."""
     measured = Measured({}, {})
     parameters: set[int] = set()
-    keepers: dict[int, tuple[fx.Node, torch.Tensor]] = {}
+    keepers: dict[int, tuple[fx.Node, int]] = {}
     values: dict[fx.Node, Any] = {}
     counter = FlopCounterMode(display=False)
     around = torch.autocast(device, autocast) if autocast else contextlib.nullcontext()
-    fake = fake_mode_of(captured.inputs.values())
-    with generators_kept(torch.device(device)), fake, counter, around, torch.enable_grad():
+    with generators_kept(torch.device(device)), fake_mode(), counter, around, torch.enable_grad():
         for node in captured.graph.nodes:
             if node.op == "placeholder":
-                values[node] = _placeholder(captured, node, parameters)
+                values[node] = _placeholder(captured, node, sizes, parameters)
             elif node.op == "call_function":
                 before = counter.get_total_flops()
                 with _saving() as saved:
                     values[node] = node.target(*_given(node.args, values), **_given(node.kwargs, values))
-                keepers |= {_storage(tensor): (node, tensor) for tensor in saved}
+                keepers |= {_storage(tensor): (node, tensor.numel() * tensor.element_size()) for tensor in saved}
                 measured.flops[node] = counter.get_total_flops() - before
-                node.meta["val"] = _without_graph(values[node])
-    for storage, (node, tensor) in keepers.items():
+    for storage, (node, saved_bytes) in keepers.items():
         if storage not in parameters:
-            measured.saved.setdefault(node, []).append(tensor)
+            measured.saved_bytes[node] = measured.saved_bytes.get(node, 0) + saved_bytes
+    for node, value in values.items():
+        _take_dtype(node, value)
     return measured
 
 
@@ -96,18 +98,17 @@ def graph_costs(
                     names[key] = len(parameter_bytes)
                     parameter_bytes.append(_bytes(source.meta["val"], sizes))
                 used.append(names[key])
-        flops = _number(measured.flops.get(node, 0), sizes)
+        flops = measured.flops.get(node, 0)
         touched = _bytes(node.meta.get("val"), sizes) + sum(_bytes(one.meta.get("val"), sizes) for one in node.all_input_nodes)
         work = 0.0 if _is_view(node) else max(flops / device.flops_per_s, touched / device.bytes_per_s)
         seconds = work + device.overhead_s
-        saved = sum(_bytes(tensor, sizes) for tensor in measured.saved.get(node, ()))
         has_backward = node in gradients
         nodes.append(
             NodeCost(
                 forward_s=seconds,
                 backward_input_s=seconds if has_backward else 0.0,
                 backward_weight_s=seconds if has_backward and used else 0.0,
-                saved_bytes=saved if has_backward else 0.0,
+                saved_bytes=measured.saved_bytes.get(node, 0) if has_backward else 0.0,
                 parameters=tuple(used),
             )
         )
@@ -125,15 +126,23 @@ def _values(cuttable: Cuttable, sizes: dict[str, int], gradients: set[fx.Node]) 
             )
 
 
-def _placeholder(captured: Captured, node: fx.Node, parameters: set[int]) -> Any:
-    value = node.meta.get("val")
-    if captured.sources[node.name].kind != "parameter" or not isinstance(value, torch.Tensor):
-        return value
-    value = value.detach()
-    if value.is_floating_point() or value.is_complex():
-        value.requires_grad_()
-    parameters.add(_storage(value))
+def _placeholder(captured: Captured, node: fx.Node, sizes: dict[str, int], parameters: set[int]) -> Any:
+    fake = node.meta.get("val")
+    if not isinstance(fake, torch.Tensor):
+        return fake
+    shape = [evaluate_size(size, sizes) for size in fake.shape]
+    value = torch.empty(shape, dtype=fake.dtype, device=fake.device)
+    if captured.sources[node.name].kind == "parameter":
+        value.requires_grad_(value.is_floating_point() or value.is_complex())
+        parameters.add(_storage(value))
     return value
+
+
+def _take_dtype(node: fx.Node, value: Any) -> None:
+    """Gives a node's captured value the dtype of one that it had in a run."""
+    captured = node.meta.get("val")
+    if isinstance(value, torch.Tensor) and isinstance(captured, torch.Tensor) and value.dtype != captured.dtype:
+        node.meta["val"] = fake_as(captured, value.dtype)
 
 
 @contextlib.contextmanager
@@ -157,12 +166,6 @@ def _given(arguments: Any, values: dict[fx.Node, Any]) -> Any:
     return fx.map_arg(arguments, values.__getitem__)
 
 
-def _without_graph(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    return type(value)(map(_without_graph, value)) if type(value) in (list, tuple) else value
-
-
 def _is_view(node: fx.Node) -> bool:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
@@ -181,6 +184,3 @@ def _bytes(value: Any, sizes: dict[str, int]) -> float:
         count *= evaluate_size(size, sizes)
     return float(count * value.element_size())
 
-
-def _number(value: Any, sizes: dict[str, int]) -> float:
-    return float(evaluate_size(value, sizes))

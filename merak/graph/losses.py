@@ -43,6 +43,8 @@ _BY_ELEMENTS = {
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "soft_margin_loss",
+    "hinge_embedding_loss",
+    "kl_div",
 }
 _SUMS = {"default": _aten.sum.default, "dim": _aten.sum.dim_IntList}
 _GUARDS_OF_ZERO = {"clamp", "clamp_min"}
@@ -181,7 +183,7 @@ class _Sharing:
         if isinstance(size, torch.SymInt):
             return (lambda _, sizes: float(evaluate_size(size, sizes))) if self.rows.are_in_size(size) else None
         while _is_guard_of_zero(divisor):
-            divisor = divisor.args[0]  # type: ignore[assignment]
+            divisor = divisor.args[0]
         return self._evaluate(divisor) if self._is_additive(divisor) else None
 
     def _scaled(self, node: fx.Node, count: Count | None, behind: fx.Node | None = None) -> fx.Node:

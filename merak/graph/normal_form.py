@@ -157,7 +157,7 @@ def _arguments(node: fx.Node, nodes_only: bool = True) -> Iterator[tuple[torch.A
         value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, fx.Node) or not nodes_only:
-                yield argument, item  # type: ignore[misc]
+                yield argument, item
 
 
 def _merge_tied(captured: Captured) -> None:
@@ -197,9 +197,9 @@ def _copied(graph: fx.Graph, body: fx.GraphModule, given: list[Any]) -> list[Any
         if node.op not in ("placeholder", "output"):
             copies[node] = graph.node_copy(node, copies.__getitem__)
         if (inner := region_of(node)) is not None:
-            copies[node].target = copies[node].name
-            setattr(graph.owning_module, copies[node].name, inner)
-    return [copies.get(result, result) for result in body.graph.output_node().args[0]]  # type: ignore[union-attr, arg-type]
+            copies[node].target = f"inlined_{copies[node].name}"
+            setattr(graph.owning_module, copies[node].target, inner)
+    return [copies.get(result, result) for result in body.graph.output_node().args[0]]  # type: ignore[union-attr]
 
 
 def _detached(graph: fx.Graph, argument: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 class Leaf(NamedTuple):
     """The place of a leaf in a template."""
 
-    index: int
+    number: int
 
 
 class Branch(NamedTuple):
@@ -44,14 +44,15 @@ def flatten(value: Any) -> Flat:
 def rebuild(template: Template, leaves: Sequence[Any]) -> Any:
     """The value that the template was made of, with other leaves. Mappings that are not dataclasses become dicts."""
     if isinstance(template, Leaf):
-        return leaves[template.index]
+        return leaves[template.number]
     children = {key: rebuild(child, leaves) for key, child in template.children.items()}
     kind = template.kind
     if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
         return kind(**children)
     if issubclass(kind, Mapping):
         return children
-    return kind(children.values())
+    make: Callable[[list[Any]], Any] = kind
+    return make(list(children.values()))
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
