@@ -156,10 +156,8 @@ class Engine:
         Raises:
             ValueError: it is not one, or is of another model.
         """
-        progress = checkpoint.read_progress(path)
-        model = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(f"{checkpoint.MODEL}.")}
-        checkpoint.load_tensors(path, model)
-        checkpoint.load_optimizer(path, self.optimizer, self._gradients.own, progress["settings"])
+        progress = checkpoint.load(path, self.state_dict())
+        checkpoint.set_group_settings(self.optimizer, self._gradients.own, progress["settings"])
         self.steps = progress["steps"]
         if self._scale.moves:
             self._scale.value, self._scale.steady = progress["loss_scale"]
