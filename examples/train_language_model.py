@@ -1,4 +1,4 @@
-"""Trains a small GPT-2 on Python's own documentation, data parallel, over the backend `merak`.
+"""Trains a small GPT-2 on Python's own documentation, data parallel and pipelined, over the backend `merak`.
 
     torchrun --nproc-per-node 4 examples/train_language_model.py     four ranks
     python examples/train_language_model.py                          one process, the same training
@@ -24,12 +24,14 @@ from common.progress import open_display, readable
 from common.report import Session, Stopwatch, draw_losses, write_losses
 from common.world import World, join
 from language_model.checkpoint import Checkpoints
-from language_model.data import DataOrder
+from language_model.data import DataOrder, training_batch
 from language_model.engine import DataParallelEngine
-from language_model.loop import Job
+from language_model.loop import Engine, Job
 from language_model.model import build_model, count_parameters
 from language_model.options import Options
+from language_model.pipeline import PipelineEngine, shape
 from language_model.tokens import read_tokenizer, sequences, train_tokenizer
+from torch import nn
 
 
 def load_data(options: Options, world: World) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -46,6 +48,17 @@ def describe_run(options: Options, parameters: int, *data: torch.Tensor) -> dict
     """What defines the run: its options and its data, whose text differs between versions of Python."""
     digest = hashlib.sha256(b"".join(rows.numpy().tobytes() for rows in data)).hexdigest()
     return defining(options) | {"parameters": parameters, "data": digest}
+
+
+def build_engine(model: nn.Module, options: Options, world: World, rows: torch.Tensor) -> Engine:
+    """The model over all ranks; its plan is printed."""
+    if options.engine == "ddp":
+        return DataParallelEngine(model, options, world)
+    _, replicas = shape(options, world)
+    example = training_batch(rows, torch.arange(options.global_batch // replicas))
+    engine = PipelineEngine(model, options, world, example)
+    world.say(engine.explain())
+    return engine
 
 
 def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> None:
@@ -70,13 +83,16 @@ def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> 
 
 def train(options: Options, world: World) -> None:
     """The whole job on this rank."""
-    world.share(options.global_batch, "--global-batch")  # refuses an uneven division before any work
+    if options.engine == "pipeline":
+        shape(options, world)  # refuses an uneven division before any work
+    else:
+        world.share(options.global_batch, "--global-batch")
     rows, validation, vocabulary = load_data(options, world)
     model = build_model(options, vocabulary)
     parameters = count_parameters(model)
     run = describe_run(options, parameters, rows, validation)
     checkpoints = Checkpoints(options.output / "checkpoints", run, options.keep, world)
-    engine = DataParallelEngine(model, options, world)
+    engine = build_engine(model, options, world, rows)
     order = DataOrder(len(rows), options.seed)
     job = Job(options, world, engine, rows, validation, order, History(options.steps), checkpoints)
     world.say(

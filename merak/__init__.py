@@ -19,12 +19,19 @@ from merak._version import __version__
 
 if TYPE_CHECKING:
     from merak import backend, embedding, engine, graph, hf, pipeline, resharding, sparse
+    from merak.engine import Plan, parallelize
     from merak.resharding import plan_reshard, redistribute, reshard_state_dict
 
 __all__ = [
+    "Plan",
     "__version__",
     "backend",
     "embedding",
+    "engine",
+    "graph",
+    "hf",
+    "parallelize",
+    "pipeline",
     "plan_reshard",
     "redistribute",
     "reshard_state_dict",
@@ -33,7 +40,13 @@ __all__ = [
 ]
 
 _ROOMS = ("backend", "embedding", "engine", "graph", "hf", "pipeline", "resharding", "sparse")
-_FUNCTIONS = {"plan_reshard": "resharding", "redistribute": "resharding", "reshard_state_dict": "resharding"}
+_FUNCTIONS = {
+    "Plan": "engine",
+    "parallelize": "engine",
+    "plan_reshard": "resharding",
+    "redistribute": "resharding",
+    "reshard_state_dict": "resharding",
+}
 """What users reach without naming its room."""
 
 check_torch_matches_build()

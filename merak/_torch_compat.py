@@ -239,7 +239,7 @@ def export_graph(
     module: torch.nn.Module, tensors: list[torch.Tensor], dynamic_dimensions: Callable[[torch.Tensor], list[int]]
 ) -> ExportedGraph:
     """Exports `module(tensors)`, with those dimensions as symbols where the module's code lets them be."""
-    dynamic = [{dim: torch.export.Dim.AUTO for dim in dynamic_dimensions(tensor)} for tensor in tensors]
+    dynamic = [dict.fromkeys(dynamic_dimensions(tensor), torch.export.Dim.AUTO) for tensor in tensors]
     on_meta = any(parameter.is_meta for parameter in module.parameters())
     if on_meta:  # then all is traced there, and moved in the end: operations do not mix devices
         device = tensors[0].device if tensors else torch.device("cpu")
@@ -289,9 +289,8 @@ def bind_symbols(fake: torch.Tensor, real: torch.Tensor, bindings: dict[str, int
                 misfits.append(f"dimension {dim} is {size} and must be {wanted}")
             continue
         expression = wanted.node.expr
-        if expression.is_Symbol:
-            if bindings.setdefault(expression.name, size) != size:
-                misfits.append(f"dimension {dim} is {size} where another input has {bindings[expression.name]}")
+        if expression.is_Symbol and bindings.setdefault(expression.name, size) != size:
+            misfits.append(f"dimension {dim} is {size} where another input has {bindings[expression.name]}")
     return misfits
 
 

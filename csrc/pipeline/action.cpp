@@ -19,11 +19,13 @@ int neighbour(ActionKind kind, int stage) {
   return to_next ? stage + 1 : stage - 1;
 }
 
-// Takes a number that fits an int from the front of `text`.
+constexpr int kLargest = 1 << 30;  // so that one more is an int too
+
+// Takes a number up to that from the front of `text`.
 std::optional<int> take_number(std::string_view& text) {
   int number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || number < 0 || text.front() == '-') return std::nullopt;
+  if (error != std::errc() || number < 0 || number > kLargest || text.front() == '-') return std::nullopt;
   text.remove_prefix(static_cast<std::size_t>(end - text.data()));
   return number;
 }

@@ -1,5 +1,6 @@
 #include "pipeline/communication.h"
 
+#include <map>
 #include <stdexcept>
 #include <utility>
 
@@ -84,6 +85,57 @@ class Communicating {
   const std::size_t ahead_;
 };
 
+using Route = std::pair<int, int>;  // ranks: sender, receiver
+
+Route route_of(const Message& message, const Schedule& schedule) {
+  return {schedule.rank_of_stage[message.sender()], schedule.rank_of_stage[message.receiver()]};
+}
+
+// What each rank sends to each other one, in order.
+class Sent {
+ public:
+  explicit Sent(const Schedule& schedule) : schedule_(schedule), index_(schedule), position_(index_.count(), kNever) {
+    for (const ActionList& actions : schedule.ranks)
+      for (const Action& action : actions) {
+        if (!is_send(action.kind)) continue;
+        const Message message = message_of(action);
+        std::vector<Message>& route = routes_[route_of(message, schedule)];
+        position_[index_(message)] = route.size();
+        route.push_back(message);
+      }
+  }
+
+  static constexpr std::size_t kNever = MessageIndex::kNone;
+  const std::vector<Message>& of(Route route) const { return routes_.at(route); }
+  Route route(const Message& message) const { return route_of(message, schedule_); }
+  std::size_t position(const Message& message) const { return position_[index_(message)]; }
+
+ private:
+  const Schedule& schedule_;
+  const MessageIndex index_;
+  std::vector<std::size_t> position_;  // of each message in its route
+  std::map<Route, std::vector<Message>> routes_;
+};
+
+// Where a receive is posted, those of all that its sender sends before are posted first.
+ActionList receiving_as_sent(const ActionList& actions, const Sent& sent) {
+  ActionList result;
+  std::map<Route, std::size_t> posted;
+  for (const Action& action : actions) {
+    const std::size_t position = is_receive(action.kind) ? sent.position(message_of(action)) : Sent::kNever;
+    if (position == Sent::kNever) {
+      result.push_back(action);
+      continue;
+    }
+    const Route route = sent.route(message_of(action));
+    for (std::size_t& next = posted[route]; next <= position; ++next) {
+      const Message& due = sent.of(route)[next];
+      result.push_back(action_of(due.forward ? ActionKind::kReceiveForward : ActionKind::kReceiveBackward, due));
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
 Schedule with_communication(const Schedule& schedule, std::vector<Edge> edges, int receives_ahead) {
@@ -96,7 +148,20 @@ Schedule with_communication(const Schedule& schedule, std::vector<Edge> edges, i
   const Communicating communicating(result, receives_ahead);
   for (std::size_t rank = 0; rank < schedule.ranks.size(); ++rank)
     result.ranks[rank] = communicating.of(schedule.ranks[rank]);
+  const Sent sent(result);
+  for (ActionList& actions : result.ranks) actions = receiving_as_sent(actions, sent);
   return result;
+}
+
+bool receives_as_sent(const Schedule& schedule) {
+  std::map<Route, std::vector<Message>> sent, received;
+  for (const ActionList& actions : schedule.ranks)
+    for (const Action& action : actions) {
+      if (!is_send(action.kind) && !is_receive(action.kind)) continue;
+      const Message message = message_of(action);
+      (is_send(action.kind) ? sent : received)[route_of(message, schedule)].push_back(message);
+    }
+  return sent == received;
 }
 
 Schedule with_waits(const Schedule& schedule) {

@@ -6,7 +6,9 @@
 //   - the WAIT stands directly before the consumer, or before the consumer's R where that stands directly before it;
 //   - the RECV stands some computing actions before the consumer: *receives ahead*. The buffer is there before the
 //     message, so that the message need not wait for it. Each costs memory for as long.
-// An edge that skips stages is sent straight to the stage that needs it. Edges inside a rank need nothing.
+// Between two ranks receives are posted in the order in which the other sends, earlier than said above if need be: so
+// transports without tags, which match by order, can run the schedule too. An edge that skips stages is sent straight
+// to the stage that needs it. Edges inside a rank need nothing.
 //
 // Pairs of actions that may overlap count as one: their waits stand before both, their sends after both.
 //
@@ -25,6 +27,9 @@ inline constexpr int kReceivesAhead = 2;
 // The schedule becomes one of these edges. Throws std::invalid_argument for a schedule that communicates already, for
 // edges that do not lead to later stages, and for negative `receives_ahead`.
 Schedule with_communication(const Schedule& schedule, std::vector<Edge> edges, int receives_ahead = kReceivesAhead);
+
+// Whether between any two ranks messages are received in the order in which they are sent.
+bool receives_as_sent(const Schedule& schedule);
 
 // The WAITs alone, for a schedule that has the rest.
 Schedule with_waits(const Schedule& schedule);

@@ -206,8 +206,8 @@ double Simulation::bubble() const {
 }
 
 Simulation simulate(const Schedule& schedule, const Costs& costs) {
+  expect_right(schedule);
   Schedule complete = has_communication(schedule) ? schedule : with_communication(schedule, schedule.edges);
-  expect_right(complete);
   check_costs(complete, costs);
   Simulation simulation = Running(complete, costs).run();
   std::vector<double> message_bytes;

@@ -31,6 +31,11 @@ def habit(default: Any, text: str) -> Any:
     return option(default, text, defines_run=False)
 
 
+def choice(default: str, text: str, choices: Sequence[str]) -> Any:
+    """A field that changes no loss and has few values."""
+    return option(default, text, defines_run=False, choices=choices)
+
+
 def defining(options: DataclassInstance) -> dict[str, Any]:
     """The options that define the run, by name."""
     values = asdict(options)

@@ -41,18 +41,23 @@ class World:
         if self.leads:
             print(text, flush=True)
 
-    def share(self, count: int, option: str) -> slice:
+    def share(self, count: int, option: str, part: int | None = None, parts: int | None = None) -> slice:
         """The places of this rank among `count`, which `option` has set: equal consecutive shares, by rank.
+
+        Args:
+            part, parts: which of how many shares, where ranks share one: those that hold parts of one model do.
 
         Raises:
             UsageError: the ranks cannot share evenly, so their mean would not be the batch's mean.
         """
-        if count % self.size:
-            below = count - count % self.size
-            fits = f"{below} or {below + self.size}" if below else str(self.size)
-            raise UsageError(f"{option} {count} does not divide evenly over {self.size} ranks; choose {fits}.")
-        share = count // self.size
-        return slice(self.rank * share, (self.rank + 1) * share)
+        part, parts = (self.rank, self.size) if part is None or parts is None else (part, parts)
+        if count % parts:
+            below = count - count % parts
+            fits = f"{below} or {below + parts}" if below else str(parts)
+            who = "ranks" if parts == self.size else "replicas"
+            raise UsageError(f"{option} {count} does not divide evenly over {parts} {who}; choose {fits}.")
+        share = count // parts
+        return slice(part * share, (part + 1) * share)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sums over all ranks, element by element, added in double precision."""

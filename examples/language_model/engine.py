@@ -48,6 +48,7 @@ class DataParallelEngine:
     def __init__(self, model: nn.Module, options: Options, world: World) -> None:
         self._options = options
         self._world = world
+        self.replica, self.replicas = world.rank, world.size
         self._step = 0
         self._model = DistributedDataParallel(model, gradient_as_bucket_view=True)
         self._optimizer = build_optimizer(model, options)

@@ -19,7 +19,11 @@ from .options import Options
 
 
 class Engine(Protocol):
-    """Whatever computes steps. Batches are this rank's slices; losses are means over the global batch."""
+    """Whatever computes steps. Batches are this replica's slices; losses are means over the global batch."""
+
+    replica: int
+    """Which replica of the model this rank belongs to, and gets the slices of."""
+    replicas: int
 
     def train_step(self, batch: Batch) -> float:
         """Learns from a batch; its loss before that."""
@@ -80,7 +84,7 @@ class Job:
         return {"engine": self.engine.state(), "order": self.order.state(), "history": self.history.state()}
 
     def _share(self) -> slice:
-        return self.world.share(self.options.global_batch, "--global-batch")
+        return self.world.share(self.options.global_batch, "--global-batch", self.engine.replica, self.engine.replicas)
 
     def _train(self, step: int) -> float:
         chosen = self.order.take(self.options.global_batch)[self._share()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.options import UsageError, check_least, habit, option
+from common.options import UsageError, check_least, choice, habit, option
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Options:
     dropout: float = option(0.0, "probability with which a number is dropped in training")
     block: int = option(128, "tokens in a sequence")
     holdout: int = option(8, "every how many-th topic is kept for validation")
-    global_batch: int = option(32, "sequences in a step over all ranks; a multiple of the number of ranks")
+    global_batch: int = option(32, "sequences in a step over all ranks; a multiple of the number of replicas")
+    microbatches: int = option(8, "parts that the global batch is cut into over all replicas; dropout depends on it")
     steps: int = option(300, "optimizer steps")
     learning_rate: float = option(3e-3, "the largest learning rate, reached after the warm-up")
     warmup: int = option(30, "steps in which the learning rate rises; then it falls along a cosine")
@@ -29,6 +30,10 @@ class Options:
     clip: float = option(1.0, "largest norm of the gradient")
     seed: int = option(0, "seed of weights, data order and dropout")
 
+    engine: str = choice("pipeline", "how a step is computed", ("pipeline", "ddp"))
+    pp: int = habit(0, "ranks that the model's stages are divided among; 0: two where the number of ranks is even")
+    schedule: str = habit("shifted", "of the pipeline: gpipe, 1f1b, eager, shifted, zero-bubble, ...")
+    recompute: float = habit(1.0, "share of a stage's forward that is run again before its backward, to save memory")
     backend: str = habit("merak", "torch.distributed backend: merak, or gloo for comparison")
     timeout: int = habit(300, "seconds after which a collective that is not finished raises an error")
     threads: int = habit(1, "torch threads in a rank")
@@ -52,6 +57,7 @@ class Options:
 
 _SMALLEST = {
     "vocabulary": 257,  # a token a byte, and the end of a text
+    "microbatches": 1, "pp": 0,
     "layers": 1, "width": 1, "heads": 1, "block": 2, "holdout": 2, "global_batch": 1, "steps": 1, "warmup": 0,
     "evaluate_every": 1, "seed": 0, "timeout": 1, "threads": 1, "checkpoint_every": 1, "keep": 1, "log_every": 1,
     "stop_at": 0,

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "sparse": "sparse all-reduces of embedding gradients beside each other on emulated hosts",
     "resharding": "tensors from one layout to another, beside other ways to send them",
     "embedding": "what a step of an embedding costs the network, split over the ranks and replicated",
+    "pipeline": "steps of pipelines of emulated devices under merak and torch, beside their simulation",
 }
 
 

@@ -1,12 +1,12 @@
 """The room `engine`: a plain model becomes one that many ranks train.
 
-    plan = merak.Plan(dp=2, pp=2, microbatches=8, schedule="shifted", recompute=1.0)
-    engine = merak.parallelize(model, plan, batch, optimizer=lambda parameters: AdamW(parameters))
-    loss = engine.train_step(batch)
+plan = merak.Plan(dp=2, pp=2, microbatches=8, schedule="shifted", recompute=1.0)
+engine = merak.parallelize(model, plan, batch, optimizer=lambda parameters: AdamW(parameters))
+loss = engine.train_step(batch)
 """
 
+from merak.engine.assemble import parallelize
 from merak.engine.engine import Engine
-from merak.engine.parallelize import parallelize
 from merak.engine.plan import Plan
 
 __all__ = ["Engine", "Plan", "parallelize"]

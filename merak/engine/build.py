@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from merak.engine.agreement import check_same, merge_on_all
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.parameters import Owned
@@ -17,6 +18,7 @@ from merak.engine.stage_cut import choose_cut
 from merak.engine.variants import Variant, same_boundaries
 from merak.graph.capture import LossFunction
 from merak.graph.costs import measure
+from merak.graph.cutting import Cut
 from merak.graph.errors import CaptureError
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.stages import Stage
@@ -35,7 +37,12 @@ class Builder:
         model: the plain model.
         trainable: names of the parameters that may get gradients.
         loss_fn: as in `parallelize`.
+
+    Attributes:
+        cut: where stages begin and what they cost, when `first` has been called.
     """
+
+    cut: Cut
 
     def __init__(
         self,
@@ -56,10 +63,14 @@ class Builder:
         sizes = bind(prepared.captured, example, 0).sizes
         measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
         chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
+        # Replicas' examples may have other sizes, for which other cuts are best: all take rank 0's.
+        check_same(str(prepared.captured.graph), "models", self._device)
+        agreed = merge_on_all({"boundaries": chosen.boundaries, "recomputed": chosen.recomputed}, self._device)
         if self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)
-        self._reference, self._boundaries, self._recomputed = prepared, chosen.boundaries, chosen.recomputed
-        return prepared, prepared.cuttable.cut(chosen.boundaries, chosen.recomputed, self._trainable)
+        self._reference, self._boundaries, self._recomputed = prepared, agreed["boundaries"], agreed["recomputed"]
+        self.cut = chosen.cut
+        return prepared, prepared.cuttable.cut(self._boundaries, self._recomputed, self._trainable)
 
     def another(self, owned: Owned, gradients: Gradients, example: Mapping[str, Any], training: bool) -> Variant:
         """A graph of another mode, or for other batches."""
@@ -112,8 +123,8 @@ def edges_between(stages: Sequence[Stage]) -> list[tuple[int, int, bool]]:
 def _check_owned(stage: Stage, owned: Owned) -> None:
     if foreign := [name for name in stage.parameters if name not in owned.parameters]:
         raise CaptureError(
-            f"stage {stage.index} uses {', '.join(foreign)} in this graph, and did not in the one it was cut by: another "
-            "rank has them. Give `cuts`, so that all graphs agree"
+            f"stage {stage.index} uses {', '.join(foreign)} in this graph, and did not in the one it was cut by: "
+            "another rank has them. Give `cuts`, so that all graphs agree"
         )
 
 

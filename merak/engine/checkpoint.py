@@ -1,10 +1,10 @@
 """Checkpoints, by `torch.distributed.checkpoint`, that any other plan can load.
 
 A checkpoint holds tensors under names that do not depend on the plan: `model.<name>` for parameters and buffers under
-the plain model's own names, `optimizer.<name>.<key>` for what the optimizer keeps of a parameter, and `progress`, a JSON
-text as bytes: steps, loss scale, settings of the optimizer's groups, and what the caller adds, such as the place in the
-data. Each rank writes what it has; what several have is written once. They are stored as safetensors, which hold no
-pickle: reading a checkpoint from elsewhere runs no code of its author.
+the plain model's own names, `optimizer.<name>.<key>` for what the optimizer keeps of a parameter, and `progress`, a
+JSON text as bytes: steps, loss scale, settings of the optimizer's groups, and what the caller adds, such as the place
+in the data. Each rank writes what it has; what several have is written once. They are stored as safetensors, which hold
+no pickle: reading a checkpoint from elsewhere runs no code of its author.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def load(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any
     if not Path(path).is_dir():
         raise ValueError(f"there is no checkpoint at {path}")
     reader = HuggingFaceStorageReader(str(path))
-    known = reader.read_metadata().state_dict_metadata
+    known: dict[str, Any] = dict(reader.read_metadata().state_dict_metadata)
     if PROGRESS not in known:
         raise ValueError(f"{path} is no checkpoint of an engine: it has no {PROGRESS!r}")
     misfits = [name for name, one in tensors.items() if name not in known or known[name].size != one.shape]
@@ -73,7 +73,7 @@ def optimizer_tensors(
     """What an optimizer keeps, by `<name>.<key>`; of one that has not stepped yet, what it would begin with."""
     if not optimizer.state:
         _begin(optimizer)
-    names = {parameter: name for name, parameter in parameters.items()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     return {
         f"{names[parameter]}.{key}": value
         for parameter, state in optimizer.state.items()
@@ -87,10 +87,12 @@ def group_settings(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, dict[str, Any]]:
     """Settings (learning rate, ...) by parameter's name: groups differ between ranks, names do not."""
-    names = {parameter: name for name, parameter in parameters.items()}
-    found = {}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
+    found: dict[str, dict[str, Any]] = {}
     for group in optimizer.param_groups:
-        settings = {key: value for key, value in group.items() if key not in ("params", "param_names") and _plain(value)}
+        settings = {
+            key: value for key, value in group.items() if key not in ("params", "param_names") and _plain(value)
+        }
         found |= {names[one]: settings for one in group["params"] if one in names}
     return found
 
@@ -101,7 +103,7 @@ def set_group_settings(
     settings: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Gives each group what `group_settings` has said of its parameters."""
-    names = {parameter: name for name, parameter in parameters.items()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     for group in optimizer.param_groups:
         for one in group["params"]:
             saved = settings.get(names.get(one, ""), {})

@@ -12,6 +12,7 @@ from torch import nn
 
 from merak.engine import checkpoint
 from merak.engine.agreement import add_up, merge_on_all
+from merak.engine.explaining import explain
 from merak.engine.gathering import gather_into
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
@@ -20,6 +21,7 @@ from merak.engine.parameters import Owned
 from merak.engine.plan import Plan
 from merak.engine.precision import LossScale
 from merak.engine.variants import Variant, Variants
+from merak.graph.cutting import Cut
 from merak.graph.losses import scales
 from merak.graph.randomness import generators_kept
 from merak.graph.trees import rebuild
@@ -43,6 +45,7 @@ class Engine:
 
     Attributes:
         plan: what is run.
+        cut: where stages begin, what they cost and recompute.
         schedule: what each pipeline rank does in a step.
         dp_rank, dp_size: which part of the global batch this rank is to be given.
         replicas: group of the ranks that have the same stages, by `dp_rank`.
@@ -55,6 +58,7 @@ class Engine:
     def __init__(
         self,
         plan: Plan,
+        cut: Cut,
         schedule: Schedule,
         layout: Layout,
         variants: Variants,
@@ -64,7 +68,7 @@ class Engine:
         clip: float | None,
         device: torch.device,
     ) -> None:
-        self.plan, self.schedule, self.optimizer = plan, schedule, optimizer
+        self.plan, self.cut, self.schedule, self.optimizer = plan, cut, schedule, optimizer
         self.dp_rank, self.dp_size = layout.dp_rank, layout.dp
         self.replicas: dist.ProcessGroup = layout.replicas
         self.parameters: dict[str, nn.Parameter] = owned.parameters
@@ -109,7 +113,7 @@ class Engine:
         """
         variant, microbatches = self._bind(batch, training=False)
         captured = variant.prepared.captured
-        wanted = set(range(len(captured.outputs))) if output else {captured.loss} - {None}
+        wanted = range(len(captured.outputs)) if output else [captured.loss] if captured.loss is not None else []
         with generators_kept(self._device), torch.no_grad():
             made = variant.executor(len(microbatches)).step(microbatches, wanted)
         loss = None
@@ -126,6 +130,11 @@ class Engine:
     def forward(self, batch: Batch) -> Any:
         """The model's output in evaluation mode, on every rank of the replica."""
         return self.eval_step(batch).output
+
+    def explain(self, width: int = 120) -> str:
+        """The plan, its stages with what they send, and a chart of a step by the model that they were cut by."""
+        first = self._variants.first
+        return explain(self.plan, self.cut, first.stages, first.prepared.terms, self.schedule, width)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """This rank's part of a checkpoint: `model.<name>` and `optimizer.<name>.<key>`, by the plain model's names."""

@@ -99,7 +99,7 @@ class Gradients:
         for (stage, _), members in by_end.items():
             self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed))
         self._parameters = dict(parameters)
-        self._working: list[dist.Work] = []
+        self._working: list[dist.Work | None] = []
         self._values: list[tuple[Bucket, torch.Tensor]] = []
         if self._sharded:
             self._values = [(bucket, _move_values(bucket)) for bucket in self.buckets]
@@ -115,7 +115,9 @@ class Gradients:
         """The parameters that this rank updates."""
         if not self._sharded:
             return self._parameters
-        mine = {name for bucket in self.buckets for name, owner in bucket.owner.items() if owner == self._replicas.rank()}
+        mine = {
+            name for bucket in self.buckets for name, owner in bucket.owner.items() if owner == self._replicas.rank()
+        }
         return {name: parameter for name, parameter in self._parameters.items() if name in mine}
 
     @property
@@ -134,9 +136,7 @@ class Gradients:
             return
         for bucket in self._buckets.get(stage, ()):
             if self._sharded:
-                work = dist.reduce_scatter_tensor(
-                    self._own[bucket], bucket.flat, group=self._replicas, async_op=True
-                )
+                work = dist.reduce_scatter_tensor(self._own[bucket], bucket.flat, group=self._replicas, async_op=True)
             else:
                 work = dist.all_reduce(bucket.flat, group=self._replicas, async_op=True)
             self._working.append(work)
@@ -149,8 +149,8 @@ class Gradients:
                 bucket.show(self._replicas.rank(), own)
         own_names = self.own
         for name, group in self._shared:
-            if name in own_names:
-                self._working.append(dist.all_reduce(own_names[name].grad, group=group, async_op=True))
+            if name in own_names and (gradient := own_names[name].grad) is not None:
+                self._working.append(dist.all_reduce(gradient, group=group, async_op=True))
         self._wait()
 
     def scale(self, factor: float) -> None:
@@ -169,7 +169,8 @@ class Gradients:
 
     def _wait(self) -> None:
         for work in self._working:
-            work.wait()
+            if work is not None:
+                work.wait()
         self._working.clear()
 
 

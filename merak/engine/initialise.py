@@ -1,9 +1,8 @@
 """Parameters of a model on the meta device: made and initialised on the rank that owns them, and nowhere else.
 
-A model built under `torch.device("meta")` has shapes and no memory. What a rank owns gets memory, and the value that the
-model's own code would give it: Hugging Face's `_init_weights`, or `reset_parameters` of the module. The generator is
-seeded by the parameter's name, and all else is still on meta while it runs, where nothing is drawn: so that a
-parameter's value depends on its name alone, and any plan starts from the same model.
+A model built under `torch.device("meta")` has shapes and no memory. What a rank owns gets memory, and the value that
+the model's own code would give it: Hugging Face's `_init_weights`, or `reset_parameters` of the module. The generator
+is seeded by the parameter's name, and any plan starts from the same model.
 
 Memory is filled with a mark first; what still bears it has no code that gives it a value, and is an error.
 """
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,9 +64,13 @@ def _initialisers(model: nn.Module, name: str) -> Iterator[Callable[[], Any]]:
     for depth in range(len(path), -1, -1):
         module = model.get_submodule(".".join(path[:depth]))
         if of_model is not None:
-            yield lambda module=module: of_model(module)  # type: ignore[misc]
+            yield partial(of_model, module)
         elif callable(getattr(module, "reset_parameters", None)):
-            yield module.reset_parameters
+            yield partial(_reset, module)
+
+
+def _reset(module: nn.Module) -> None:
+    module.reset_parameters()  # type: ignore[operator]
 
 
 def _marked(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -27,8 +27,8 @@ class Layout:
         self.pp, self.dp = pp, dp
         self.rank = dist.get_rank()
         self.pp_rank, self.dp_rank = divmod(self.rank, dp)
-        self.pipeline = self._one_of([[p * dp + d for p in range(pp)] for d in range(dp)])
-        self.replicas = self._one_of([[p * dp + d for d in range(dp)] for p in range(pp)])
+        self.pipeline = self._mine([[p * dp + d for p in range(pp)] for d in range(dp)])
+        self.replicas = self._mine([[p * dp + d for d in range(dp)] for p in range(pp)])
 
     def groups_of(self, pp_ranks: Sequence[Sequence[int]]) -> list[dist.ProcessGroup | None]:
         """For each list of pipeline ranks: the group of those of this rank's replica, if it is one of them."""
@@ -37,11 +37,16 @@ class Layout:
             for places in pp_ranks
         ]
 
+    def _mine(self, ranks: list[list[int]]) -> dist.ProcessGroup:
+        group = self._one_of(ranks)
+        assert group is not None, "every rank is in one of them"
+        return group
+
     def _one_of(self, ranks: list[list[int]]) -> dist.ProcessGroup | None:
         """Makes all these groups, in one order everywhere; the one that this rank is in."""
         mine = None
         for members in ranks:
             group = dist.new_group(members)
-            if self.rank in members:
+            if self.rank in members and isinstance(group, dist.ProcessGroup):
                 mine = group
         return mine

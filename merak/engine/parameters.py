@@ -76,9 +76,6 @@ def own(
         shared=shared,
         counted={name for name in using if min(ranks_of[name]) == layout.pp_rank},
         state={
-            name: tensor
-            for name, tensor in model.state_dict(keep_vars=True).items()
-            if name in here or name in free
+            name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in here or name in free
         },
     )
-

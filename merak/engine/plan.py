@@ -58,7 +58,9 @@ class Plan:
         if self.tp != 1:
             raise ValueError("tp must be 1: tensor parallelism is not there yet")
         if self.schedule not in KINDS and not str(self.schedule).endswith(".csv"):
-            raise ValueError(f"schedule is {self.schedule!r}; it must be one of {', '.join(KINDS)}, or a path to a .csv")
+            raise ValueError(
+                f"schedule is {self.schedule!r}; it must be one of {', '.join(KINDS)}, or a path to a .csv"
+            )
         if self.stages is not None and self.stages % self.pp:
             raise ValueError(f"stages is {self.stages}; it must be a multiple of pp, which is {self.pp}")
         if self.data_parallel not in ("all-reduce", "zero1"):

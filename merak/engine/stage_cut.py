@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import fx
 
@@ -46,7 +46,7 @@ def choose_cut(
         found = cut(
             costs,
             plan.n_stages,
-            recompute="auto" if plan.recompute == "auto" else plan.recompute_of_stages(),
+            recompute="auto" if plan.recompute == "auto" else _shares(plan),
             boundaries=forced,
             micro_batches=plan.microbatches,
             rank_of_stage=order.stage_to_rank,
@@ -60,7 +60,15 @@ def choose_cut(
         raise
     except ValueError as error:
         raise CaptureError(f"the model cannot be cut into {plan.n_stages} stages: {error}") from error
+    if plan.recompute != "auto":  # what a user has chosen is not to be compared with what was solved for
+        found = replace(found, uniform_s=None, uniform_share=None)
     return ChosenCut(list(found.boundaries), list(found.recomputed), found)
+
+
+def _shares(plan: Plan) -> list[float]:
+    """Of each stage's forward, what is recomputed. The last of a shifted schedule never is."""
+    shares = plan.recompute_of_stages()
+    return [*shares[:-1], 0.0] if plan.schedule == "shifted" else shares
 
 
 def _compute_order(plan: Plan) -> Schedule:

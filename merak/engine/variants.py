@@ -92,9 +92,7 @@ def _bound(variant: Variant, parts: Sequence[Mapping[str, Any]], first_index: in
 def _kind(batch: Mapping[str, Any]) -> str:
     """What two batches must share to be candidates for one graph."""
     flat = flatten(dict(batch))
-    leaves = [
-        (leaf.dtype, leaf.dim()) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in flat.leaves
-    ]
+    leaves = [(leaf.dtype, leaf.dim()) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in flat.leaves]
     return repr((flat.paths, leaves))
 
 

@@ -119,9 +119,7 @@ def capture(
         constants=constants,
         inputs=inputs,
         fixed={
-            path: leaf
-            for path, leaf in zip(flat.paths, flat.leaves, strict=True)
-            if not isinstance(leaf, torch.Tensor)
+            path: leaf for path, leaf in zip(flat.paths, flat.leaves, strict=True) if not isinstance(leaf, torch.Tensor)
         },
         outputs=call.outputs,
         template=call.template,

@@ -1,7 +1,7 @@
 """What the operations of a captured graph cost, found by running it on fake tensors.
 
-Fake tensors have shapes and dtypes and no data, so that a model of any size is run in seconds, in no memory. Three things
-are seen on the way:
+Fake tensors have shapes and dtypes and no data, so that a model of any size is run in seconds, in no memory. Three
+things are seen on the way:
 
 - *FLOPs* of each operation, as torch counts them;
 - *saved bytes*: what autograd keeps for the backward, whatever the operation is. What several operations keep counts
@@ -99,7 +99,9 @@ def graph_costs(
                     parameter_bytes.append(_bytes(source.meta["val"], sizes))
                 used.append(names[key])
         flops = measured.flops.get(node, 0)
-        touched = _bytes(node.meta.get("val"), sizes) + sum(_bytes(one.meta.get("val"), sizes) for one in node.all_input_nodes)
+        touched = _bytes(node.meta.get("val"), sizes) + sum(
+            _bytes(one.meta.get("val"), sizes) for one in node.all_input_nodes
+        )
         work = 0.0 if _is_view(node) else max(flops / device.flops_per_s, touched / device.bytes_per_s)
         seconds = work + device.overhead_s
         has_backward = node in gradients
@@ -159,7 +161,7 @@ def _saving() -> Iterator[list[torch.Tensor]]:
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _given(arguments: Any, values: dict[fx.Node, Any]) -> Any:
@@ -183,4 +185,3 @@ def _bytes(value: Any, sizes: dict[str, int]) -> float:
     for size in value.shape:
         count *= evaluate_size(size, sizes)
     return float(count * value.element_size())
-

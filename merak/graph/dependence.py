@@ -22,9 +22,9 @@ def values_of_inputs(captured: Captured, groups: AliasGroups) -> set[fx.Node]:
             source = captured.sources[node.name]
             if source.kind in ("input", "constant") or (source.kind == "buffer" and node not in groups.writers):
                 found.add(node)
-        elif node.op == "get_attr":  # the operations of a region
-            found.add(node)
-        elif node.op == "call_function" and found.issuperset(node.all_input_nodes) and not is_random(node):
+        elif node.op == "get_attr" or (
+            node.op == "call_function" and found.issuperset(node.all_input_nodes) and not is_random(node)
+        ):  # the operations of a region
             found.add(node)
     while torn := _torn_groups(found, groups):
         _discard(found, torn)

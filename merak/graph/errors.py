@@ -43,8 +43,10 @@ def explain_failure(error: Exception, model: nn.Module) -> CaptureError:
 
 def explain_sizes_of_values(node: fx.Node, model: nn.Module) -> CaptureError:
     """A `CaptureError` about an operation whose result's size depends on values."""
-    lines = [f"{type(model).__name__} cannot be captured: the result of {node.target} has a size, or is a number, that "
-             "depends on the values in a tensor, and stages that send it to each other must know sizes beforehand"]
+    lines = [
+        f"{type(model).__name__} cannot be captured: the result of {node.target} has a size, or is a number, that "
+        "depends on the values in a tensor, and stages that send it to each other must know sizes beforehand"
+    ]
     if line := line_of(node):
         lines.append(f"  at {line}")
     lines.append("  Keep all elements and mask them (torch.where, masked_fill, a product with the mask).")

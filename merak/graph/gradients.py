@@ -27,9 +27,8 @@ def nodes_with_gradients(captured: Captured, trainable: set[str] | None = None) 
             kind, key = captured.sources[node.name]
             if kind == "parameter" and (trainable is None or key in trainable):
                 forward.add(node)
-        elif node.op == "call_function" and not forward.isdisjoint(node.all_input_nodes):
-            if _operation_name(node) not in _STOPS and any(map(_is_real, tensors_in(node.meta.get("val")))):
-                forward.add(node)
+        elif node.op == "call_function" and not forward.isdisjoint(node.all_input_nodes) and _passes_on(node):
+            forward.add(node)
     return forward & _leading_to_loss(captured, forward)
 
 
@@ -51,6 +50,11 @@ def _leading_to_loss(captured: Captured, among: set[fx.Node]) -> set[fx.Node]:
             found.add(node)
             pending += node.all_input_nodes
     return found
+
+
+def _passes_on(node: fx.Node) -> bool:
+    """Whether gradients go through an operation, to arguments that get some."""
+    return _operation_name(node) not in _STOPS and any(map(_is_real, tensors_in(node.meta.get("val"))))
 
 
 def _operation_name(node: fx.Node) -> str:

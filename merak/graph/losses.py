@@ -216,7 +216,11 @@ class _Sharing:
     def _evaluate(self, node: fx.Node) -> Callable[[dict[str, torch.Tensor], dict[str, int]], Any] | None:
         """A function that computes a value of the batch, by a graph of its own; None if it needs more than the batch."""
         needed = with_dependencies({node}, self.groups)
-        if node not in self.of_inputs or self._depends_on(node, "buffer") or any(one.op == "get_attr" for one in needed):
+        if (
+            node not in self.of_inputs
+            or self._depends_on(node, "buffer")
+            or any(one.op == "get_attr" for one in needed)
+        ):
             return None
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}

@@ -1,11 +1,11 @@
 """A captured graph cut into stages, each a few small graphs that run by themselves.
 
-The *trunk* is the operations that depend on parameters, in order of execution. A *boundary* is a position in it; a stage
-is what lies between two. All else (masks, positions, shifted labels: what the batch alone determines) belongs to no
-stage: each makes for itself what it needs, since every rank of a replica has the batch.
+The *trunk* is the operations that depend on parameters, in order of execution. A *boundary* is a position in it; a
+stage is what lies between two. All else (masks, positions, shifted labels: what the batch alone determines) belongs to
+no stage: each makes for itself what it needs, since every rank of a replica has the batch.
 
-A *value* of the trunk that other stages use travels from the stage that makes it straight to each of those. Sizes do not
-travel: they are formulas in the batch's sizes. A stage is cut once more into *segments*, so that the first can be
+A *value* of the trunk that other stages use travels from the stage that makes it straight to each of those. Sizes do
+not travel: they are formulas in the batch's sizes. A stage is cut once more into *segments*, so that the first can be
 recomputed before the backward; a segment is a function from what it needs to what others need of it.
 """
 
@@ -146,7 +146,9 @@ class Cuttable:
         ends = [0, *boundaries, len(self.trunk)]
         for boundary in boundaries:
             if not 0 < boundary < len(self.trunk) or not self.may_cut[boundary]:
-                raise CaptureError(f"no boundary between stages may lie before operation {boundary}{self._why(boundary)}")
+                raise CaptureError(
+                    f"no boundary between stages may lie before operation {boundary}{self._why(boundary)}"
+                )
         if list(boundaries) != sorted(set(boundaries)):
             raise CaptureError(f"boundaries between stages must rise: {list(boundaries)}")
         prefixes = list(recomputed or [0] * (len(ends) - 1))
@@ -163,9 +165,7 @@ class _Cutter:
         self.whole, self.ends, self.prefixes, self.gradients = whole, ends, prefixes, gradients
         self.count = len(ends) - 1
         self.stage_of = {
-            node: stage
-            for stage, (begin, end) in enumerate(pairwise(ends))
-            for node in whole.trunk[begin:end]
+            node: stage for stage, (begin, end) in enumerate(pairwise(ends)) for node in whole.trunk[begin:end]
         }
         outputs = whole.captured.graph.output_node().args[0]
         self.outputs: list[Any] = list(outputs)  # type: ignore[arg-type]
@@ -202,7 +202,9 @@ class _Cutter:
                 if self.stage_of[node] != stage:
                     consumers.setdefault(node, []).append(stage)
         return {
-            node: Value(node.name, self.stage_of[node], tuple(consumers[node]), node.meta["val"], node in self.gradients)
+            node: Value(
+                node.name, self.stage_of[node], tuple(consumers[node]), node.meta["val"], node in self.gradients
+            )
             for node in self.whole.trunk
             if node in consumers
         }
@@ -222,7 +224,7 @@ class _Cutter:
 
 
 class _Nodes:
-    """A segment in the making: its operations, what it makes for itself of the batch, and what it needs from outside."""
+    """A segment in the making: its operations, what it makes for itself of the batch, what it needs from outside."""
 
     def __init__(self, cutter: _Cutter, stage: int, trunk: list[fx.Node], recomputed: bool) -> None:
         self.cutter, self.recomputed = cutter, recomputed
@@ -286,4 +288,5 @@ def _is_size(node: fx.Node) -> bool:
 
 def _attributes(captured: Captured, nodes: set[fx.Node]) -> dict[str, Any]:
     owner = captured.graph.owning_module
-    return {node.target: getattr(owner, node.target) for node in nodes if node.op == "get_attr"}  # type: ignore[misc]
+    names = [str(node.target) for node in nodes if node.op == "get_attr"]
+    return {name: getattr(owner, name) for name in names}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import fx
 from torch.autograd.function import once_differentiable
 
 from merak.graph.capture import Captured
@@ -42,16 +41,16 @@ class WeightGradients:
 def delay_weight_gradients(captured: Captured) -> int:
     """Makes the operations of a graph ready for `WeightGradients.delayed`, in place; how many."""
     parameters = {
-        node
-        for node in captured.graph.find_nodes(op="placeholder")
-        if captured.sources[node.name].kind == "parameter"
+        node for node in captured.graph.find_nodes(op="placeholder") if captured.sources[node.name].kind == "parameter"
     }
     count = 0
     for node in captured.graph.nodes:
         if node.op != "call_function" or node.target not in _PARTS:
             continue
         replacement, weights = _PARTS[node.target]
-        if not node.kwargs and all(index >= len(node.args) or node.args[index] in parameters | {None} for index in weights):
+        if not node.kwargs and all(
+            index >= len(node.args) or node.args[index] in parameters | {None} for index in weights
+        ):
             node.target = replacement
             count += 1
     return count
@@ -111,9 +110,10 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.weight, ctx.bias, ctx.settings = weight, bias, settings
         stride, padding, dilation, groups = settings
-        return _aten.convolution.default(
+        result: torch.Tensor = _aten.convolution.default(
             x, weight, bias, stride, padding, dilation, False, [0] * len(padding), groups
         )
+        return result
 
     @staticmethod
     @once_differentiable
@@ -140,7 +140,11 @@ class _Convolution(torch.autograd.Function):
 
         of_input = parts([True, False, False])[0] if ctx.needs_input_grad[0] else None
         needs = ctx.needs_input_grad[1:3]
-        return of_input, *_now_or_later(needs, (weight, bias), lambda: parts([False, True, bias is not None])[1:]), *[None] * 4
+        return (
+            of_input,
+            *_now_or_later(needs, (weight, bias), lambda: parts([False, True, bias is not None])[1:]),
+            *[None] * 4,
+        )
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
@@ -210,6 +214,3 @@ def _as_computed(x: torch.Tensor) -> torch.Tensor:
 def _each(setting: Any, dims: int) -> list[Any]:
     values = list(setting) if isinstance(setting, list | tuple) else [setting]
     return values * dims if len(values) == 1 else values
-
-
-

@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
     """Simulates and prints; the exit status."""
     try:
         if options.compare:
+            _refuse_files(options)
             print(comparison(options.ranks, options.microbatches, lambda stages: _costs(options, stages)))
             return 0
         schedule = _schedule(options)
@@ -99,6 +100,11 @@ def run(options: argparse.Namespace) -> int:
         print(f"merak simulate: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _refuse_files(options: argparse.Namespace) -> None:
+    if given := [f"--{name}" for name in ("picture", "trace", "csv") if getattr(options, name)]:
+        raise ValueError(f"{' and '.join(given)}: for one schedule; leave --compare out")
 
 
 def _schedule(options: argparse.Namespace) -> Schedule:

@@ -129,9 +129,7 @@ class Executor:
     def _backward(self, action: Action) -> None:
         stage, index = action.stage, action.microbatch
         runner = self._runners[stage]
-        gradients = runner.backward(
-            index, self._gradients.pop((stage, index), {}), delay_weights=action.kind == "I"
-        )
+        gradients = runner.backward(index, self._gradients.pop((stage, index), {}), delay_weights=action.kind == "I")
         for value in runner.stage.received:
             if not value.has_gradient:
                 continue

@@ -82,7 +82,9 @@ def bind(captured: Captured, batch: Mapping[str, Any], index: int) -> MicroBatch
             misfits.append(f"{path}: is {leaves[path]!r} and was {value!r} in the example, for good")
     misfits = misfits or _broken_conditions(captured, leaves, sizes)
     if misfits:
-        raise ValueError("the batch does not fit the example that the model was captured with:\n  " + "\n  ".join(misfits))
+        raise ValueError(
+            "the batch does not fit the example that the model was captured with:\n  " + "\n  ".join(misfits)
+        )
     inputs = {path: leaves[path] for path in captured.inputs}
     return MicroBatch(index, rows_of(batch), inputs, sizes, [])
 

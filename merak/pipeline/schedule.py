@@ -18,6 +18,8 @@ KINDS: tuple[str, ...] = tuple(_C.schedule_kinds())
 """Of schedules: "gpipe", "1f1b", "interleaved", "looped-bfs", "zero-bubble", "zbv", "eager", "eager-delayed",
 "shifted"."""
 
+_MOST = 2**31 - 1
+
 Edge = tuple[int, int] | tuple[int, int, bool]
 """Producer stage, consumer stage, and whether the value's gradient comes back (by default it does)."""
 
@@ -81,6 +83,10 @@ class Schedule:
             stages = of_rank * (1 if ranks is None else ranks)
         if ranks is None:
             ranks = max(1, stages // of_rank)
+        sizes = {"stages": stages, "ranks": ranks, "microbatches": microbatches, "receives_ahead": receives_ahead}
+        for name, size in sizes.items():
+            if abs(size) > _MOST:
+                raise ValueError(f"{name}: {size} is out of all bounds")
         schedule = _C.PipelineSchedule.compute_order(kind, stages, ranks, microbatches)
         shifted = kind == "shifted"
         if flags := _flags(shifted if recompute is None else recompute, stages):

@@ -1,8 +1,8 @@
 """One stage, run: forward, recomputation and backward of its micro-batches in any order that a schedule gives.
 
-A forward keeps what its backward needs until then. Values from other stages are leaves of the autograd graph, values for
-other stages are its roots, whose gradients come from there. A *checkpointed* forward runs the first segment without a
-graph and keeps only its arguments; recomputing runs it again with one. Its results are leaves to the second segment,
+A forward keeps what its backward needs until then. Values from other stages are leaves of the autograd graph, values
+for other stages are its roots, whose gradients come from there. A *checkpointed* forward runs the first segment without
+a graph and keeps only its arguments; recomputing runs it again with one. Its results are leaves to the second segment,
 and roots again when the backward gets there.
 """
 
@@ -32,6 +32,8 @@ class _Live:
     received: Tensors
     values: dict[str, Any] = field(default_factory=dict)
     """All values that a segment may be called with, as leaves where they are results of a checkpointed segment."""
+    before: Tensors = field(default_factory=dict)
+    """Buffers that a checkpointed segment writes to, as they were: a recomputation takes these for its own."""
     roots: list[Tensors] = field(default_factory=list)
     """By segment: results that have a graph."""
 
@@ -61,7 +63,9 @@ class StageRunner:
         self._live: dict[int, _Live] = {}
         self._remaining: dict[int, list[Remaining]] = {}
 
-    def forward(self, key: int, microbatch: MicroBatch, received: Tensors, *, checkpointed: bool, grad: bool) -> Tensors:
+    def forward(
+        self, key: int, microbatch: MicroBatch, received: Tensors, *, checkpointed: bool, grad: bool
+    ) -> Tensors:
         """Runs the stage for a micro-batch; all results by name, without graphs.
 
         Args:
@@ -79,6 +83,8 @@ class StageRunner:
         results: Tensors = {}
         for segment in self.stage.segments:
             again = checkpointed and segment.recomputed
+            if again:
+                live.before |= {key: self._tensors["buffer", key].clone() for key in segment.written}
             given = self._run(segment, live, grad=grad and not again, scratch=False)
             results |= given
             live.roots.append({} if again else given)
@@ -136,7 +142,8 @@ class StageRunner:
     def _run(self, segment: Segment, live: _Live, *, grad: bool, scratch: bool) -> Tensors:
         microbatch = live.microbatch
         RandomState.set(self._seed, self.step, microbatch.index)
-        arguments = [self._argument(argument, live, segment.written if scratch else ()) for argument in segment.arguments]
+        written = segment.written if scratch else ()
+        arguments = [self._argument(argument, live, written) for argument in segment.arguments]
         with torch.set_grad_enabled(grad), self._around():
             return dict(zip(segment.results, segment.module(*arguments), strict=True))
 
@@ -152,7 +159,7 @@ class StageRunner:
             return live.microbatch.scales[int(key)]
         tensor = self._tensors[kind, key]
         # A recomputation must not count a micro-batch twice in the statistics of batch normalisation.
-        return tensor.clone() if key in scratch else tensor
+        return live.before[key] if key in scratch else tensor
 
 
 def _leaf(tensor: torch.Tensor, has_gradient: bool) -> torch.Tensor:

@@ -37,8 +37,26 @@ TEST(Action, MovesWhatItsEndsSay) {
 }
 
 TEST(Action, IsNotReadFromWhatIsNone) {
-  for (const char* none : {"", "F0", "1", "1F", "-1F0", "1F-1", "1f0", "1X0", "1F0 ", " 1F0", "1SEND_F", "1SEND_F0>",
-                           "1SEND_F0>x", "1F0>2", "0REDUCE_GRAD1", "99999999999F0", "1F99999999999", "1FF0", "+1F0"})
+  for (const char* none : {"",
+                           "F0",
+                           "1",
+                           "1F",
+                           "-1F0",
+                           "1F-1",
+                           "1f0",
+                           "1X0",
+                           "1F0 ",
+                           " 1F0",
+                           "1SEND_F",
+                           "1SEND_F0>",
+                           "1SEND_F0>x",
+                           "1F0>2",
+                           "0REDUCE_GRAD1",
+                           "99999999999F0",
+                           "1F99999999999",
+                           "2147483647F0",
+                           "1FF0",
+                           "+1F0"})
     EXPECT_FALSE(parse_action(none)) << none;
 }
 

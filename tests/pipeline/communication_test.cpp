@@ -49,6 +49,19 @@ TEST(Communication, StandsAroundPairsThatOverlap) {
             "1RECV_F0 1WAIT_F0 1F0 1RECV_F1 1WAIT_F1 1F1 1B0 1SEND_B0 1B1 1SEND_B1");
 }
 
+TEST(Communication, ReceivesInTheOrderOfSending) {  // 0F1 arrives before 0F0, though it is needed later
+  const Schedule schedule = listed({"0F1 0F0 0B0 0B1", "1F0 1B0 1F1 1B1"});
+  const Schedule communicating = with_communication(schedule, schedule.edges, 0);
+  EXPECT_EQ(lists_of(communicating)[1], "1RECV_F1 1RECV_F0 1WAIT_F0 1F0 1B0 1SEND_B0 1WAIT_F1 1F1 1B1 1SEND_B1");
+  EXPECT_TRUE(receives_as_sent(communicating));
+  EXPECT_FALSE(receives_as_sent(listed({"0SEND_F1 0SEND_F0", "1RECV_F0 1RECV_F1"})));
+}
+
+TEST(Communication, PassesOverWhatNobodySends) {
+  const Schedule schedule = with_communication(listed({"0B0", "1F0 1F1 1B1"}), chain(2), 0);
+  EXPECT_EQ(lists_of(schedule)[1], "1RECV_F0 1WAIT_F0 1F0 1RECV_F1 1WAIT_F1 1F1 1B1 1SEND_B1");
+}
+
 TEST(Communication, IsRefusedTwice) {
   const Schedule once = with_communication(listed({"0F0 0B0", "1F0 1B0"}), chain(2));
   EXPECT_THROW(with_communication(once, chain(2)), std::invalid_argument);

@@ -85,8 +85,10 @@ TEST(Csv, RefusesHostileText) {
   expect_refused("0F1000000", "1000001 micro-batches, but only 1 actions");
   expect_refused("4000F0", "4001 stages and 1 micro-batches, but only 1 actions");
   expect_refused("0F0,0B0,0F0,0B0\n0F0", "the stage is on rank 0");
-  expect_refused("0F2147483647", "but only 1 actions");
-  expect_refused("2147483647F0", "but only 1 actions");
+  expect_refused("0F1073741824", "but only 1 actions");
+  expect_refused("1073741824F0", "but only 1 actions");
+  expect_refused("0F2147483647", "is no action");
+  expect_refused("2147483647SEND_F0", "is no action");
   expect_refused("0REDUCE_GRAD", "0 micro-batches");
   expect_refused("1F0,1B0", "stage 0 has no actions");
   expect_refused("(0F0;0B0", "is no pair");

@@ -54,8 +54,11 @@ TEST(Make, IsRightForAllKindsAndPassesInAllSmallSizes) {
   of_all_small_sizes([](const Request& request) {
     const Schedule order = compute_order(request);
     EXPECT_EQ(check(order), std::vector<std::string>{}) << said(request);
-    for (const Extras& extras : all_extras(request.stages))
-      EXPECT_EQ(check(complete(order, extras)), std::vector<std::string>{}) << said(request);
+    for (const Extras& extras : all_extras(request.stages)) {
+      const Schedule schedule = complete(order, extras);
+      EXPECT_EQ(check(schedule), std::vector<std::string>{}) << said(request);
+      EXPECT_TRUE(receives_as_sent(schedule)) << said(request);
+    }
   });
 }
 

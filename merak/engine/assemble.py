@@ -76,7 +76,7 @@ def parallelize(
     first = builder.variant(prepared, stages, owned, gradients)
     variants = Variants(first, example, partial(builder.another, owned, gradients))
     made = _make_optimizer(optimizer, gradients.own, device)
-    return Engine(plan, schedule, layout, variants, owned, gradients, made, clip, device)
+    return Engine(plan, builder.cut, schedule, layout, variants, owned, gradients, made, clip, device)
 
 
 def _make_optimizer(

@@ -1,0 +1,185 @@
+"""The same training in one process and on many ranks, and what differs.
+
+The reference is the plain model in one process. It runs the micro-batches of all data-parallel ranks in order, each
+with the mean loss of its targets times their share of all targets; then it clips, and steps. AdamW has a large eps, so
+that it does not blow up what differs in the last bits of gradients that are zero but for rounding.
+
+On ranks, captures are kept: one serves all plans that a rank tries with a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from merak.engine import Plan, build, parallelize
+from merak.graph.prepare import Prepared, prepare
+from merak.graph.trees import flatten
+from merak.pipeline.microbatches import split
+from tests.backend.harness import Context
+from tests.engine import zoo
+
+STEPS = 5
+CLIP = 0.5
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A model trained by a plan.
+
+    Attributes:
+        rows: of each data-parallel rank's batch, in turn.
+    """
+
+    model: str
+    plan: Plan
+    rows: tuple[int, ...] = (5, 4)
+    dropout: float = 0.0
+    dtype: torch.dtype = torch.float32
+
+    def batches(self, dp_rank: int) -> list[zoo.Batch]:
+        rows = self.rows[dp_rank % len(self.rows)]
+        return [zoo.batch_of(self.model, rows, 10 * dp_rank + step, self.dtype) for step in range(STEPS)]
+
+    def build(self) -> nn.Module:
+        return zoo.make(self.model, self.dropout, self.dtype)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a training has come to.
+
+    Attributes:
+        gradients: clipped, of the first and of the last step.
+        buffers: of the model; empty where replicas have different ones.
+    """
+
+    losses: list[float]
+    gradients: list[Tensors]
+    parameters: Tensors
+    buffers: Tensors
+
+
+def optimizer_of(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-2, eps=1e-4, weight_decay=0.1)
+
+
+# One process ---------------------------------------------------------------------------------------------------------
+
+
+def in_one_process(trial: Trial) -> Outcome:
+    """The reference."""
+    specimen = zoo.ZOO[trial.model]
+    model = trial.build()
+    optimizer = optimizer_of(model.parameters())
+    streams = [trial.batches(dp_rank) for dp_rank in range(trial.plan.dp)]
+    losses, gradients = [], []
+    for step in range(STEPS):
+        parts = [part for stream in streams for part in split(stream[step], trial.plan.microbatches)]
+        counts = [specimen.targets(part) for part in parts]
+        optimizer.zero_grad()
+        losses.append(0.0)
+        for part, count in zip(parts, counts, strict=True):
+            output = model(**part)
+            mean = specimen.loss_fn(output, part) if specimen.loss_fn else output.loss
+            if count:  # the mean of nothing is no number
+                share = mean * (count / sum(counts))
+                share.backward()
+                losses[-1] += float(share.detach())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        if step in (0, STEPS - 1):
+            gradients.append(_copies({n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+        optimizer.step()
+    return Outcome(losses, gradients, _copies(dict(model.named_parameters())), _copies(dict(model.named_buffers())))
+
+
+# Many ranks ----------------------------------------------------------------------------------------------------------
+
+
+def train(context: Context, trial: Trial) -> Outcome:
+    """What one rank comes to. A body for `pool.run`."""
+    model = trial.build()
+    dp_rank = context.rank % trial.plan.dp
+    batches = trial.batches(dp_rank)
+    with mock.patch.object(build, "prepare", functools.partial(_prepare, trial)):
+        engine = parallelize(
+            model,
+            trial.plan,
+            batches[0],
+            optimizer=optimizer_of,
+            loss_fn=zoo.ZOO[trial.model].loss_fn,
+            clip=CLIP,
+        )
+    assert (engine.dp_rank, engine.dp_size) == (dp_rank, trial.plan.dp)
+    own = engine.parameters
+    losses, gradients = [], []
+    for step, batch in enumerate(batches):
+        before = [leaf.clone() for leaf in flatten(batch).leaves]
+        losses.append(engine.train_step(batch))
+        assert all(map(torch.equal, before, flatten(batch).leaves)), "the batch was written to"
+        if step in (0, STEPS - 1):
+            gradients.append(_copies({name: p.grad for name, p in own.items() if p.grad is not None}))
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in engine._owned.buffers}
+    return Outcome(losses, gradients, _copies(own), _copies(buffers) if trial.plan.dp == 1 else {})
+
+
+_prepared: dict[Any, Prepared] = {}
+
+
+def _prepare(trial: Trial, model: nn.Module, batch: Mapping[str, Any], **keywords: Any) -> Prepared:
+    delayed = trial.plan if trial.plan.schedule in ("zbv", "zero-bubble") else None  # which changes the graph
+    key = trial.model, trial.dropout, trial.dtype, delayed, keywords.get("training", True)
+    if key not in _prepared:
+        _prepared[key] = prepare(model, batch, **keywords)
+    return _prepared[key]
+
+
+def _copies(tensors: Mapping[str, Any]) -> Tensors:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+# What differs --------------------------------------------------------------------------------------------------------
+
+
+def assert_same(outcomes: list[Outcome], expected: Outcome, tolerance: float = 1e-5) -> None:
+    """Asserts that each rank has what the reference has, and that all of it is on some rank.
+
+    Args:
+        tolerance: relative to a tensor's norm, with a tenth of it relative to the norm of all gradients.
+    """
+    for outcome in outcomes:
+        assert len(outcome.losses) == len(expected.losses)
+        for mine, theirs in zip(outcome.losses, expected.losses, strict=True):
+            assert abs(mine - theirs) <= tolerance * abs(theirs), (outcome.losses, expected.losses)
+        slack = tolerance / 10 * _norm(expected.gradients[0].values())
+        for step, theirs in enumerate(expected.gradients):
+            _assert_close(outcome.gradients[step], theirs, tolerance, slack, f"gradients[{step}]")
+        _assert_close(outcome.parameters, expected.parameters, tolerance, slack, "parameters")
+        _assert_close(outcome.buffers, expected.buffers, tolerance, slack, "buffers")
+    for what in ("parameters", "gradients"):
+        found = {name for outcome in outcomes for name in _named(outcome, what)}
+        missing = set(_named(expected, what)) - found
+        assert what != "gradients" or not missing, f"no rank has gradients of {sorted(missing)}"
+
+
+def _named(outcome: Outcome, what: str) -> Tensors:
+    return outcome.gradients[0] if what == "gradients" else outcome.parameters
+
+
+def _assert_close(found: Tensors, expected: Tensors, tolerance: float, slack: float, what: str) -> None:
+    for name, tensor in found.items():
+        theirs = expected[name]
+        difference = _norm([tensor - theirs])
+        allowed = tolerance * _norm([theirs]) + slack
+        assert difference <= allowed, f"{what} of {name}: off by {difference:.3g}, allowed {allowed:.3g}"
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    return float(sum(tensor.double().square().sum() for tensor in tensors) ** 0.5)

@@ -1,0 +1,86 @@
+"""What merak's Trainer saves: plain Hugging Face models, and trainings that any plan resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from merak.engine import Plan
+from tests.backend.harness import Context
+from tests.engine.trainers import Outcome, Task, as_torchrun, assert_same_parameters, merak_trainer, outcome
+
+Runner = Callable[..., list[Any]]
+WRITER = Plan(dp=2, pp=2, microbatches=2, schedule="shifted", recompute=1.0)
+READERS = {
+    "same": WRITER,
+    "pipeline": Plan(pp=4, microbatches=2),
+    "replicas": Plan(dp=4, microbatches=1),
+    "zero1": Plan(dp=2, pp=2, microbatches=1, data_parallel="zero1"),
+}
+SAVING = Task(settings={"save_strategy": "steps", "save_steps": 2, "eval_strategy": "epoch"})
+"""Two epochs of three steps: the checkpoints are in the middle of epochs."""
+
+
+def train_and_resume(context: Context, plan: Plan) -> tuple[Outcome, Outcome]:
+    with as_torchrun(context):
+        trainer = merak_trainer(context, SAVING, WRITER)
+        trainer.train()
+        whole = outcome(trainer, trainer.gather_model())
+        trainer = merak_trainer(context, SAVING, plan)
+        trainer.train(resume_from_checkpoint=str(context.folder / "checkpoint-4"))
+        return whole, outcome(trainer, trainer.gather_model())
+
+
+@pytest.mark.parametrize("plan", READERS)
+def test_a_resumed_training_goes_on_as_if_nothing_had_happened(run: Runner, plan: str) -> None:
+    for whole, resumed in run(train_and_resume, READERS[plan], world_size=4, deadline=120):
+        assert [log["step"] for log in resumed.logs] == [log["step"] for log in whole.logs]
+        for mine, theirs in zip(resumed.logs, whole.logs, strict=True):
+            for key in ("loss", "grad_norm", "learning_rate", "eval_loss"):
+                assert mine.get(key) == pytest.approx(theirs.get(key), abs=1e-5), (key, mine, theirs)
+        assert_same_parameters(resumed, whole)
+
+
+def save(context: Context) -> tuple[list[str], bool, list[list[int]], Outcome]:
+    import transformers
+
+    with as_torchrun(context):
+        task = Task(settings={"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2})
+        trainer = merak_trainer(context, task, WRITER)
+        trainer.train()
+        trainer.save_model()
+        kept = sorted(path.name for path in context.folder.iterdir() if path.is_dir())
+        read = transformers.AutoModelForCausalLM.from_pretrained(context.folder)
+        model = trainer.gather_model()
+        same = all(map(torch.equal, read.state_dict().values(), model.state_dict().values()))
+        prompt = torch.tensor([[3, 4, 5]])
+        texts = [one.eval().generate(prompt, max_new_tokens=5, do_sample=False).tolist()[0] for one in (read, model)]
+        trainer.train(resume_from_checkpoint=True)  # it was at its end: nothing is left to do
+        return kept, same, texts, outcome(trainer, trainer.gather_model())
+
+
+def test_the_whole_model_is_saved_and_generates(run: Runner) -> None:
+    outcomes = run(save, world_size=4, deadline=120)
+    for kept, same, texts, after in outcomes:
+        assert kept == ["checkpoint-5", "checkpoint-6"]
+        assert same
+        assert texts[0] == texts[1]
+        assert_same_parameters(after, outcomes[0][3], 0)
+
+
+def continue_from_weights(context: Context) -> tuple[int, int]:
+    with as_torchrun(context):
+        task = Task(settings={"save_strategy": "epoch", "save_only_model": True})
+        merak_trainer(context, task, WRITER).train()
+        has_engine = (Path(context.folder) / "checkpoint-3" / "engine").exists()
+        trainer = merak_trainer(context, task, WRITER)
+        trainer.train(resume_from_checkpoint=str(context.folder / "checkpoint-3"))
+        return int(has_engine), trainer.state.global_step
+
+
+def test_weights_alone_are_a_checkpoint_too(run: Runner) -> None:
+    assert run(continue_from_weights, world_size=4, deadline=120) == [(0, 6)] * 4
