@@ -17,6 +17,7 @@ from benchmarks.testbed.topology import INTERFACE
 from merak._extras import require
 
 from .cases import CASES, RANKS, all_ways
+from .suite import Suite
 from .table import Line, claims, table
 from .wires import lay_wires
 
@@ -73,8 +74,6 @@ def _ways(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
 
 
 def _measure(options: argparse.Namespace) -> list[Line]:
-    from .worker import Suite
-
     ways = _ways(options)
     rate = round(options.rate * 1e6)
     goodput = Topology(RANKS, rate).goodput

@@ -12,8 +12,8 @@ from benchmarks.testbed.shell import check
 from benchmarks.testbed.topology import QUEUE_LATENCY, host_name
 
 BURST = 72 * 1024
-"""Bytes of a wire's token bucket, which leave unshaped after an idle time: little more than one offloaded packet, since
-the seconds of a message are reckoned without them."""
+"""Bytes of a wire's token bucket, which leave unshaped after an idle time: little more than one offloaded packet. The
+simulation reckons without them, and so expects messages that are some 1 ms later than they are."""
 
 
 def lay_wires(cluster: Cluster, rate: int) -> None:

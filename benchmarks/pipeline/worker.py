@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +26,10 @@ from benchmarks.sparse.bench import SETTLE_SECONDS, Rank
 
 from .cases import BACKENDS, CASES, Case, simulated_kind
 from .emulation import Span, expected_gradient
+from .suite import Suite
 from .ways import Way, make
 
 KINDS = "FBIWR"
-
-
-@dataclass(frozen=True)
-class Suite:
-    """What to measure.
-
-    Attributes:
-        ways: by case.
-        forward_s: F.
-        goodput: bytes/s of payload of a wire.
-    """
-
-    ways: dict[str, tuple[str, ...]]
-    forward_s: float
-    goodput: float
-    repetitions: int
-    interface: str
-    realtime: bool
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Suite:
-        fields = json.loads(text)
-        return cls(ways={case: tuple(ways) for case, ways in fields.pop("ways").items()}, **fields)
 
 
 class Watched:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ from merak.graph.cutting import Cut
 from merak.graph.losses import scales
 from merak.graph.randomness import generators_kept
 from merak.graph.trees import rebuild
-from merak.pipeline.microbatches import MicroBatch, rows_of, split
+from merak.pipeline.executor import explained
+from merak.pipeline.microbatches import MicroBatch, count_targets, rows_of, split
 from merak.pipeline.schedule import Schedule
 
 Batch = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -95,12 +97,15 @@ class Engine:
             outputs = variant.executor(len(microbatches)).step(
                 microbatches, {loss_output}, loss_output, self._scale.value
             )
-        self._gradients.finish()
-        loss, norm = self._agree([one[loss_output] for one in outputs if loss_output in one])
+        with self._during("summing gradients"):
+            self._gradients.finish()
+        with self._during("summing the loss and the gradients' norm"):
+            loss, norm = self._agree([one[loss_output] for one in outputs if loss_output in one])
         if self._scale.update(norm):
             self._scale_gradients(norm)
             self.optimizer.step()
-            self._gradients.gather()
+            with self._during("gathering parameters"):
+                self._gradients.gather()
             self.steps += 1
         return loss
 
@@ -179,18 +184,34 @@ class Engine:
         gather_into(model, self._owned.state, self._device)
 
     def _bind(self, batch: Batch, training: bool) -> tuple[Variant, list[MicroBatch]]:
-        count = self.plan.microbatches
-        parts = split(batch, min(count, rows_of(batch))) if isinstance(batch, Mapping) else list(batch)
-        rows = sum(map(rows_of, parts))
-        variant, bound = self._variants.bind(parts, training, self.dp_rank * count)
-        terms = variant.prepared.terms
-        counts = [sum(count(one.inputs, one.sizes) for one in bound) if count else 0.0 for count in terms.counts]
-        *totals, all_rows = add_up([*counts, rows], self._layout.replicas, self._device)
+        """The graph for a batch, and its micro-batches with their scales. A batch that does not fit is refused by all
+        replicas, before anything else moves."""
+        problem: ValueError | None = None
+        variant, bound, counts = self._variants.first, [], [0.0] * len(self._variants.first.prepared.terms.counts)
+        try:
+            variant, bound = self._variants.bind(self._parts(batch), training, self.dp_rank * self.plan.microbatches)
+            counts = count_targets(variant.prepared.terms, bound)
+        except ValueError as error:
+            problem = error
+        rows = sum(one.rows for one in bound)
+        with self._during("counting the batch's targets"):
+            refusing, all_rows, *totals = add_up(
+                [float(problem is not None), rows, *counts], self._layout.replicas, self._device
+            )
+        if problem is not None:
+            raise problem
+        if refusing:
+            raise ValueError(f"the batches of {int(refusing)} other replicas do not fit; their ranks say how")
         for one in bound:
-            one.scales = scales(terms, totals, one.rows, int(all_rows))
+            one.scales = scales(variant.prepared.terms, totals, one.rows, int(all_rows))
         for runner in variant.runners.values():
             runner.step = self.steps
         return variant, bound
+
+    def _parts(self, batch: Batch) -> list[Mapping[str, Any]]:
+        if not isinstance(batch, Mapping):
+            return list(batch)
+        return list(split(batch, min(self.plan.microbatches, rows_of(batch))))
 
     def _agree(self, losses: list[torch.Tensor]) -> tuple[float, float]:
         """The loss, and the norm of all gradients, each parameter's once."""
@@ -201,6 +222,15 @@ class Engine:
             squares = sum(float(norm.double().square()) for norm in norms)
         loss, all_squares = add_up([float(sum(losses)), squares], None, self._device)
         return loss, all_squares**0.5 / self._scale.value
+
+    @contextlib.contextmanager
+    def _during(self, what: str) -> Iterator[None]:
+        """Puts into errors of communication where they happened."""
+        try:
+            yield
+        except (dist.DistBackendError, dist.DistNetworkError) as error:
+            stages = " and ".join(map(str, self.schedule.stages_of(self._layout.pp_rank)))
+            raise explained(error, f"stage {stages}, step {self.steps}, {what}") from error
 
     def _scale_gradients(self, norm: float) -> None:
         """Takes the loss's scale back, and clips as `torch.nn.utils.clip_grad_norm_` does."""

@@ -2,11 +2,11 @@
 
 A *global batch* is what all replicas are given together: the next `rows * replicas` items in the order of the sampler,
 which is the same on all ranks. Replica r gets the r-th of equal slices of it, so ranks of one replica get the same. Of
-the last global batch, which may be smaller, slices differ by one item at most, and nothing is repeated to make them even.
+the last global batch, which may be smaller, slices differ by one item at most; nothing is repeated to make them even.
 Where it has fewer items than there are replicas, each replica gets all of it, so that nobody is without a batch: every
 step is collective. Means over the global batch are the same then; where a step has other batches as well, whose rows
-would count less, `only_mine` takes the others' rows away again. Data sets without a length cannot tell when that is: they
-repeat items until there is one for each replica.
+would count less, `only_mine` takes the others' rows away again. Data sets without a length cannot tell when that is:
+they repeat items until there is one for each replica.
 """
 
 from __future__ import annotations

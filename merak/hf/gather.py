@@ -1,9 +1,15 @@
-"""Rows of all replicas, one replica's behind the other's."""
+"""What ranks tell each other: rows of all replicas, and whether ranks of one replica have the same batch."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.distributed as dist
+
+from merak.graph.trees import flatten
 
 
 def gather_rows(tensor: torch.Tensor, replicas: dist.ProcessGroup) -> torch.Tensor:
@@ -17,3 +23,20 @@ def gather_rows(tensor: torch.Tensor, replicas: dist.ProcessGroup) -> torch.Tens
     everyones = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(everyones, padded, group=replicas)
     return torch.cat([one[:size] for one, size in zip(everyones, sizes, strict=True)])
+
+
+def check_same_in_replicas(batch: Mapping[str, Any], replicas: int, device: torch.device) -> None:
+    """Raises ValueError on every rank, unless ranks of one replica have the same batch. Collective over all ranks."""
+    digest = hashlib.blake2b(digest_size=7)
+    for leaf in flatten(dict(batch)).leaves:
+        text = repr((leaf.dtype, leaf.shape, leaf.tolist())) if isinstance(leaf, torch.Tensor) else repr(leaf)
+        digest.update(text.encode())
+    mine = torch.tensor([int.from_bytes(digest.digest(), "little")], device=device)
+    everyones = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyones, mine)
+    values = [int(one) for one in everyones]
+    if odd := [rank for rank, value in enumerate(values) if value != values[rank % replicas]]:
+        raise ValueError(
+            f"ranks {odd} have other batches than the rest of their replicas: data sets and collators must draw the same "
+            "random numbers on all ranks, so seed them alike"
+        )

@@ -35,7 +35,7 @@ from merak.engine import Engine, parallelize
 from merak.hf import losses, randomness
 from merak.hf.arguments import PlanLike, check_supported, plan_for
 from merak.hf.data import example_of, loader_of_replica, only_mine
-from merak.hf.gather import gather_rows
+from merak.hf.gather import check_same_in_replicas, gather_rows
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
 
@@ -76,8 +76,9 @@ class Trainer(transformers.Trainer):
         check_supported(args)
         self.plan = plan_for(args, plan)
         self.engine: Engine | None = None
-        self._parallelized: nn.Module | None = None
+        self._made_for: tuple[Any, bool] = None, False
         self._parts: list[dict[str, Any]] = []
+        self._is_checked = False
         self._wants_output = True
         super().__init__(model, args, *positional, **keywords)
         self._check_replaced()
@@ -154,18 +155,20 @@ class Trainer(transformers.Trainer):
 
     def _make_engine(self, loader: Any) -> Engine:
         """The engine for the model as it is now."""
-        if self.engine is None or self._parallelized is not self.model:
+        known, trains = self._made_for
+        if self.engine is None or known is not self.model or trains < (self.train_dataset is not None):
             steps, clip = self.args.gradient_accumulation_steps, self.args.max_grad_norm
-            example = self._prepare_inputs(example_of(loader, self.args.train_batch_size * steps))
-            self.engine = parallelize(
-                self.model,
-                dataclasses.replace(self.plan, microbatches=self.plan.microbatches * steps),
-                dict(example),
-                optimizer=self._make_optimizer,
-                loss_fn=self._loss_fn(),
-                clip=clip if clip > 0 else math.inf,
-            )
-            self._parallelized = self.model
+            with randomness.undisturbed():
+                example = self._prepare_inputs(example_of(loader, self.args.train_batch_size * steps))
+                self.engine = parallelize(
+                    self.model,
+                    dataclasses.replace(self.plan, microbatches=self.plan.microbatches * steps),
+                    dict(example),
+                    optimizer=self._make_optimizer,
+                    loss_fn=self._loss_fn(),
+                    clip=clip if clip > 0 else math.inf,
+                )
+            self._made_for = self.model, self.train_dataset is not None
         return self.engine
 
     def _make_optimizer(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
@@ -191,6 +194,7 @@ class Trainer(transformers.Trainer):
             self.lr_scheduler, self._created_lr_scheduler = None, False
         engine = self._make_engine(train_dataloader)
         self._parts.clear()
+        self._is_checked = False
         self.optimizer = SteppedOptimizer(engine.optimizer)
         self.accelerator._optimizers.append(self.optimizer)  # which tells the loop of skipped steps
         self.create_scheduler(max_steps, engine.optimizer)
@@ -203,6 +207,9 @@ class Trainer(transformers.Trainer):
     def training_step(self, model: Any, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Keeps a batch; with the last of a step, the step. The loss of the step, and zero before."""
         inputs = self._prepare_inputs(dict(inputs))
+        if not self._is_checked:
+            check_same_in_replicas(inputs, self.plan.dp, self.args.device)
+            self._is_checked = True
         mine = only_mine(inputs, self._replica) if self._parts and self._all_have_the_same() else inputs
         if mine is not None:
             self._parts += self._cut(mine, self.args.train_batch_size)
@@ -220,7 +227,7 @@ class Trainer(transformers.Trainer):
         data, replicas = self.train_dataset, self.plan.dp
         if isinstance(data, IterableDataset) or self.args.dataloader_drop_last:
             return False
-        is_last = self.accelerator.gradient_state.end_of_dataloader and self.accelerator.sync_gradients
+        is_last: bool = self.accelerator.gradient_state.end_of_dataloader and self.accelerator.sync_gradients
         return is_last and 0 < len(data) % (self.args.train_batch_size * replicas) < replicas
 
     def _clip_grad_norm(self, model: Any) -> float | None:
@@ -267,7 +274,7 @@ class Trainer(transformers.Trainer):
 
     def gather_model(self) -> Any:
         """The plain model with the weights that all ranks have trained, on every rank, to generate with, say."""
-        if self.engine is not None and self._parallelized is self.model:
+        if self.engine is not None and self._made_for[0] is self.model:
             self.engine.gather_into(self.model)
         return self.model
 

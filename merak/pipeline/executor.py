@@ -89,7 +89,7 @@ class Executor:
                 try:
                     self._do[action.kind](action)
                 except Exception as error:
-                    raise _explained(error, action, self._schedule) from error
+                    raise explained(error, self._place(action)) from error
             self._messages.finish()
         finally:
             self._messages.drop()
@@ -168,13 +168,16 @@ class Executor:
             for value in self._messages.values(direction, producer, consumer)
         ]
 
+    def _place(self, action: Action) -> str:
+        text = f"stage {action.stage}, action {action.kind}"
+        if action.microbatch >= 0:
+            text += f" of micro-batch {action.microbatch}"
+        if action.peer >= 0:
+            text += f", peer stage {action.peer} on pipeline rank {self._schedule.stage_to_rank[action.peer]}"
+        return text
 
-def _explained(error: Exception, action: Action, schedule: Schedule) -> Exception:
-    """The error again, of a kind that callers may rely on, with the action's name in front."""
-    text = f"stage {action.stage}, action {action.kind}"
-    if action.microbatch >= 0:
-        text += f" of micro-batch {action.microbatch}"
-    if action.peer >= 0:
-        text += f", peer stage {action.peer} on pipeline rank {schedule.stage_to_rank[action.peer]}"
+
+def explained(error: Exception, place: str) -> Exception:
+    """The error again, of a kind that callers may rely on, with where it happened in front."""
     kind = type(error) if isinstance(error, dist.DistBackendError | dist.DistNetworkError) else RuntimeError
-    return kind(f"{text}: {error}")
+    return kind(f"{place}: {error}")

@@ -11,6 +11,7 @@ import torch
 
 from merak._torch_compat import bind_symbols, evaluate_size, holds
 from merak.graph.capture import Captured
+from merak.graph.losses import Terms
 from merak.graph.trees import flatten, rebuild
 
 
@@ -109,6 +110,11 @@ def _broken_conditions(captured: Captured, leaves: Mapping[str, Any], sizes: dic
 def _named(expression: Any, names: Mapping[str, str]) -> str:
     """An expression in symbols, with what the user calls them."""
     return re.sub(r"\bs\d+\b", lambda symbol: names.get(symbol[0], symbol[0]), str(expression))
+
+
+def count_targets(terms: Terms, microbatches: Sequence[MicroBatch]) -> list[float]:
+    """Of each term of the loss, the sum of the micro-batches' counts; 0 where there is nothing to count."""
+    return [sum(count(one.inputs, one.sizes) for one in microbatches) if count else 0.0 for count in terms.counts]
 
 
 def _misfits(fake: torch.Tensor, real: Any, sizes: dict[str, int]) -> list[str]:

@@ -16,12 +16,14 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from merak.engine import Plan, build, parallelize
+from merak.graph.losses import scales
 from merak.graph.prepare import Prepared, prepare
+from merak.graph.randomness import RandomState
 from merak.graph.trees import flatten
-from merak.pipeline.microbatches import split
+from merak.pipeline.microbatches import MicroBatch, bind, split
 from tests.backend.harness import Context
 from tests.engine import zoo
 
@@ -36,6 +38,7 @@ class Trial:
 
     Attributes:
         rows: of each data-parallel rank's batch, in turn.
+        shared_batch: the first of `rows` is that of the global batch, which is divided among data-parallel ranks.
     """
 
     model: str
@@ -43,8 +46,12 @@ class Trial:
     rows: tuple[int, ...] = (5, 4)
     dropout: float = 0.0
     dtype: torch.dtype = torch.float32
+    shared_batch: bool = False
 
     def batches(self, dp_rank: int) -> list[zoo.Batch]:
+        if self.shared_batch:
+            wholes = [zoo.batch_of(self.model, self.rows[0], step, self.dtype) for step in range(STEPS)]
+            return [split(whole, self.plan.dp)[dp_rank] for whole in wholes]
         rows = self.rows[dp_rank % len(self.rows)]
         return [zoo.batch_of(self.model, rows, 10 * dp_rank + step, self.dtype) for step in range(STEPS)]
 
@@ -100,6 +107,46 @@ def in_one_process(trial: Trial) -> Outcome:
     return Outcome(losses, gradients, _copies(dict(model.named_parameters())), _copies(dict(model.named_buffers())))
 
 
+def in_one_captured_process(trial: Trial) -> Outcome:
+    """The reference with dropout: the whole captured graph in a plain loop, with the same rule for its random numbers."""
+    model = trial.build()
+    optimizer = optimizer_of(model.parameters())
+    batches = trial.batches(0)
+    prepared = prepare(model, split(batches[0], trial.plan.microbatches)[0], loss_fn=zoo.ZOO[trial.model].loss_fn)
+    loss_number = prepared.captured.loss
+    assert loss_number is not None
+    losses, gradients = [], []
+    for step, batch in enumerate(batches):
+        parts = [bind(prepared.captured, part, i) for i, part in enumerate(split(batch, trial.plan.microbatches))]
+        counts = [count for count in prepared.terms.counts if count is not None]
+        totals = [sum(count(part.inputs, part.sizes) for part in parts) for count in counts]
+        optimizer.zero_grad()
+        losses.append(0.0)
+        for part in parts:
+            part.scales = scales(prepared.terms, totals, part.rows, sum(one.rows for one in parts))
+            RandomState.set(trial.plan.seed, step, part.index)
+            loss = _whole(prepared, model, part)[loss_number]
+            loss.backward()
+            losses[-1] += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        if step in (0, STEPS - 1):
+            gradients.append(_copies({n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+        optimizer.step()
+    return Outcome(losses, gradients, _copies(dict(model.named_parameters())), _copies(dict(model.named_buffers())))
+
+
+def _whole(prepared: Prepared, model: nn.Module, part: MicroBatch) -> Any:
+    """What the whole graph gives for a micro-batch."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers()) | prepared.captured.constants | part.inputs
+    sources = prepared.captured.sources
+    arguments = [
+        part.scales[int(sources[node.name].key)] if sources[node.name].kind == "scale" else tensors[sources[node.name].key]
+        for node in prepared.captured.graph.find_nodes(op="placeholder")
+    ]
+    module = fx.GraphModule(prepared.captured.graph.owning_module or {}, prepared.captured.graph)
+    return module(*arguments)
+
+
 # Many ranks ----------------------------------------------------------------------------------------------------------
 
 
@@ -125,9 +172,23 @@ def train(context: Context, trial: Trial) -> Outcome:
         losses.append(engine.train_step(batch))
         assert all(map(torch.equal, before, flatten(batch).leaves)), "the batch was written to"
         if step in (0, STEPS - 1):
-            gradients.append(_copies({name: p.grad for name, p in own.items() if p.grad is not None}))
+            whole = trial.plan.data_parallel != "zero1"  # there, a rank has its share of them only
+            gradients.append(_copies({name: p.grad for name, p in own.items() if whole and p.grad is not None}))
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in engine._owned.buffers}
     return Outcome(losses, gradients, _copies(own), _copies(buffers) if trial.plan.dp == 1 else {})
+
+
+def train_without_steps(context: Context, trial: Trial) -> Outcome:
+    """The losses of one batch, over and over, with a learning rate of zero. A body for `pool.run`."""
+    (batch, *_) = trial.batches(0)
+    engine = parallelize(
+        trial.build(),
+        trial.plan,
+        batch,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
+        loss_fn=zoo.ZOO[trial.model].loss_fn,
+    )
+    return Outcome([engine.train_step(batch) for _ in range(STEPS)], [], {}, {})
 
 
 _prepared: dict[Any, Prepared] = {}
@@ -163,14 +224,10 @@ def assert_same(outcomes: list[Outcome], expected: Outcome, tolerance: float = 1
             _assert_close(outcome.gradients[step], theirs, tolerance, slack, f"gradients[{step}]")
         _assert_close(outcome.parameters, expected.parameters, tolerance, slack, "parameters")
         _assert_close(outcome.buffers, expected.buffers, tolerance, slack, "buffers")
-    for what in ("parameters", "gradients"):
-        found = {name for outcome in outcomes for name in _named(outcome, what)}
-        missing = set(_named(expected, what)) - found
-        assert what != "gradients" or not missing, f"no rank has gradients of {sorted(missing)}"
-
-
-def _named(outcome: Outcome, what: str) -> Tensors:
-    return outcome.gradients[0] if what == "gradients" else outcome.parameters
+    trained = set(expected.gradients[0])
+    for found in ([one.parameters for one in outcomes], [one.gradients[0] for one in outcomes if one.gradients[0]]):
+        names = {name for tensors in found for name in tensors}
+        assert not found or trained <= names, f"no rank has {sorted(trained - names)}"
 
 
 def _assert_close(found: Tensors, expected: Tensors, tolerance: float, slack: float, what: str) -> None:

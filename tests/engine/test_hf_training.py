@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from merak.engine import Plan
-from tests.backend.harness import Context
+from tests.backend.harness import Context, RankError
+from tests.engine import zoo
 from tests.engine.trainers import (
     Outcome,
+    Rows,
     Task,
     as_torchrun,
     assert_same_logs,
     assert_same_parameters,
+    masked,
     merak_trainer,
     outcome,
     stock_trainer,
@@ -55,3 +61,114 @@ def test_same_as_one_process(run: Runner, tmp_path: Path, plan: str) -> None:
     for found in run(train, task, PLANS[plan], world_size=PLANS[plan].world_size, deadline=120):
         assert_same_logs(found, expected)
         assert_same_parameters(found, expected)
+
+
+def summed(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    """A loss of the user's own, in the form that transformers' documentation shows."""
+    scores = outputs.logits[:, :-1].flatten(0, 1)
+    return F.cross_entropy(scores, labels[:, 1:].flatten(), reduction="sum") / num_items_in_batch
+
+
+def sgd() -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    return torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}
+
+
+CHOICES: dict[str, Task] = {
+    "label-smoothing": Task(settings={"label_smoothing_factor": 0.1}),
+    "own-loss": Task(keywords={"compute_loss_func": summed}),
+    "own-optimizer": Task(keywords={"optimizer_cls_and_kwargs": sgd()}),
+    "no-clipping": Task(settings={"max_grad_norm": 0.0, "lr_scheduler_type": "cosine"}),
+    "no-accumulation": Task(accumulation=1, settings={"dataloader_drop_last": True, "max_steps": 7}),
+    "model-init": Task(keywords={"model_init": lambda: zoo.make("llama")}),
+    "random-rows": Task(keywords={"data_collator": masked}),
+    "masked-language-model": Task(model="bert", accumulation=1),
+    "tokens-seen": Task(settings={"include_num_input_tokens_seen": "all", "lr_scheduler_type": "reduce_lr_on_plateau"}),
+}
+
+
+def train_choice(context: Context, choice: str, plan: Plan) -> Outcome:
+    return train(context, CHOICES[choice], plan)  # functions do not travel to ranks, names do
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choices_mean_what_they_mean_to_the_stock_trainer(run: Runner, tmp_path: Path, choice: str) -> None:
+    plan = Plan(pp=2, microbatches=2) if choice == "random-rows" else PLANS["both"]
+    expected = expect(CHOICES[choice], tmp_path)
+    for found in run(train_choice, choice, plan, world_size=plan.world_size, deadline=120):
+        assert_same_logs(found, expected, 3e-5)
+        assert_same_parameters(found, expected, 3e-5)
+        assert found.logs[0].get("num_input_tokens_seen") == expected.logs[0].get("num_input_tokens_seen")
+
+
+class Recorder:
+    """Makes callbacks that write down what they were called for."""
+
+    def __init__(self) -> None:
+        import transformers
+
+        events: list[str] = []
+        names = [
+            name for name in dir(transformers.TrainerCallback) if name.startswith("on_") and name != "on_push_begin"
+        ]
+        methods = {name: lambda self, *_, name=name, **__: events.append(name) for name in names}
+        self.callback, self.events = type("Recording", (transformers.TrainerCallback,), methods)(), events
+
+
+def record(context: Context, task: Task) -> tuple[list[str], int, int, int]:
+    with as_torchrun(context):
+        recorder = Recorder()
+        trainer = merak_trainer(
+            context, dataclasses.replace(task, keywords={"callbacks": [recorder.callback]}), PLANS["both"]
+        )
+        trainer.train()
+        first = recorder.events.copy()
+        trainer.train()
+        return first, trainer.state.global_step, trainer.engine.steps, int(trainer.state.total_flos)
+
+
+def test_callbacks_are_called_as_in_the_stock_trainer(run: Runner, tmp_path: Path) -> None:
+    task = Task(settings={"eval_strategy": "epoch", "save_strategy": "epoch"})
+    recorder = Recorder()
+    trainer = stock_trainer(dataclasses.replace(task, keywords={"callbacks": [recorder.callback]}), tmp_path)
+    trainer.train()
+    for events, steps, all_steps, operations in run(record, task, world_size=4, deadline=120):
+        assert events == recorder.events
+        assert (steps, all_steps) == (6, 12)
+        assert operations == pytest.approx(trainer.state.total_flos, rel=0.1)  # batches are padded otherwise
+
+
+def train_in(context: Context, precision: str) -> list[float]:
+    with as_torchrun(context):
+        trainer = merak_trainer(context, Task(settings={precision: True}), PLANS["both"])
+        assert trainer.plan.precision == precision
+        trainer.train()
+        return [log["loss"] for log in trainer.state.log_history if "loss" in log]
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_precision_is_the_plans(run: Runner, tmp_path: Path, precision: str) -> None:
+    expected = expect(Task(), tmp_path)
+    for losses in run(train_in, precision, world_size=4, deadline=120):
+        assert losses == pytest.approx([log["loss"] for log in expected.logs if "loss" in log], rel=0.02)
+
+
+class Noisy(Rows):
+    """Rows that a rank changes in its own way."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(8, 1)
+        self.rows[0]["input_ids"][0] = 3 + rank
+        for row in self.rows[1:]:
+            row["input_ids"][0] = 3 + rank
+
+
+def train_noisy(context: Context) -> None:
+    with as_torchrun(context):
+        trainer = merak_trainer(context, Task(), PLANS["both"])
+        trainer.train_dataset = Noisy(context.rank)
+        trainer.train()
+
+
+def test_ranks_of_a_replica_with_other_batches_are_told(run: Runner) -> None:
+    with pytest.raises(RankError, match=r"ranks \[2, 3\] have other batches"):
+        run(train_noisy, world_size=4)

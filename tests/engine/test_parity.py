@@ -1,11 +1,16 @@
-"""Same numbers as one process that runs the same micro-batches in order."""
+"""Same numbers as one process that runs the same micro-batches in order.
+
+`make test` runs a sample. All models with all plans take an hour of two cores: `pytest -m slow tests/engine`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from merak.engine import Plan
 from tests.engine import parity, zoo
@@ -19,15 +24,82 @@ PLANS = {
     "gpipe": Plan(dp=2, pp=2, microbatches=2, schedule="gpipe", recompute=1.0),
     "fewer-than-stages": Plan(pp=4, microbatches=2, recompute=0.5),
     "interleaved": Plan(pp=2, microbatches=4, schedule="interleaved", stages=4),
+    "looped-bfs": Plan(pp=2, microbatches=3, schedule="looped-bfs", stages=4, recompute=(0.0, 1.0, 0.6, 0.3)),
     "eager": Plan(dp=2, pp=3, microbatches=4, schedule="eager", recompute=(0.7, 0.0, 1.0)),
+    "eager-delayed": Plan(pp=2, microbatches=4, schedule="eager-delayed"),
     "shifted": Plan(pp=3, microbatches=4, schedule="shifted", recompute=1.0),
+    "zero-bubble": Plan(dp=2, pp=2, microbatches=4, schedule="zero-bubble", stages=2),
+    "zbv": Plan(pp=2, microbatches=4, schedule="zbv"),
     "replicas": Plan(dp=4, pp=2, microbatches=2, recompute=0.4),
+    "zero1": Plan(dp=2, pp=2, microbatches=3, data_parallel="zero1"),
+}
+SAMPLE = {("unet", plan) for plan in PLANS} | {
+    ("gpt2", "1f1b"),
+    ("gpt2", "interleaved"),
+    ("gpt2", "zbv"),
+    ("t5", "1f1b"),
+    ("mixtral", "eager-delayed"),
+    ("resnet", "looped-bfs"),
 }
 
 
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("model", zoo.ZOO)
+def trials() -> list[Any]:
+    return [
+        pytest.param(model, plan, id=f"{model}-{plan}", marks=() if (model, plan) in SAMPLE else pytest.mark.slow)
+        for model in zoo.ZOO
+        for plan in PLANS
+    ]
+
+
+@pytest.mark.parametrize(("model", "plan"), trials())
 def test_same_numbers(run: Runner, model: str, plan: str) -> None:
     trial = Trial(model, PLANS[plan])
-    outcomes = run(parity.train, trial, world_size=trial.plan.world_size, deadline=120)
+    outcomes = run(parity.train, trial, world_size=trial.plan.world_size, deadline=240)
     parity.assert_same(outcomes, parity.in_one_process(trial))
+
+
+@pytest.mark.parametrize("model", [pytest.param(name, marks=() if name == "unet" else pytest.mark.slow) for name in zoo.ZOO])
+def test_same_numbers_in_double_precision(run: Runner, model: str) -> None:
+    if not zoo.ZOO[model].double:
+        pytest.skip("the CPU has not all of its operations in fp64")
+    trial = Trial(model, PLANS["looped-bfs"], dtype=torch.float64)
+    outcomes = run(parity.train, trial, world_size=trial.plan.world_size, deadline=240)
+    parity.assert_same(outcomes, parity.in_one_process(trial), 1e-10)
+
+
+# Dropout: one process has no say in what is dropped, but all plans must drop the same ------------------------------------
+
+# The same rows in the same micro-batches, which are counted over all data-parallel ranks.
+SAME_MICRO_BATCHES = {
+    "one-rank": Plan(microbatches=4),
+    "replicas": Plan(dp=4, microbatches=1),
+    "1f1b": Plan(pp=2, microbatches=4, recompute=(0.5, 1.0)),
+    "interleaved": Plan(pp=2, microbatches=4, schedule="interleaved", stages=4, recompute=1.0),
+    "gpipe": Plan(dp=2, pp=2, microbatches=2, schedule="gpipe"),
+    "zbv": Plan(pp=2, microbatches=4, schedule="zbv"),
+    "shifted": Plan(pp=3, microbatches=4, schedule="shifted"),
+}
+WITH_DROPOUT = [name for name, specimen in zoo.ZOO.items() if specimen.dropout]
+
+
+@pytest.mark.parametrize("model", [pytest.param(n, marks=() if n in ("unet", "vit") else pytest.mark.slow) for n in WITH_DROPOUT])
+def test_any_plan_drops_the_same(run: Runner, model: str) -> None:
+    def trained(name: str, **changes: Any) -> list[parity.Outcome]:
+        plan = dataclasses.replace(SAME_MICRO_BATCHES[name], **changes)
+        trial = Trial(model, plan, rows=(8,), dropout=0.3, shared_batch=True)
+        return run(parity.train, trial, world_size=plan.world_size, deadline=240)
+
+    expected = parity.in_one_captured_process(Trial(model, Plan(microbatches=4), (8,), 0.3, shared_batch=True))
+    for name in SAME_MICRO_BATCHES:
+        parity.assert_same(trained(name), expected)
+    (other,) = trained("one-rank", seed=1)
+    assert abs(other.losses[0] - expected.losses[0]) > 1e-4, "another seed drops others"
+    plain = parity.in_one_process(Trial(model, Plan(microbatches=4), (8,), shared_batch=True))
+    assert abs(plain.losses[0] - expected.losses[0]) > 1e-4, "something is dropped"
+
+
+def test_each_step_drops_others(run: Runner) -> None:
+    trial = Trial("unet", Plan(pp=2, microbatches=2), (4,), 0.3, shared_batch=True)
+    losses, again = (one.losses for one in run(parity.train_without_steps, trial, world_size=2))
+    assert losses == again
+    assert len(set(losses)) == len(losses)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,12 +28,12 @@ class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Rows of text, each with a length and a count of targets of its own."""
 
     def __init__(self, count: int, seed: int) -> None:
-        random = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         self.rows = []
         for _ in range(count):
-            length = int(torch.randint(3, 9, (), generator=random))
-            ids = torch.randint(3, zoo.VOCABULARY, (length,), generator=random)
-            labels = ids.masked_fill(torch.rand(length, generator=random) < 0.3, IGNORED)
+            length = int(torch.randint(3, 9, (), generator=generator))
+            ids = torch.randint(3, zoo.VOCABULARY, (length,), generator=generator)
+            labels = ids.masked_fill(torch.rand(length, generator=generator) < 0.3, IGNORED)
             labels[-1] = ids[-1]
             self.rows.append({"input_ids": ids, "labels": labels})
 
@@ -46,8 +48,8 @@ class Unlabelled(Rows):
     """Rows of one length, without labels."""
 
     def __init__(self, count: int) -> None:
-        random = torch.Generator().manual_seed(5)
-        self.rows = [{"input_ids": torch.randint(3, zoo.VOCABULARY, (6,), generator=random)} for _ in range(count)]
+        generator = torch.Generator().manual_seed(5)
+        self.rows = [{"input_ids": torch.randint(3, zoo.VOCABULARY, (6,), generator=generator)} for _ in range(count)]
 
 
 class Stream(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
@@ -68,6 +70,15 @@ def padded(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     if "labels" in rows[0]:
         labels = [row["labels"] for row in rows]
         batch["labels"] = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+    return batch
+
+
+def masked(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """A batch with some ids changed at random, by each of the generators that collators may use."""
+    batch = padded(rows)
+    batch["input_ids"][torch.rand(batch["input_ids"].shape) < 0.1] = 3
+    batch["input_ids"][:, 0] = random.randrange(3, zoo.VOCABULARY)
+    batch["input_ids"][:, 1] = int(np.random.randint(3, zoo.VOCABULARY))
     return batch
 
 
@@ -121,9 +132,8 @@ class Task:
             args=args,
             train_dataset=Rows(COUNT, 1),
             eval_dataset=Rows(self.evaluated, 2),
-            data_collator=padded,
             compute_metrics=accuracy,
-            **(self.keywords | more),
+            **({"data_collator": padded} | self.keywords | more),
         )
 
 

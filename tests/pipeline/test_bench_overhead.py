@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.pipeline.overhead import Pipeline, compare
+from benchmarks.pipeline.overhead import compare
+from benchmarks.pipeline.tiny_pipeline import Pipeline
 
 
 def test_plain_loop_does_the_same(capsys: pytest.CaptureFixture[str]) -> None:
