@@ -187,7 +187,8 @@ class Engine:
         """The graph for a batch, and its micro-batches with their scales. A batch that does not fit is refused by all
         replicas, before anything else moves."""
         problem: ValueError | None = None
-        variant, bound, counts = self._variants.first, [], [0.0] * len(self._variants.first.prepared.terms.counts)
+        variant, bound = self._variants.first, list[MicroBatch]()
+        counts = [0.0] * len(variant.prepared.terms.counts)
         try:
             variant, bound = self._variants.bind(self._parts(batch), training, self.dp_rank * self.plan.microbatches)
             counts = count_targets(variant.prepared.terms, bound)
