@@ -14,8 +14,8 @@ class CaptureError(ValueError):
 _ADVICE = (
     (
         r"data.?dependent|GuardOnDataDependent|unbacked|Could not guard",
-        "the model decides by the values in a tensor (not its shape), which no graph can hold. Take the decision out of "
-        "`forward`, or make it with torch.where or masks",
+        "the model decides by the values in a tensor (not its shape), which no graph can hold. Take the decision out "
+        "of `forward`, or make it with torch.where or masks",
     ),
     (
         r"use_cache|DynamicCache|Cache",

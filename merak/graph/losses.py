@@ -169,11 +169,12 @@ class _Sharing:
         return value in self.of_inputs and not self._depends_on(value, "input", with_rows=True)
 
     def _depends_on(self, node: fx.Node, kind: str, with_rows: bool = False) -> bool:
-        for needed in with_dependencies({node}, self.groups):
-            if needed.op == "placeholder" and self.captured.sources[needed.name].kind == kind:
-                if not with_rows or needed.meta["val"].dim() > 0:
-                    return True
-        return False
+        return any(
+            needed.op == "placeholder"
+            and self.captured.sources[needed.name].kind == kind
+            and (not with_rows or needed.meta["val"].dim() > 0)
+            for needed in with_dependencies({node}, self.groups)
+        )
 
     def _count(self, divisor: Any) -> Count | None:
         """A micro-batch's part of a divisor; None if that of a batch is not the sum of those of its parts."""
@@ -214,7 +215,7 @@ class _Sharing:
         return lambda inputs, sizes: float((values(inputs, sizes) != evaluate_size(size, sizes)).sum())
 
     def _evaluate(self, node: fx.Node) -> Callable[[dict[str, torch.Tensor], dict[str, int]], Any] | None:
-        """A function that computes a value of the batch, by a graph of its own; None if it needs more than the batch."""
+        """A function that computes a value of the batch, by a graph of its own; None if it needs more."""
         needed = with_dependencies({node}, self.groups)
         if (
             node not in self.of_inputs

@@ -37,7 +37,7 @@ def plan_for(args: Any, plan: PlanLike) -> Plan:
     if not dist.is_initialized():
         raise ValueError(
             "there is no process group: launch with torchrun, and say torch.distributed.init_process_group('merak') "
-            "before TrainingArguments (on GPUs, TrainingArguments(ddp_backend='merak') does it, too)"
+            "before TrainingArguments is made"
         )
     if found.world_size != dist.get_world_size():
         raise ValueError(
@@ -62,7 +62,7 @@ def check_supported(args: Any) -> None:
 
 
 def _refusals(args: Any) -> dict[str, tuple[bool, str]]:
-    config = args.accelerator_config
+    config, optimizer = args.accelerator_config, getattr(args.optim, "value", str(args.optim))
     return {
         "deepspeed": (bool(args.deepspeed), _OTHER_ENGINE),
         "fsdp": (bool(args.fsdp), f"{_OTHER_ENGINE}; Plan(data_parallel='zero1') shards the optimizer"),
@@ -88,5 +88,5 @@ def _refusals(args: Any) -> dict[str, tuple[bool, str]]:
             bool(config.split_batches or config.dispatch_batches),
             "split_batches and dispatch_batches deal rows to ranks, not to replicas",
         ),
-        "optim": (any(name in str(args.optim) for name in _LAYERWISE), f"{args.optim} needs the whole model, or hooks"),
+        "optim": (any(name in optimizer for name in _LAYERWISE), f"{optimizer} needs the whole model, or hooks"),
     }

@@ -37,6 +37,6 @@ def check_same_in_replicas(batch: Mapping[str, Any], replicas: int, device: torc
     values = [int(one) for one in everyones]
     if odd := [rank for rank, value in enumerate(values) if value != values[rank % replicas]]:
         raise ValueError(
-            f"ranks {odd} have other batches than the rest of their replicas: data sets and collators must draw the same "
-            "random numbers on all ranks, so seed them alike"
+            f"ranks {odd} have other batches than the rest of their replicas: data sets and collators must draw the "
+            "same random numbers on all ranks, so seed them alike"
         )

@@ -30,6 +30,7 @@ from accelerate.utils import recursively_apply
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from merak.engine import Engine, parallelize
 from merak.hf import losses, randomness
@@ -80,6 +81,10 @@ class Trainer(transformers.Trainer):
         self._parts: list[dict[str, Any]] = []
         self._is_checked = False
         self._wants_output = True
+        if isinstance(model, nn.Module) and any(parameter.is_meta for parameter in model.parameters()):
+            raise ValueError(
+                "the model is on the meta device, and Trainer moves it: give it memory, or use merak.parallelize"
+            )
         super().__init__(model, args, *positional, **keywords)
         self._check_replaced()
 
@@ -114,6 +119,8 @@ class Trainer(transformers.Trainer):
         if isinstance(loader.worker_init_fn, partial):
             workers = loader.worker_init_fn
             loader.worker_init_fn = partial(workers.func, **(workers.keywords | {"rank": replica}))
+        if isinstance(loader.sampler, LengthGroupedSampler):
+            loader.sampler.batch_size *= self.plan.dp  # of all replicas together: the order is that of one process
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return prepare_data_loader(
             loader_of_replica(loader, replica, self.plan.dp, seed),

@@ -108,7 +108,7 @@ def in_one_process(trial: Trial) -> Outcome:
 
 
 def in_one_captured_process(trial: Trial) -> Outcome:
-    """The reference with dropout: the whole captured graph in a plain loop, with the same rule for its random numbers."""
+    """The reference with dropout: the whole captured graph in a plain loop, with the same rule for random numbers."""
     model = trial.build()
     optimizer = optimizer_of(model.parameters())
     batches = trial.batches(0)
@@ -140,7 +140,9 @@ def _whole(prepared: Prepared, model: nn.Module, part: MicroBatch) -> Any:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers()) | prepared.captured.constants | part.inputs
     sources = prepared.captured.sources
     arguments = [
-        part.scales[int(sources[node.name].key)] if sources[node.name].kind == "scale" else tensors[sources[node.name].key]
+        part.scales[int(sources[node.name].key)]
+        if sources[node.name].kind == "scale"
+        else tensors[sources[node.name].key]
         for node in prepared.captured.graph.find_nodes(op="placeholder")
     ]
     module = fx.GraphModule(prepared.captured.graph.owning_module or {}, prepared.captured.graph)
@@ -195,7 +197,7 @@ _prepared: dict[Any, Prepared] = {}
 
 
 def _prepare(trial: Trial, model: nn.Module, batch: Mapping[str, Any], **keywords: Any) -> Prepared:
-    delayed = trial.plan if trial.plan.schedule in ("zbv", "zero-bubble") else None  # which changes the graph
+    delayed = trial.plan if trial.plan.splits_backward else None  # which changes the graph
     key = trial.model, trial.dropout, trial.dtype, delayed, keywords.get("training", True)
     if key not in _prepared:
         _prepared[key] = prepare(model, batch, **keywords)

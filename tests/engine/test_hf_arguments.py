@@ -60,7 +60,7 @@ def test_a_plan_is_read_from_what_users_have(tmp_path: Path) -> None:
         assert read_plan(one) == plan
     with pytest.raises(ValueError, match="plan='auto' is not there yet"):
         read_plan("auto")
-    with pytest.raises(ValueError, match="it must be a merak.Plan"):
+    with pytest.raises(ValueError, match=r"it must be a merak\.Plan"):
         read_plan(3)  # type: ignore[arg-type]
 
 

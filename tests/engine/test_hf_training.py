@@ -82,7 +82,16 @@ CHOICES: dict[str, Task] = {
     "model-init": Task(keywords={"model_init": lambda: zoo.make("llama")}),
     "random-rows": Task(keywords={"data_collator": masked}),
     "masked-language-model": Task(model="bert", accumulation=1),
-    "tokens-seen": Task(settings={"include_num_input_tokens_seen": "all", "lr_scheduler_type": "reduce_lr_on_plateau"}),
+    "tokens-seen": Task(
+        settings={
+            "include_num_input_tokens_seen": "non_padding",
+            "lr_scheduler_type": "reduce_lr_on_plateau",
+            "lr_scheduler_kwargs": {"patience": 0, "threshold": 1.0},
+            "metric_for_best_model": "loss",
+            "eval_strategy": "steps",
+            "eval_steps": 1,
+        }
+    ),
 }
 
 

@@ -58,7 +58,9 @@ def test_same_numbers(run: Runner, model: str, plan: str) -> None:
     parity.assert_same(outcomes, parity.in_one_process(trial))
 
 
-@pytest.mark.parametrize("model", [pytest.param(name, marks=() if name == "unet" else pytest.mark.slow) for name in zoo.ZOO])
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name == "unet" else pytest.mark.slow) for name in zoo.ZOO]
+)
 def test_same_numbers_in_double_precision(run: Runner, model: str) -> None:
     if not zoo.ZOO[model].double:
         pytest.skip("the CPU has not all of its operations in fp64")
@@ -67,7 +69,7 @@ def test_same_numbers_in_double_precision(run: Runner, model: str) -> None:
     parity.assert_same(outcomes, parity.in_one_process(trial), 1e-10)
 
 
-# Dropout: one process has no say in what is dropped, but all plans must drop the same ------------------------------------
+# Dropout: one process has no say in what is dropped, but all plans must drop the same ------------------------------
 
 # The same rows in the same micro-batches, which are counted over all data-parallel ranks.
 SAME_MICRO_BATCHES = {
@@ -82,7 +84,9 @@ SAME_MICRO_BATCHES = {
 WITH_DROPOUT = [name for name, specimen in zoo.ZOO.items() if specimen.dropout]
 
 
-@pytest.mark.parametrize("model", [pytest.param(n, marks=() if n in ("unet", "vit") else pytest.mark.slow) for n in WITH_DROPOUT])
+@pytest.mark.parametrize(
+    "model", [pytest.param(n, marks=() if n in ("unet", "vit") else pytest.mark.slow) for n in WITH_DROPOUT]
+)
 def test_any_plan_drops_the_same(run: Runner, model: str) -> None:
     def trained(name: str, **changes: Any) -> list[parity.Outcome]:
         plan = dataclasses.replace(SAME_MICRO_BATCHES[name], **changes)

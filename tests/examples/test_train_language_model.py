@@ -51,9 +51,15 @@ def test_the_report_is_whole(four_ranks: Path) -> None:
     assert (four_ranks / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_bytes_sent_are_those_of_the_gradients_and_little_more(four_ranks: Path) -> None:
+def test_data_parallel_ranks_train_the_same_and_send_gradients_and_little_more(
+    four_ranks: Path, tmp_path: Path
+) -> None:
+    done = LANGUAGE_MODEL.run(4, tmp_path, "--dropout", "0", "--engine", "ddp")
+    assert done.returncode == 0, done.stderr
+    for kind in ("train", "validation"):
+        assert losses(four_ranks, kind) == pytest.approx(losses(tmp_path, kind), abs=1e-4, rel=0)
     # Besides the gradients travel losses, the tokenizer, DDP's first copy of the weights and the checkpoints' plans.
-    session = content(four_ranks)["session"]
+    session = content(tmp_path)["session"]
     assert session["ring_bytes"] <= session["bytes_sent"] <= 1.5 * session["ring_bytes"]
 
 

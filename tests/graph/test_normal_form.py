@@ -108,7 +108,9 @@ def test_a_parameter_that_is_written_to_is_refused() -> None:
             model.linear.weight.view(-1).clamp_(-1, 1)
         return loss_of(model.linear(x))
 
-    with pytest.raises(CaptureError, match=r"writes to its parameter linear.weight .*clamp_.*Keep such values in a buffer"):
+    with pytest.raises(
+        CaptureError, match=r"writes to its parameter linear.weight .*clamp_.*Keep such values in a buffer"
+    ):
         normal(forward)
 
 
@@ -247,7 +249,13 @@ def test_regions_under_autocast_stay() -> None:
     model, batch = Net(under_autocast), {"x": torch.randn(3, 4)}
     graph, _ = normal(under_autocast)
     assert [node for node in graph.nodes if node.op == "get_attr"]
-    assert model(**batch)["y"].detach().float().ne(Net(lambda m, x: {"y": m.linear(x) @ m.linear.weight})(**batch)["y"]).any()
+    assert (
+        model(**batch)["y"]
+        .detach()
+        .float()
+        .ne(Net(lambda m, x: {"y": m.linear(x) @ m.linear.weight})(**batch)["y"])
+        .any()
+    )
     assert_as_plain(model, batch, tolerance=0.02)
     prepared = prepare(model, batch)
     for boundary, may in enumerate(prepared.cuttable.may_cut):

@@ -138,7 +138,9 @@ def test_what_draws_nothing_is_not_seeded() -> None:
 
 
 def test_all_kinds_are_found() -> None:
-    assert len(names(dropout)) == len(names(attention)) == len(names(drop_path)) == len(names(drop_path_as_in_swin)) == 1
+    assert (
+        len(names(dropout)) == len(names(attention)) == len(names(drop_path)) == len(names(drop_path_as_in_swin)) == 1
+    )
     assert len(names(noise)) == len(names(in_a_region)) == 2
 
 
@@ -157,9 +159,14 @@ def test_the_users_own_stream_is_undisturbed() -> None:
         Run(model, prepared, BATCH, microbatches=3)
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(11)
-    with pytest.raises(KeyError), generators_kept(torch.device("cpu")):
-        torch.rand(3)
-        raise KeyError
+
+    def draw_and_fail() -> None:
+        with generators_kept(torch.device("cpu")):
+            torch.rand(3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        draw_and_fail()
     assert torch.equal(torch.rand(3), expected), "after an error too"
 
 

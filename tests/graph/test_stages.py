@@ -80,7 +80,7 @@ def assert_same(made: Run, whole: Run) -> None:
 # Same numbers --------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_any_allowed_cut_gives_the_same_numbers(data: st.DataObject) -> None:
     model, made, whole = prepared()

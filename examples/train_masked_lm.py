@@ -1,0 +1,96 @@
+"""Trains a small BERT to fill in words of Python's own documentation, data parallel and pipelined.
+
+    torchrun --nproc-per-node 4 examples/train_masked_lm.py
+
+Four ranks are two replicas of two stages. What it shows:
+
+- An unmodified Hugging Face model; `merak.parallelize` finds where to cut it.
+- A *tied* weight: the first stage looks tokens up in the matrix by which the last one scores them. Each has a copy,
+  and their gradients are added up, so that the copies stay equal.
+- A loss over targets that are unevenly spread: a seventh of all tokens is hidden at random, so micro-batches have
+  different numbers of targets. The loss is still the exact mean over the global batch, on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from common.corpus import load_corpus, python_reference
+from common.pipelines import Batch, Options, draw, make_plan, mine, part, run
+from common.world import World
+from language_model.tokens import read_tokenizer, sequences, train_tokenizer
+from torch import nn
+
+import merak
+
+VOCABULARY, BLOCK = 512, 32
+MASK = VOCABULARY  # one more token, which stands for a hidden one
+IGNORED = -100  # the label of what is not to be guessed
+
+
+def load_data(world: World) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of tokens to train on and held-out ones, both int64 [rows, BLOCK]."""
+    corpus = load_corpus(python_reference(), holdout=8)
+    json = train_tokenizer(corpus.train, VOCABULARY) if world.leads else ""
+    tokenizer = read_tokenizer(world.share_text(json))
+    return sequences(tokenizer, corpus.train, BLOCK), sequences(tokenizer, corpus.validation, BLOCK)
+
+
+def build_model(options: Options) -> nn.Module:
+    """The same random weights on all ranks."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(options.seed)
+    config = BertConfig(
+        vocab_size=VOCABULARY + 1,
+        hidden_size=options.width,
+        num_hidden_layers=options.layers,
+        num_attention_heads=4,
+        intermediate_size=4 * options.width,
+        max_position_embeddings=BLOCK,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForMaskedLM(config)
+
+
+def hide(tokens: torch.Tensor, random: torch.Generator) -> Batch:
+    """A batch in which a seventh of the tokens is to be guessed."""
+    hidden = torch.rand(tokens.shape, generator=random) < 1 / 7
+    return {"input_ids": tokens.masked_fill(hidden, MASK), "labels": tokens.masked_fill(~hidden, IGNORED)}
+
+
+def train(options: Options, world: World) -> None:
+    """The whole job on this rank."""
+    rows, held_out = load_data(world)
+    plan = make_plan(options, world, pp=2)
+
+    def batch(step: int) -> Batch:
+        chosen, random = draw(options, step, len(rows))
+        return hide(rows[chosen], random)
+
+    engine = merak.parallelize(
+        build_model(options),
+        plan,
+        part(batch(0), 0, plan.dp),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=options.learning_rate),
+        clip=1.0,
+    )
+    world.say(engine.explain())
+    for step in range(1, options.steps + 1):
+        loss = engine.train_step(mine(batch(step), engine))
+        if step % options.log_every == 0 or step == 1:
+            world.say(f"step {step}: loss {loss:.5f}")
+    exam = hide(held_out, torch.Generator().manual_seed(options.seed))
+    world.say(f"held-out loss {engine.eval_step(mine(exam, engine), output=False).loss:.5f} nats a hidden token")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, the process's own unless `arguments` are given; the exit status."""
+    return run(str(__doc__), train, arguments, transformers="hf", tokenizers="hf")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Plans: what they refuse, and that files hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merak.engine import Plan
+from merak.pipeline.schedule import KINDS
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"dp": 0}, "dp is 0; it must be 1 or more"),
+        ({"microbatches": 2.5}, "microbatches is 2.5; it must be 1 or more"),
+        ({"tp": 2}, "tp must be 1"),
+        ({"schedule": "2f2b"}, "schedule is '2f2b'; it must be one of gpipe, 1f1b"),
+        ({"pp": 2, "stages": 3}, "stages is 3; it must be a multiple of pp, which is 2"),
+        ({"data_parallel": "zero3"}, "data_parallel is 'zero3'; it must be 'all-reduce' or 'zero1'"),
+        ({"recompute": 1.5}, "recompute is 1.5; a ratio lies between 0 and 1"),
+        ({"recompute": "always"}, "recompute is 'always'; it must be 'auto'"),
+        ({"pp": 2, "recompute": (1.0,)}, "recompute has 1 ratios; there are 2 stages"),
+        ({"pp": 2, "cuts": ("a", "b")}, "cuts has 2 names; 2 stages have 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text.split(";")[0]) as caught:
+        Plan(**fields)
+    assert text in str(caught.value)
+
+
+def test_counts_of_ranks_and_stages() -> None:
+    plan = Plan(dp=3, pp=2, schedule="interleaved")
+    assert (plan.world_size, plan.n_stages) == (6, 4)
+    assert Plan(schedule="zbv").n_stages == 2
+    assert Plan(schedule="interleaved").n_stages == 1
+    assert Plan(pp=2, schedule="interleaved", stages=6).n_stages == 6
+    assert Plan(pp=3, recompute=0.5).recompute_of_stages() == [0.5] * 3
+
+
+@given(
+    st.builds(
+        Plan,
+        dp=st.integers(1, 9),
+        pp=st.integers(1, 9),
+        microbatches=st.integers(1, 99),
+        schedule=st.sampled_from(KINDS),
+        recompute=st.just("auto") | st.floats(0, 1),
+        data_parallel=st.sampled_from(["all-reduce", "zero1"]),
+        memory=st.none() | st.integers(0, 2**40),
+        seed=st.integers(-(2**63), 2**63),
+    )
+)
+def test_json_holds_all_of_it(plan: Plan) -> None:
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_files(tmp_path: Path) -> None:
+    plan = Plan(pp=2, cuts=("layers.1",), recompute=(0.5, 1.0))
+    plan.save(tmp_path / "plan.json")
+    loaded = Plan.load(tmp_path / "plan.json")
+    assert loaded == plan
+    assert loaded.recompute_of_stages() == [0.5, 1.0]
+    text = plan.to_json().replace("microbatches", "micro_batches")
+    with pytest.raises(ValueError, match="a plan has no micro_batches"):
+        Plan.from_json(text)
+
+
+def test_every_field_is_said_to_mean_something() -> None:
+    text = Plan.__doc__ or ""
+    assert [field.name for field in dataclasses.fields(Plan) if f"{field.name}:" not in text] == []
