@@ -1,4 +1,4 @@
-"""What ranks tell each other: rows of all replicas, and whether ranks of one replica have the same batch."""
+"""What ranks tell each other: rows, initial values, and whether ranks of one replica have the same batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from merak.graph.trees import flatten
 
@@ -23,6 +24,15 @@ def gather_rows(tensor: torch.Tensor, replicas: dist.ProcessGroup) -> torch.Tens
     everyones = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(everyones, padded, group=replicas)
     return torch.cat([one[:size] for one, size in zip(everyones, sizes, strict=True)])
+
+
+def give_to_all(model: nn.Module) -> None:
+    """Gives all ranks the values of rank 0's parameters and buffers, as DDP does: new layers start from random ones."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.numel():
+            values = tensor.detach().contiguous()
+            dist.broadcast(torch.view_as_real(values) if values.is_complex() else values, src=0)
+            tensor.detach().copy_(values)
 
 
 def check_same_in_replicas(batch: Mapping[str, Any], replicas: int, device: torch.device) -> None:

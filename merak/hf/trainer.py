@@ -36,7 +36,7 @@ from merak.engine import Engine, parallelize
 from merak.hf import losses, randomness
 from merak.hf.arguments import PlanLike, check_supported, plan_for
 from merak.hf.data import example_of, loader_of_replica, only_mine
-from merak.hf.gather import check_same_in_replicas, gather_rows
+from merak.hf.gather import check_same_in_replicas, gather_rows, give_to_all
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
 
@@ -161,22 +161,27 @@ class Trainer(transformers.Trainer):
         return self.engine
 
     def _make_engine(self, loader: Any) -> Engine:
-        """The engine for the model as it is now."""
-        known, trains = self._made_for
-        if self.engine is None or known is not self.model or trains < (self.train_dataset is not None):
-            steps, clip = self.args.gradient_accumulation_steps, self.args.max_grad_norm
-            with randomness.undisturbed():
-                example = self._prepare_inputs(example_of(loader, self.args.train_batch_size * steps))
-                self.engine = parallelize(
-                    self.model,
-                    dataclasses.replace(self.plan, microbatches=self.plan.microbatches * steps),
-                    dict(example),
-                    optimizer=self._make_optimizer,
-                    loss_fn=self._loss_fn(),
-                    clip=clip if clip > 0 else math.inf,
-                )
-            self._made_for = self.model, self.train_dataset is not None
+        """The engine for the model as it is now: rank 0's, on all ranks."""
+        steps, clip = self.args.gradient_accumulation_steps, self.args.max_grad_norm
+        with randomness.undisturbed():
+            example = self._prepare_inputs(example_of(loader, self.args.train_batch_size * steps))
+            give_to_all(self.model)
+            self.engine = parallelize(
+                self.model,
+                dataclasses.replace(self.plan, microbatches=self.plan.microbatches * steps),
+                dict(example),
+                optimizer=self._make_optimizer,
+                loss_fn=self._loss_fn(),
+                clip=clip if clip > 0 else math.inf,
+            )
+        assert self.engine.dp_rank == self._replica
+        self._made_for = self.model, self.train_dataset is not None
         return self.engine
+
+    def _has_engine(self) -> bool:
+        """Whether there is one for this model, and not for evaluation only if there is something to train on."""
+        model, trains = self._made_for
+        return self.engine is not None and model is self.model and trains >= (self.train_dataset is not None)
 
     def _make_optimizer(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         self.optimizer = None
@@ -199,7 +204,7 @@ class Trainer(transformers.Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         if self._created_lr_scheduler:
             self.lr_scheduler, self._created_lr_scheduler = None, False
-        engine = self._make_engine(train_dataloader)
+        engine = self._running() if self._has_engine() else self._make_engine(train_dataloader)
         self._parts.clear()
         self._is_checked = False
         self.optimizer = SteppedOptimizer(engine.optimizer)
@@ -251,7 +256,8 @@ class Trainer(transformers.Trainer):
 
     def evaluation_loop(self, dataloader: Any, *positional: Any, **keywords: Any) -> Any:
         """As in `transformers.Trainer`."""
-        self._make_engine(dataloader if self.train_dataset is None else self.get_train_dataloader())
+        if not self._has_engine():
+            self._make_engine(dataloader if self.train_dataset is None else self.get_train_dataloader())
         return super().evaluation_loop(dataloader, *positional, **keywords)
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:

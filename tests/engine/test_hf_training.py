@@ -81,6 +81,7 @@ CHOICES: dict[str, Task] = {
     "no-accumulation": Task(accumulation=1, settings={"dataloader_drop_last": True, "max_steps": 7}),
     "model-init": Task(keywords={"model_init": lambda: zoo.make("llama")}),
     "random-rows": Task(keywords={"data_collator": masked}),
+    "workers": Task(settings={"dataloader_num_workers": 1}),
     "masked-language-model": Task(model="bert", accumulation=1),
     "tokens-seen": Task(
         settings={
@@ -107,6 +108,23 @@ def test_choices_mean_what_they_mean_to_the_stock_trainer(run: Runner, tmp_path:
         assert_same_logs(found, expected, 3e-5)
         assert_same_parameters(found, expected, 3e-5)
         assert found.logs[0].get("num_input_tokens_seen") == expected.logs[0].get("num_input_tokens_seen")
+
+
+def train_from_other_weights(context: Context) -> Outcome:
+    with as_torchrun(context):
+        trainer = merak_trainer(context, Task(), PLANS["both"])
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.mul_(1 + context.rank)
+        trainer.train()
+        return outcome(trainer, trainer.gather_model())
+
+
+def test_all_ranks_start_from_the_first_ones_weights(run: Runner, tmp_path: Path) -> None:
+    expected = expect(Task(), tmp_path)
+    for found in run(train_from_other_weights, world_size=4, deadline=120):
+        assert_same_logs(found, expected)
+        assert_same_parameters(found, expected)
 
 
 class Recorder:
@@ -154,7 +172,7 @@ def train_in(context: Context, precision: str) -> list[float]:
         return [log["loss"] for log in trainer.state.log_history if "loss" in log]
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_precision_is_the_plans(run: Runner, tmp_path: Path, precision: str) -> None:
     expected = expect(Task(), tmp_path)
     for losses in run(train_in, precision, world_size=4, deadline=120):
