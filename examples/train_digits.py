@@ -37,6 +37,7 @@ def build_model(options: Options) -> nn.Module:
         num_hidden_layers=options.layers,
         num_attention_heads=4,
         intermediate_size=2 * options.width,
+        initializer_range=options.width**-0.5,  # the library's 0.02 is for wider models
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

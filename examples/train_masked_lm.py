@@ -25,7 +25,7 @@ from torch import nn
 
 import merak
 
-VOCABULARY, BLOCK = 512, 32
+VOCABULARY, BLOCK = 300, 32
 MASK = VOCABULARY  # one more token, which stands for a hidden one
 IGNORED = -100  # the label of what is not to be guessed
 
@@ -50,6 +50,7 @@ def build_model(options: Options) -> nn.Module:
         num_attention_heads=4,
         intermediate_size=4 * options.width,
         max_position_embeddings=BLOCK,
+        initializer_range=options.width**-0.5,  # the library's 0.02 is for wider models
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

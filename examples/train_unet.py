@@ -45,27 +45,37 @@ class Block(nn.Module):
         return F.gelu(self.norm(self.second(F.gelu(self.first(x)))))
 
 
+class Up(nn.Module):
+    """Doubles an image, and joins to it what had that size on the way down."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = Block(2 * channels, channels)
+
+    def forward(self, x: torch.Tensor, skipped: torch.Tensor) -> torch.Tensor:
+        """Of the size of `skipped`."""
+        return self.block(torch.cat([F.interpolate(x, scale_factor=2.0), skipped], 1))
+
+
 class UNet(nn.Module):
-    """Halves the image level by level, doubles it again, and joins to each size what had that size on the way down."""
+    """Down level by level, and up again."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.down = nn.ModuleList(Block(width if level else 1, width) for level in range(LEVELS))
         self.bottom = Block(width, width)
-        self.up = nn.ModuleList(Block(2 * width, width) for _ in range(LEVELS))
+        self.up = nn.ModuleList(Up(width) for _ in range(LEVELS))
         self.leave = nn.Conv2d(width, 1, 1)
 
     def forward(self, noisy: torch.Tensor, clean: torch.Tensor | None = None) -> torch.Tensor:
         """The images without noise, [rows, 1, 8, 8]. `clean` is in the batch for the loss alone."""
         x, skipped = noisy, []
         for block in self.down:
-            x = block(x)
-            skipped.append(x)
-            x = F.avg_pool2d(x, 2)
+            skipped.append(block(x))
+            x = F.avg_pool2d(skipped[-1], 2)
         x = self.bottom(x)
-        for block in self.up:
-            x = F.interpolate(x, scale_factor=2.0)
-            x = block(torch.cat([x, skipped.pop()], 1))
+        for up in self.up:
+            x = up(x, skipped.pop())
         return self.leave(x)
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "redistribute_of_dtensor",
     "shard_order",
     "size_conditions",
+    "size_hint",
     "split_factor",
     "store_host",
     "strided_shard",
@@ -295,13 +296,15 @@ def bind_symbols(fake: torch.Tensor, real: torch.Tensor, bindings: dict[str, int
 
 
 def size_conditions(fakes: Iterable[torch.Tensor]) -> list[Any]:
-    """What the export of these fake tensors' graph found to be true of their sizes and took for granted since, where a
-    module's own code, or torch's Python, asked. What operations themselves asked they ask again when they run."""
+    """What the export of these fake tensors' graph found to be true of their sizes and took for granted since: that
+    sizes are equal, and what a module's own code, or torch's Python, asked. Else, what operations ask they ask again
+    when they run."""
     found = []
     for environment in {id(fake.fake_mode.shape_env): fake.fake_mode.shape_env for fake in fakes}.values():  # type: ignore[attr-defined]
         for guard in environment.guards if environment else ():
             place = getattr(guard.sloc.framework_loc, "filename", "") or ""
-            if "/torch/nn/" in place or "/torch/" not in place:
+            equal = getattr(guard.expr, "rel_op", "") == "=="
+            if equal or "/torch/nn/" in place or "/torch/" not in place:
                 found.append(guard.expr.xreplace(environment.replacements))
     return found
 
@@ -368,6 +371,11 @@ def pipeline_runtime(
     runtime.pipeline_order = {rank: [_Action.from_str(text) for text in row] for rank, row in enumerate(rows)}
     runtime._prepare_schedule_with_comms(runtime.pipeline_order)
     return runtime
+
+
+def size_hint(size: int | torch.SymInt) -> int:
+    """What a size, or a stride, was in the example."""
+    return size if isinstance(size, int) else int(str(size.node.hint))
 
 
 def fake_mode() -> contextlib.AbstractContextManager[object]:

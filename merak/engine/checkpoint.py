@@ -111,7 +111,9 @@ def set_group_settings(
 
 
 def _begin(optimizer: torch.optim.Optimizer) -> None:
-    """Makes an optimizer's state, by a step that changes nothing: of gradients that are zero, at a rate of zero."""
+    """Makes an optimizer's state, by a step of zero gradients at a rate of zero; parameters stay as they are."""
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    values = [parameter.detach().clone() for parameter in held]
     rates = [group.get("lr") for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["lr"] = torch.zeros_like(group["lr"]) if isinstance(group.get("lr"), torch.Tensor) else 0.0
@@ -122,6 +124,9 @@ def _begin(optimizer: torch.optim.Optimizer) -> None:
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     optimizer.zero_grad()
+    with torch.no_grad():
+        for parameter, value in zip(held, values, strict=True):
+            parameter.copy_(value)
 
 
 def _distributed() -> bool:

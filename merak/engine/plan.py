@@ -68,6 +68,8 @@ class Plan:
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"precision is {self.precision!r}; it must be 'fp32', 'bf16' or 'fp16'")
         _check_recompute(self.recompute, self.n_stages)
+        if not isinstance(self.recompute, int | float | str):
+            object.__setattr__(self, "recompute", tuple(self.recompute))
         if self.cuts is not None:
             object.__setattr__(self, "cuts", tuple(self.cuts))
             if len(self.cuts) != self.n_stages - 1:

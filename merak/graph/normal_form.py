@@ -31,7 +31,7 @@ def normalise(captured: Captured) -> AliasGroups:
     """Brings the graph into normal form, in place; returns what shares memory in it.
 
     Raises:
-        CaptureError: a parameter is written to in `forward`.
+        CaptureError: a parameter, or a tensor that is no buffer, is written to in `forward`.
     """
     _merge_tied(captured)
     _take_regions_in(captured.graph)
@@ -237,7 +237,12 @@ def _copy_written_inputs(captured: Captured) -> None:
                 f"the model writes to its parameter {name} in `forward` ({groups.writers[root][0].target}); no "
                 "micro-batch could rely on its value. Keep such values in a buffer"
             )
-        if kind in ("input", "constant"):
+        if kind == "constant":
+            raise CaptureError(
+                f"the model writes to its tensor {name.removeprefix('model.')} in `forward` "
+                f"({groups.writers[root][0].target}): make a buffer of it (`register_buffer`)"
+            )
+        if kind == "input":
             _copy(captured.graph, root)
 
 

@@ -2,6 +2,9 @@
 
 Nothing here waits but `wait`. Every message has a tag of its own, made of the value's number, the direction and the
 micro-batch, so that messages may be sent and received in any order that a schedule gives.
+
+A value arrives with its dimensions in memory in the order in which they were captured: a stage that takes a transposed
+value for a view of another shape would fail on one that lies in memory otherwise.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.distributed as dist
 
-from merak._torch_compat import evaluate_size
+from merak._torch_compat import evaluate_size, size_hint
 from merak.graph.stages import Stage, Value
 
 Direction = Literal["F", "B"]
@@ -49,7 +52,8 @@ class Messages:
         for value in values:
             for consumer in value.consumers:
                 self._values.setdefault((value.producer, consumer), []).append(value)
-        self._sending: list[tuple[Message, Any, torch.Tensor]] = []
+        self._order = {(value.name, value.producer): order_in_memory(value.fake) for value in values}
+        self._sending: list[tuple[Any, torch.Tensor]] = []
         self._receiving: dict[Message, tuple[Any, torch.Tensor]] = {}
 
     def values(self, direction: Direction, producer: int, consumer: int) -> list[Value]:
@@ -59,18 +63,21 @@ class Messages:
 
     def send(self, message: Message, tensor: torch.Tensor) -> None:
         """Sends; the tensor is kept until it has left, and must not be written to."""
-        tensor = _on_wire(tensor.contiguous())
+        self._forget_sent()
+        order = self._order[message.value, message.producer]
+        tensor = _on_wire(tensor.permute(order).contiguous())
         to = message.consumer if message.direction == "F" else message.producer
         work = dist.isend(tensor, group=self._group, group_dst=self._ranks[to], tag=self._tag(message))
-        self._sending.append((message, work, tensor))
+        self._sending.append((work, tensor))
 
     def post(self, message: Message, value: Value, sizes: Mapping[str, int]) -> None:
         """Begins to receive."""
-        shape = [evaluate_size(size, dict(sizes)) for size in value.fake.shape]
+        order = self._order[message.value, message.producer]
+        shape = [evaluate_size(value.fake.shape[dim], dict(sizes)) for dim in order]
         tensor = torch.empty(shape, dtype=value.fake.dtype, device=self._device)
         source = message.producer if message.direction == "F" else message.consumer
         work = dist.irecv(_on_wire(tensor), group=self._group, group_src=self._ranks[source], tag=self._tag(message))
-        self._receiving[message] = work, tensor
+        self._receiving[message] = work, tensor.permute([order.index(dim) for dim in range(len(order))])
 
     def wait(self, message: Message) -> torch.Tensor:
         """The tensor that was posted, when it has come.
@@ -84,7 +91,7 @@ class Messages:
 
     def finish(self) -> None:
         """Waits until all that was sent has left."""
-        for _, work, _ in self._sending:
+        for work, _ in self._sending:
             work.wait()
         self._sending.clear()
 
@@ -93,10 +100,26 @@ class Messages:
         self._sending.clear()
         self._receiving.clear()
 
+    def _forget_sent(self) -> None:
+        """Lets go of what has left, so that it takes no memory until the step's end. Raises what went wrong with it."""
+        waiting = []
+        for work, tensor in self._sending:
+            if work.is_completed():
+                work.wait()
+            else:
+                waiting.append((work, tensor))
+        self._sending = waiting
+
     def _tag(self, message: Message) -> int:
         number = self._number[message.value, message.producer]
         return (message.microbatch * len(self._number) + number) * 2 + (message.direction == "B")
 
 
+def order_in_memory(fake: torch.Tensor) -> list[int]:
+    """The dimensions from the outermost in memory to the innermost, as they were captured."""
+    strides = [size_hint(stride) for stride in fake.stride()]
+    return sorted(range(fake.dim()), key=lambda dim: -strides[dim])
+
+
 def _on_wire(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

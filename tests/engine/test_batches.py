@@ -81,19 +81,18 @@ EVERYONES = {
 
 @pytest.mark.parametrize("what", EVERYONES)
 def test_losses_are_means_over_all_targets(run: Runner, what: str) -> None:
-    plan = Plan(dp=2, pp=2, microbatches=3, recompute=0.5)
+    plan = Plan(dp=2, pp=2, microbatches=3, recompute=0.5, cuts=("layers.1",))
     found = run(losses_of, plan, EVERYONES[what], world_size=4)
     for losses in found:
         assert losses == pytest.approx([expected(batches) for batches in EVERYONES[what]], rel=1e-5)
 
 
 def refused(context: Context, plan: Plan, example: dict[str, Any], wrong: dict[str, Any] | None) -> str:
-    with pytest.raises(ValueError, match=".") as caught:
-        if wrong is None:
-            engine_of(plan, example)
-        else:
-            engine_of(plan, example).train_step(wrong)
-    return str(caught.value)
+    try:
+        engine_of(plan, example).train_step(wrong or example)
+    except ValueError as error:
+        return str(error)
+    return "nothing"
 
 
 def test_what_does_not_fit_says_so_on_every_rank(run: Runner) -> None:

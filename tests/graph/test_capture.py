@@ -160,6 +160,8 @@ def test_sizes_that_would_take_another_way_are_refused() -> None:
         return {"ids": torch.zeros(2, length, dtype=torch.long), "more": torch.zeros(2, more, dtype=torch.long)}
 
     captured = capture(Net(forward), batch(8, 9))
+    with pytest.raises(ValueError, match="does not fit"):
+        bind(captured, {"ids": batch(8, 9)["ids"], "more": batch(8, 9)["more"][:1]}, 0)
     assert bind(captured, batch(6, 7), 0).sizes
     with pytest.raises(ValueError, match=r"took its way where ids.shape\[1\] > 5"):
         bind(captured, batch(5, 6), 0)

@@ -72,6 +72,17 @@ def test_items_are_taken_right_behind_their_list(body: Body) -> None:
     assert_as_plain(Net(body), {"x": torch.randn(3, 4)})
 
 
+def test_items_that_are_taken_late_are_taken_at_once() -> None:
+    captured = capture(Net(splits), {"x": torch.randn(3, 4)})
+    for node in captured.graph.find_nodes(op="call_function", target=operator.getitem):
+        min(node.users, key=list(captured.graph.nodes).index).prepend(node)
+    normalise(captured)
+    names = [node.name for node in captured.graph.nodes]
+    first = names.index("split")
+    assert sorted(names[first + 1 : first + 5]) == ["getitem", "getitem_1", "getitem_2", "getitem_3"]
+    captured.graph.lint()
+
+
 # Writes --------------------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +102,18 @@ def test_writes_to_inputs_do_not_change_the_users_batch() -> None:
     torch.testing.assert_close(made.outputs[0]["y"], expected["y"].detach())
 
 
-def test_writes_to_constants_do_not_add_up() -> None:
+def test_a_tensor_that_is_written_to_has_to_be_a_buffer() -> None:
+    def forward(model: Net, x: torch.Tensor) -> Any:
+        model.shift.add_(1)
+        return loss_of(model.linear(x) + model.shift)
+
+    model = Net(forward)
+    model.shift = torch.ones(4)
+    with pytest.raises(CaptureError, match=r"writes to its tensor shift .*add_.*make a buffer of it"):
+        prepare(model, {"x": torch.randn(4, 4)})
+
+
+def test_writes_to_tensors_made_in_forward_do_not_add_up() -> None:
     def forward(model: Net, x: torch.Tensor) -> Any:
         shift = torch.tensor([1.0, 2.0, 3.0, 4.0])
         shift += 1
