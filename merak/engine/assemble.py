@@ -19,7 +19,7 @@ from merak.engine.parameters import own
 from merak.engine.plan import Plan
 from merak.engine.variants import Variants
 from merak.graph.capture import LossFunction
-from merak.graph.gradients import parameters_with_gradients
+from merak.graph.gradients import embedding_tables, parameters_with_gradients
 from merak.pipeline.microbatches import rows_of, split
 
 OptimizerMaker = Callable[[Iterable[Any]], torch.optim.Optimizer]
@@ -72,6 +72,7 @@ def parallelize(
         layout.replicas,
         owned.shared,
         plan.data_parallel == "zero1",
+        embedding_tables(prepared.captured) if plan.data_parallel == "sparse" else (),
     )
     first = builder.variant(prepared, stages, owned, gradients)
     variants = Variants(first, example, partial(builder.another, owned, gradients))

@@ -4,7 +4,8 @@ The gradients of parameters that are complete at the same time lie one behind th
 bucket for each dtype; a parameter's `.grad` is a view of its bucket, so that nothing is copied before or after they are
 reduced. A parameter that several stages of this rank use is complete with the last of them.
 
-With all-reduce every replica gets all sums and updates all parameters. With ZeRO-1 a bucket has a *section* for each
+With all-reduce every replica gets all sums and updates all parameters; a table whose gradient has rows of zeros can be
+a bucket of its own, of which only rows travel that some replica has. With ZeRO-1 a bucket has a *section* for each
 replica, all of one length; whole parameters are dealt to sections, the largest first, each to the emptiest. A replica
 gets the sums of its section (reduce-scatter), so that its optimizer has the state of those parameters only, and what it
 made of them is gathered. That takes as many bytes on the wire, if sections are equally full.
@@ -13,11 +14,14 @@ made of them is gathered. That takes as many bytes on the wire, if sections are 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from merak import sparse
 
 Named = Mapping[str, nn.Parameter]
 
@@ -26,12 +30,13 @@ class Bucket:
     """The gradients of some parameters of one dtype, in one piece of memory.
 
     Attributes:
+        table: the name of its only parameter, if that is a table of which only rows travel; else empty.
         flat: all sections.
         owner: of each parameter's name, the replica whose section it is in.
     """
 
-    def __init__(self, parameters: Named, sections: int, fixed: Mapping[str, int]) -> None:
-        self.parameters = dict(parameters)
+    def __init__(self, parameters: Named, sections: int, fixed: Mapping[str, int], table: str = "") -> None:
+        self.parameters, self.table = dict(parameters), table
         self.owner = _deal(parameters, sections, fixed)
         first = next(iter(parameters.values()))
         filled = [0] * sections
@@ -75,6 +80,7 @@ class Gradients:
         replicas: group that gradients are added up over.
         shared: names of parameters that other ranks of the pipeline have too, with the group of all that have them.
         sharded: ZeRO-1.
+        tables: names of parameters of whose gradients only rows travel.
     """
 
     def __init__(
@@ -85,19 +91,22 @@ class Gradients:
         replicas: dist.ProcessGroup,
         shared: Mapping[str, dist.ProcessGroup],
         sharded: bool = False,
+        tables: Collection[str] = (),
     ) -> None:
         self._replicas, self._sharded = replicas, sharded and replicas.size() > 1
         sections = replicas.size() if self._sharded else 1
         # By name, so that all ranks begin these in one order; and ranks of a pipeline must deal them alike.
         self._shared = [(name, group) for name, group in sorted(shared.items()) if name in parameters]
         fixed = {name: zlib.crc32(name.encode()) % sections for name, _ in self._shared}
-        by_end: dict[tuple[int, torch.dtype], dict[str, nn.Parameter]] = {}
+        by_end: dict[tuple[int, torch.dtype, str], dict[str, nn.Parameter]] = {}
         for name, parameter in parameters.items():
             last = max(stages[name], key=list(order).index)
-            by_end.setdefault((last, parameter.dtype), {})[name] = parameter
+            alone = name if name in tables else ""
+            by_end.setdefault((last, parameter.dtype, alone), {})[name] = parameter
         self._buckets: dict[int, list[Bucket]] = {}
-        for (stage, _), members in by_end.items():
-            self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed))
+        for (stage, _, table), members in by_end.items():
+            self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed, table))
+        self._rows: list[tuple[torch.Tensor, Any]] = []
         self._parameters = dict(parameters)
         self._working: list[dist.Work | None] = []
         self._values: list[tuple[Bucket, torch.Tensor]] = []
@@ -135,6 +144,10 @@ class Gradients:
         if self._replicas.size() == 1:
             return
         for bucket in self._buckets.get(stage, ()):
+            if bucket.table:
+                gradient = bucket.views[bucket.table]
+                self._rows.append((gradient, sparse.all_reduce(gradient, group=self._replicas, async_op=True)))
+                continue
             if self._sharded:
                 work = dist.reduce_scatter_tensor(self._own[bucket], bucket.flat, group=self._replicas, async_op=True)
             else:
@@ -144,6 +157,11 @@ class Gradients:
     def finish(self) -> None:
         """Waits for `reduce`, and adds up gradients of parameters that several ranks of the pipeline have."""
         self._wait()
+        for table, work in self._rows:
+            work.wait()
+            (total,) = work.result()
+            table.copy_(total)
+        self._rows.clear()
         if self._sharded:
             for bucket, own in self._own.items():
                 bucket.show(self._replicas.rank(), own)

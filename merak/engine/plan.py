@@ -11,7 +11,7 @@ from typing import Any, Literal
 from merak.pipeline.schedule import KINDS, Schedule
 
 Recompute = Literal["auto"] | float | Sequence[float]
-DataParallel = Literal["all-reduce", "zero1"]
+DataParallel = Literal["all-reduce", "sparse", "zero1"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -29,8 +29,9 @@ class Plan:
             or "auto": as little as `memory` allows.
         cuts: names of modules or of operations; each begins a stage. By default the stages are balanced by cost.
         stages: how many stages in all; by default one a rank, two for "zbv" and "interleaved".
-        data_parallel: how replicas agree: all-reduce of gradients, or ZeRO-1 (a replica updates its share of the
-            parameters, and keeps the optimizer's state of that share only).
+        data_parallel: how replicas agree: all-reduce of gradients; "sparse", the same, but of tables that only
+            embeddings read the rows that a batch has touched; or ZeRO-1 (a replica updates its share of the parameters,
+            and keeps the optimizer's state of that share only).
         precision: what is computed in. "fp32": the dtypes of the parameters; else autocast, and for "fp16" a scaled
             loss.
         memory: bytes that a rank may use, for "auto".
@@ -63,13 +64,10 @@ class Plan:
             )
         if self.stages is not None and self.stages % self.pp:
             raise ValueError(f"stages is {self.stages}; it must be a multiple of pp, which is {self.pp}")
-        if self.data_parallel not in ("all-reduce", "zero1"):
-            raise ValueError(f"data_parallel is {self.data_parallel!r}; it must be 'all-reduce' or 'zero1'")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise ValueError(f"precision is {self.precision!r}; it must be 'fp32', 'bf16' or 'fp16'")
+        _check_one_of("data_parallel", self.data_parallel, ("all-reduce", "sparse", "zero1"))
+        _check_one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
         _check_recompute(self.recompute, self.n_stages)
-        if not isinstance(self.recompute, int | float | str):
-            object.__setattr__(self, "recompute", tuple(self.recompute))
+        object.__setattr__(self, "recompute", _hashable(self.recompute))
         if self.cuts is not None:
             object.__setattr__(self, "cuts", tuple(self.cuts))
             if len(self.cuts) != self.n_stages - 1:
@@ -153,6 +151,15 @@ class Plan:
     def load(path: str | Path) -> Plan:
         """The plan in a file."""
         return Plan.from_json(Path(path).read_text())
+
+
+def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; it must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+
+
+def _hashable(recompute: Recompute) -> Recompute:
+    return recompute if isinstance(recompute, int | float | str) else tuple(recompute)
 
 
 def _check_recompute(recompute: Recompute, stages: int) -> None:

@@ -38,6 +38,17 @@ def parameters_with_gradients(captured: Captured, trainable: set[str] | None = N
     return {captured.sources[node.name].key for node in nodes if node.op == "placeholder"}
 
 
+def embedding_tables(captured: Captured) -> set[str]:
+    """Names of the parameters that only embeddings read: most rows of their gradients are zero."""
+    return {
+        captured.sources[node.name].key
+        for node in captured.graph.find_nodes(op="placeholder")
+        if captured.sources[node.name].kind == "parameter"
+        and node.users
+        and all(_operation_name(user) == "embedding" and user.args[0] is node for user in node.users)
+    }
+
+
 def _leading_to_loss(captured: Captured, among: set[fx.Node]) -> set[fx.Node]:
     if captured.loss is None:
         return set()

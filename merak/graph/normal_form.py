@@ -237,12 +237,12 @@ def _copy_written_inputs(captured: Captured) -> None:
                 f"the model writes to its parameter {name} in `forward` ({groups.writers[root][0].target}); no "
                 "micro-batch could rely on its value. Keep such values in a buffer"
             )
-        if kind == "constant":
+        if kind == "constant" and any(user.target is not torch.ops.aten.lift_fresh_copy.default for user in root.users):
             raise CaptureError(
                 f"the model writes to its tensor {name.removeprefix('model.')} in `forward` "
                 f"({groups.writers[root][0].target}): make a buffer of it (`register_buffer`)"
             )
-        if kind == "input":
+        if kind in ("input", "constant"):
             _copy(captured.graph, root)
 
 

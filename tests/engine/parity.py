@@ -19,6 +19,7 @@ import torch
 from torch import fx, nn
 
 from merak.engine import Plan, build, parallelize
+from merak.graph.capture import LossFunction
 from merak.graph.losses import scales
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.randomness import RandomState
@@ -54,6 +55,12 @@ class Trial:
             return [split(whole, self.plan.dp)[dp_rank] for whole in wholes]
         rows = self.rows[dp_rank % len(self.rows)]
         return [zoo.batch_of(self.model, rows, 10 * dp_rank + step, self.dtype) for step in range(STEPS)]
+
+    @property
+    def loss_fn(self) -> LossFunction | None:
+        specimen = zoo.ZOO[self.model]
+        double = self.dtype == torch.float64 and specimen.targets is zoo.after_shift
+        return zoo.loss_in_double if double else specimen.loss_fn
 
     def build(self) -> nn.Module:
         return zoo.make(self.model, self.dropout, self.dtype)
@@ -95,7 +102,7 @@ def in_one_process(trial: Trial) -> Outcome:
         losses.append(0.0)
         for part, count in zip(parts, counts, strict=True):
             output = model(**part)
-            mean = specimen.loss_fn(output, part) if specimen.loss_fn else output.loss
+            mean = trial.loss_fn(output, part) if trial.loss_fn else output.loss
             if count:  # the mean of nothing is no number
                 share = mean * (count / sum(counts))
                 share.backward()
@@ -112,7 +119,7 @@ def in_one_captured_process(trial: Trial) -> Outcome:
     model = trial.build()
     optimizer = optimizer_of(model.parameters())
     batches = trial.batches(0)
-    prepared = prepare(model, split(batches[0], trial.plan.microbatches)[0], loss_fn=zoo.ZOO[trial.model].loss_fn)
+    prepared = prepare(model, split(batches[0], trial.plan.microbatches)[0], loss_fn=trial.loss_fn)
     loss_number = prepared.captured.loss
     assert loss_number is not None
     losses, gradients = [], []
@@ -163,7 +170,7 @@ def train(context: Context, trial: Trial) -> Outcome:
             trial.plan,
             batches[0],
             optimizer=optimizer_of,
-            loss_fn=zoo.ZOO[trial.model].loss_fn,
+            loss_fn=trial.loss_fn,
             clip=CLIP,
         )
     assert (engine.dp_rank, engine.dp_size) == (dp_rank, trial.plan.dp)
@@ -188,7 +195,7 @@ def train_without_steps(context: Context, trial: Trial) -> Outcome:
         trial.plan,
         batch,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
-        loss_fn=zoo.ZOO[trial.model].loss_fn,
+        loss_fn=trial.loss_fn,
     )
     return Outcome([engine.train_step(batch) for _ in range(STEPS)], [], {}, {})
 

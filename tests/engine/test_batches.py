@@ -101,7 +101,7 @@ def test_what_does_not_fit_says_so_on_every_rank(run: Runner) -> None:
         (Plan(pp=2, stages=60), None, "60"),
         (Plan(pp=2), {"ids": torch.zeros(0, 4, dtype=torch.long)}, "no tensor with rows"),
         (Plan(pp=2), {"ids": batch(4)["ids"]}, "labels"),
-        (Plan(pp=2), batch(4) | {"labels": batch(3)["labels"]}, "labels"),
+        (Plan(pp=2), batch(4) | {"labels": batch(3)["labels"]}, "to match target batch_size"),
     ):
         for said in run(refused, plan, batch(4), wrong):
             assert text in said

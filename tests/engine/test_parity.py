@@ -31,12 +31,14 @@ PLANS = {
     "zero-bubble": Plan(dp=2, pp=2, microbatches=4, schedule="zero-bubble", stages=2),
     "zbv": Plan(pp=2, microbatches=4, schedule="zbv"),
     "replicas": Plan(dp=4, pp=2, microbatches=2, recompute=0.4),
+    "sparse": Plan(dp=2, pp=2, microbatches=2, data_parallel="sparse"),
     "zero1": Plan(dp=2, pp=2, microbatches=3, data_parallel="zero1"),
 }
 SAMPLE = {("unet", plan) for plan in PLANS} | {
     ("gpt2", "1f1b"),
     ("gpt2", "interleaved"),
     ("gpt2", "zbv"),
+    ("llama", "sparse"),
     ("t5", "1f1b"),
     ("mixtral", "eager-delayed"),
     ("resnet", "looped-bfs"),

@@ -22,7 +22,7 @@ from merak.pipeline.schedule import KINDS
         ({"tp": 2}, "tp must be 1"),
         ({"schedule": "2f2b"}, "schedule is '2f2b'; it must be one of gpipe, 1f1b"),
         ({"pp": 2, "stages": 3}, "stages is 3; it must be a multiple of pp, which is 2"),
-        ({"data_parallel": "zero3"}, "data_parallel is 'zero3'; it must be 'all-reduce' or 'zero1'"),
+        ({"data_parallel": "zero3"}, "data_parallel is 'zero3'; it must be 'all-reduce', 'sparse' or 'zero1'"),
         ({"recompute": 1.5}, "recompute is 1.5; a ratio lies between 0 and 1"),
         ({"recompute": "always"}, "recompute is 'always'; it must be 'auto'"),
         ({"pp": 2, "recompute": (1.0,)}, "recompute has 1 ratios; there are 2 stages"),

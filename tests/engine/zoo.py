@@ -114,11 +114,16 @@ def _segments(rows: int, seed: int) -> Batch:
     return {"pixels": torch.randn(rows, 3, 16, 16, generator=random), "labels": labels.masked_fill(ignored, -100)}
 
 
+def loss_in_double(output: Any, batch: Mapping[str, Any]) -> torch.Tensor:
+    """The loss of models of language that continue a text: their own computes it in fp32, always."""
+    return F.cross_entropy(output.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+
 def _not_ignored(batch: Batch) -> int:
     return int((batch["labels"] != -100).sum())
 
 
-def _after_shift(batch: Batch) -> int:
+def after_shift(batch: Batch) -> int:
     return int((batch["labels"][:, 1:] != -100).sum())
 
 
@@ -293,19 +298,19 @@ def _pixel_loss(output: Any, batch: Mapping[str, Any]) -> torch.Tensor:
 
 
 ZOO: dict[str, Specimen] = {
-    "gpt2": Specimen(_gpt2, _text, _after_shift),
+    "gpt2": Specimen(_gpt2, _text, after_shift),
     "bert": Specimen(_bert, _masked, _not_ignored),
     "t5": Specimen(_t5, _translation, _not_ignored),
     "vit": Specimen(_vit, _images, _not_ignored),
     "swin": Specimen(_swin, _images, _not_ignored),
-    "llama": Specimen(_llama, _text, _after_shift),
-    "qwen3": Specimen(_qwen3, _text, _after_shift),
-    "mixtral": Specimen(_mixtral, _text, _after_shift, double=False),
+    "llama": Specimen(_llama, _text, after_shift),
+    "qwen3": Specimen(_qwen3, _text, after_shift),
+    "mixtral": Specimen(_mixtral, _text, after_shift, double=False),
     "albert": Specimen(_albert, _masked, _not_ignored),
-    "opt": Specimen(_opt, _text, _after_shift),
-    "bloom": Specimen(_bloom, _text, _after_shift),
+    "opt": Specimen(_opt, _text, after_shift),
+    "bloom": Specimen(_bloom, _text, after_shift),
     "resnet": Specimen(_resnet, _images, _not_ignored, dropout=False),
     "unet": Specimen(UNet, _segments, _not_ignored, loss_fn=_pixel_loss),
-    "neox": Specimen(_neox, _text, _after_shift),
+    "neox": Specimen(_neox, _text, after_shift),
     "bart": Specimen(_bart, _translation, _not_ignored),
 }
