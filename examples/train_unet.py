@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from common.digits import load_digits
-from common.pipelines import Batch, Options, draw, make_plan, mine, part, run, skips
+from common.pipelines import Batch, Options, draw, learning_rates, make_plan, mine, part, run, skips
 from common.world import World
 from torch import nn
 from torch.nn import functional as F
@@ -108,8 +108,10 @@ def train(options: Options, world: World) -> None:
     )
     world.say(engine.explain())
     world.say(skips(engine))
+    rates = learning_rates(engine, options)
     for step in range(1, options.steps + 1):
         loss = engine.train_step(mine(batch(step), engine))
+        rates.step()
         if step % options.log_every == 0 or step == 1:
             world.say(f"step {step}: loss {loss:.5f}")
     exam = add_noise(held_out.images, torch.Generator().manual_seed(options.seed))

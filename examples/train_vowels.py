@@ -8,8 +8,9 @@ Four ranks are one pipeline of four stages. What it shows:
   block: such values skip stages. They travel straight from the stage that makes them to each that needs them.
 - A weight tied three ways: encoder, decoder and output layer share one matrix, in up to three stages.
 
-The words are those of Python's own documentation; every eighth is held out. A word counts as right if the likeliest
-letter is the right one everywhere, given the ones before: then it is what the model would write by itself.
+The words are those of Python's own documentation, as often as they stand there; every eighth topic is held out. A word
+counts as right if the likeliest letter is the right one everywhere, given the ones before: then it is what the model
+would write by itself.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from common.corpus import python_reference
-from common.pipelines import Batch, Options, draw, make_plan, mine, part, run, skips
+from common.corpus import load_corpus, python_reference
+from common.pipelines import Batch, Options, draw, learning_rates, make_plan, mine, part, run, skips
 from common.world import World
 from torch import nn
 
@@ -33,9 +34,10 @@ IGNORED = -100  # the label of padding
 
 
 def load_words() -> tuple[Batch, Batch]:
-    """Those to train on and those held out."""
-    found = sorted(set(re.findall(r"\b[a-z]{4,13}\b", " ".join(python_reference().values()).lower())))
-    return encode([word for place, word in enumerate(found) if place % 8]), encode(found[::8])
+    """Those to train on, and a thousand of those held out."""
+    corpus = load_corpus(python_reference(), holdout=8)
+    train, held_out = (re.findall(r"\b[a-z]{2,13}\b", " ".join(texts)) for texts in (corpus.train, corpus.validation))
+    return encode(train), encode(held_out[:1000])
 
 
 def encode(words: Sequence[str]) -> Batch:
@@ -103,8 +105,10 @@ def train(options: Options, world: World) -> None:
     )
     world.say(engine.explain())
     world.say(skips(engine))
+    rates = learning_rates(engine, options)
     for step in range(1, options.steps + 1):
         loss = engine.train_step(mine(batch(step), engine))
+        rates.step()
         if step % options.log_every == 0 or step == 1:
             world.say(f"step {step}: loss {loss:.5f}")
     exam, restored = examine(engine, held_out, world)

@@ -34,7 +34,7 @@ class Options:
     microbatches: int = option(8, "parts that the global batch is cut into, over all replicas")
     layers: int = option(4, "of a transformer; encoder and decoder together have as many")
     width: int = option(64, "numbers in a hidden state, or channels of an image; a multiple of 8")
-    learning_rate: float = option(2e-3, "of AdamW")
+    learning_rate: float = option(2e-3, "of AdamW, the largest")
     seed: int = option(0, "of weights and batches")
     pp: int = habit(0, "ranks that the stages are divided among; 0: what suits the example and divides the ranks")
     log_every: int = habit(20, "steps between lines")
@@ -81,6 +81,12 @@ def part(batch: Batch, index: int, parts: int) -> Batch:
 def mine(batch: Batch, engine: Engine) -> Batch:
     """This replica's part of a global batch."""
     return part(batch, engine.dp_rank, engine.dp_size)
+
+
+def learning_rates(engine: Engine, options: Options) -> torch.optim.lr_scheduler.LRScheduler:
+    """A rate that rises to `--learning-rate` in a third of the steps, and falls to almost nothing in the rest."""
+    peak = options.learning_rate
+    return torch.optim.lr_scheduler.OneCycleLR(engine.optimizer, peak, options.steps + 1, cycle_momentum=False)
 
 
 def skips(engine: Engine) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 
 def add_up(numbers: Sequence[float], group: dist.ProcessGroup | None, device: torch.device) -> list[float]:
@@ -26,7 +27,20 @@ def check_same(text: str, what: str, device: torch.device) -> None:
     dist.all_gather(everyones, mine)
     values = [int(one) for one in everyones]
     if odd := [rank for rank, value in enumerate(values) if value != values[0]]:
-        raise ValueError(f"{what} of ranks {odd} differ from rank 0's: give all ranks the same")
+        raise ValueError(f"the {what} of ranks {odd} differ from rank 0's: give all ranks the same")
+
+
+def digest_of_values(model: nn.Module) -> str:
+    """What differs if models do: of each parameter and buffer a sum of its bits, the same on any processor. What is on
+    the meta device has no values yet."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return repr([(name, _bits(tensor.detach())) for name, tensor in tensors if not tensor.is_meta])
+
+
+def _bits(tensor: torch.Tensor) -> int:
+    numbers = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[numbers.element_size()]
+    return int(numbers.contiguous().view(words).sum(dtype=torch.int64))
 
 
 def merge_on_all(mine: dict[str, Any], device: torch.device) -> dict[str, Any]:

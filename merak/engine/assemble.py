@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from merak.engine.agreement import check_same
+from merak.engine.agreement import check_same, digest_of_values
 from merak.engine.build import Builder
 from merak.engine.engine import Engine
 from merak.engine.gradients import Gradients
@@ -56,6 +56,7 @@ def parallelize(
     layout = Layout(plan.pp, plan.dp)
     device = torch.device(device or next((p.device for p in model.parameters() if not p.is_meta), "cpu"))
     check_same(plan.to_json(), "plans", device)
+    check_same(digest_of_values(model), "values of the models' parameters and buffers", device)
     example = split(example_inputs, min(plan.microbatches, rows_of(example_inputs)))[0]
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     builder = Builder(model, plan, layout, trainable, loss_fn, device)

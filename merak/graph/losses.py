@@ -147,11 +147,9 @@ class _Sharing:
 
     def _is_additive(self, node: Any) -> bool:
         """Whether the value for a batch is the sum of the values for its parts."""
-        if not isinstance(node, fx.Node):
+        if not isinstance(node, fx.Node) or not self.rows.known:
             return False
         name, given = _name(node), _given(node)
-        if name == "sum" and not self._depends_on(node, "input"):
-            return False
         if name == "sum" or (name in _BY_TARGETS | _BY_ELEMENTS and given.get("reduction") == _SUM):
             return self.rows.are_in(given["self"].meta["val"]) and node.meta["val"].numel() == 1
         if name in ("add", "sub"):
@@ -255,11 +253,16 @@ class _Sharing:
 
 
 class Rows:
-    """Which sizes are so many a row: a batch of n rows has n times as many. All, if the batch has but one size."""
+    """Which sizes are so many a row: a batch of n rows has n times as many.
+
+    Attributes:
+        known: whether one can tell. Where the model fixes the batch's size, all sizes are taken to be so.
+    """
 
     def __init__(self, captured: Captured) -> None:
         fakes = [fake for fake in captured.inputs.values() if fake.dim()]
         self._symbols = symbols_of_size(fakes[0].shape[0], [fake.shape[0] for fake in fakes]) if fakes else set()
+        self.known = bool(self._symbols)
 
     def are_in(self, fake: torch.Tensor) -> bool:
         """Whether a tensor has so many elements a row."""
@@ -268,7 +271,7 @@ class Rows:
     def are_in_size(self, size: int | torch.SymInt) -> bool:
         """Whether a number is so many a row."""
         few, many = (self._evaluate(size, rows) for rows in (6, 12))
-        return not self._symbols or 0 < many == 2 * few
+        return not self.known or 0 < many == 2 * few
 
     def _evaluate(self, size: int | torch.SymInt, rows: int) -> int:
         return evaluate_size(size, defaultdict(lambda: 24, dict.fromkeys(self._symbols, rows)))

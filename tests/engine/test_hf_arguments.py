@@ -102,6 +102,17 @@ def test_what_does_not_fit_is_refused_at_construction(run: Runner, plan: Plan, w
     assert message in found
 
 
+def construct_on_meta(context: Context) -> None:
+    from merak.hf import Trainer
+
+    with as_torchrun(context), pytest.raises(ValueError, match="the model is on the meta device"):
+        Trainer(torch.nn.Linear(1, 1, device="meta"), arguments(), plan=Plan())
+
+
+def test_a_model_without_memory_is_refused(run: Runner) -> None:
+    run(construct_on_meta, world_size=1)
+
+
 def search(context: Context) -> None:
     with as_torchrun(context), pytest.raises(ValueError, match="hyperparameter_search is not supported"):
         merak_trainer(context, Task(), Plan()).hyperparameter_search()

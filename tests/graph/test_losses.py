@@ -353,3 +353,19 @@ def test_double_precision_is_kept() -> None:
     expected = F.mse_loss(model.linear(x), x)
     assert made.loss == pytest.approx(float(expected.detach()), rel=1e-14)
     assert_same_gradients(made.gradients, plain_gradients(model, expected), 1e-14)
+
+
+def test_a_model_that_fixes_its_batch() -> None:
+    """It has no size that grows with the batch, so that nobody can tell a sum over rows; sums are averaged."""
+
+    def loss(model: nn.Module, x: torch.Tensor) -> Any:
+        y = model.linear(x).view(2, 4)
+        return {"loss": F.mse_loss(y, x) + y.sum() / x.shape[0] + model.linear.weight.square().sum()}
+
+    model, x = Net(loss), torch.randn(6, 4)
+    prepared = prepare(model, {"x": x[:2]})
+    assert [name.split()[0] for name in prepared.terms.inexact] == ["sum_1"]
+    made = Run(model, prepared, {"x": x}, microbatches=3)
+    expected = F.mse_loss(model.linear(x), x) + model.linear(x).sum() / 6 + model.linear.weight.square().sum()
+    assert made.loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert_same_gradients(made.gradients, plain_gradients(model, expected))
