@@ -29,12 +29,12 @@ Batch = dict[str, torch.Tensor]  # what `model(**batch)` takes; the first dimens
 class Options:
     """Every option, with its default."""
 
-    steps: int = option(200, "optimizer steps")
+    steps: int = option(300, "optimizer steps")
     global_batch: int = option(64, "rows in a step over all replicas")
     microbatches: int = option(8, "parts that the global batch is cut into, over all replicas")
     layers: int = option(4, "of a transformer; encoder and decoder together have as many")
     width: int = option(64, "numbers in a hidden state, or channels of an image; a multiple of 8")
-    learning_rate: float = option(2e-3, "of AdamW, the largest")
+    learning_rate: float = option(4e-3, "of AdamW, the largest")
     seed: int = option(0, "of weights and batches")
     pp: int = habit(0, "ranks that the stages are divided among; 0: what suits the example and divides the ranks")
     log_every: int = habit(20, "steps between lines")

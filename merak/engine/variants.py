@@ -2,7 +2,8 @@
 
 Training and evaluation are different graphs, and so are batches with other inputs (with and without labels), or with
 sizes that the model's code fixes. Each is captured when it is first needed. The first, of training, decides where the
-boundaries are; in another graph a boundary lies where the same use of the same parameter comes first after it.
+boundaries are; in another graph a boundary lies where the same use of the same parameter comes first after it, or the
+end.
 """
 
 from __future__ import annotations
@@ -105,19 +106,24 @@ def same_boundaries(reference: Cuttable, boundaries: Sequence[int], other: Cutta
     if [node.target for node in reference.trunk] == [node.target for node in other.trunk]:
         return list(boundaries)
     uses, positions = _uses(reference), {use: position for position, use in _uses(other).items()}
+    end, other_end = len(reference.trunk), len(other.trunk)
     found: list[int] = []
     for boundary in boundaries:
-        at = min((position for position in uses if position >= boundary), default=None)
-        if at is None or uses[at] not in positions:
+        at = min((position for position in uses if position >= boundary), default=end)
+        there = other_end if at == end else positions.get(uses[at])
+        if there is None:
             raise CaptureError(
                 f"stages that begin at {reference.trunk[boundary].name} cannot be found in another graph of the model "
                 "(of evaluation, or of a batch with other inputs): it does not use the same parameters. Give `cuts`"
             )
         start = found[-1] + 1 if found else 1
-        wanted = positions[uses[at]] - (at - boundary)
-        candidates = [position for position in range(start, positions[uses[at]] + 1) if other.may_cut[position]]
+        wanted = there - (at - boundary)
+        candidates = [p for p in range(start, min(there + 1, other_end)) if other.may_cut[p]]
         if not candidates:
-            raise CaptureError(f"no boundary may lie before {other.trunk[positions[uses[at]]].name} in another graph")
+            raise CaptureError(
+                f"no boundary may lie where another graph of the model would need one, to begin a stage as at "
+                f"{reference.trunk[boundary].name}. Give `cuts`"
+            )
         found.append(min(candidates, key=lambda position: (abs(position - wanted), position)))
     return found
 

@@ -112,11 +112,13 @@ class Cuttable:
         return may
 
     def _spans_of_buffers(self) -> list[tuple[int, int]]:
-        """From the first to the last use of each buffer that is written to: it must be in one place."""
+        """From the first to the last use of each buffer that is written to, or of views of it: it must be in one place,
+        and would change under way when the next micro-batch writes to it."""
         spans = []
         for root in self.groups.writers:
             if root.op == "placeholder":
-                used = self._positions_of_users(root)
+                sharing = [node for node, of in self.groups.root.items() if of is root]
+                used = [position for node in sharing for position in self._positions_of_users(node)]
                 spans.append((min(used), max(used)))
         return spans
 

@@ -1,4 +1,4 @@
-"""Values of all kinds cross stages: transposed ones that the next stage takes for views, complex and conjugated ones."""
+"""Values of all kinds cross stages: transposed ones that the next stage takes for views, complex, conjugated ones."""
 
 from __future__ import annotations
 

@@ -25,5 +25,6 @@ def test_a_killed_rank_is_named_with_stage_action_and_peer(victim: int, tmp_path
         assert outcome.error == "DistNetworkError", outcome
         assert outcome.seconds < MOST_SECONDS, outcome
         # Between two pipelines a step has sums over all ranks.
-        place = r"(action \w+ of micro-batch \d+(, peer stage \d+ on pipeline rank \d+)?|step \d+, summing|step \d+, counting)"
+        action = r"action \w+ of micro-batch \d+(, peer stage \d+ on pipeline rank \d+)?"
+        place = rf"({action}|step \d+, summing|step \d+, counting)"
         assert re.match(rf"stage {outcome.rank}, {place}", outcome.text), outcome
