@@ -45,7 +45,8 @@ def parallelize(
         example_inputs: what `model(**example_inputs)` takes, of this data-parallel rank.
         optimizer: makes an optimizer of this rank's parameters; of (name, parameter) pairs if its argument is called
             `named_parameters`.
-        loss_fn: from the model's output and the batch to a loss; by default the output's `loss`.
+        loss_fn: from the model's output and the batch to a loss; by default the output's `loss`. The model gets of the
+            batch what its `forward` names.
         clip: the gradients' largest norm, over all parameters.
         device: where the model is, or is to be if it is on meta (by default the CPU).
 

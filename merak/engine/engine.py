@@ -25,6 +25,7 @@ from merak.engine.variants import Variant, Variants
 from merak.graph.cutting import Cut
 from merak.graph.losses import scales
 from merak.graph.randomness import generators_kept
+from merak.graph.stages import Stage
 from merak.graph.trees import rebuild
 from merak.pipeline.executor import explained
 from merak.pipeline.microbatches import MicroBatch, count_targets, rows_of, split
@@ -135,6 +136,11 @@ class Engine:
     def forward(self, batch: Batch) -> Any:
         """The model's output in evaluation mode, on every rank of the replica."""
         return self.eval_step(batch).output
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The graphs of all stages in training, with the values that they send."""
+        return self._variants.first.stages
 
     def explain(self, width: int = 120) -> str:
         """The plan, its stages with what they send, and a chart of a step by the model that they were cut by."""

@@ -11,6 +11,9 @@ from merak.graph.stages import Stage
 from merak.pipeline.schedule import Schedule
 from merak.pipeline.simulation import Costs, Simulation
 
+_IDLE = 0.05
+"""Of the work of the busiest stage; a stage with less is said to be idle."""
+
 
 def explain(plan: Plan, cut: Cut, stages: Sequence[Stage], terms: Terms, schedule: Schedule, width: int) -> str:
     """The text of `Engine.explain`."""
@@ -50,6 +53,9 @@ def _lines(
                 for value in stage.sent
             )
             yield f"stage {stage.index} sends {values}"
+    most = max(stage.work_s for stage in cut.stages)
+    if idle := [str(number) for number, stage in enumerate(cut.stages) if stage.work_s < _IDLE * most]:
+        yield f"stages {', '.join(idle)} have next to nothing to do: fewer stages, or `cuts`, would serve as well"
     if terms.inexact:
         yield f"averaged over micro-batches, since it does not add up: {'; '.join(terms.inexact)}"
     yield f"a step by the model: {1e3 * step.seconds:.1f} ms, {100 * step.bubble:.0f} % of it idle"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -76,7 +77,8 @@ class Captured:
 def capture(
     model: nn.Module, batch: Mapping[str, Any], *, training: bool = True, loss_fn: LossFunction | None = None
 ) -> Captured:
-    """Captures `model(**batch)`, and `loss_fn(output, batch)` if there is one.
+    """Captures `model(**batch)`, and `loss_fn(output, batch)` if there is one; the model gets of the batch what its
+    `forward` names then.
 
     Args:
         model: on any device. Neither its parameters nor its mode are changed.
@@ -158,9 +160,16 @@ class _Call(nn.Module):
         remaining = iter(tensors)
         leaves = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._batch.leaves]
         batch = rebuild(self._batch.template, leaves)
-        output = self.model(**batch)
+        output = self.model(**self._arguments(batch))
         loss = find_loss(output) if self._loss_fn is None else self._loss_fn(output, batch)
         return self._flat(output, loss)
+
+    def _arguments(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the model takes of a batch: all of it, unless a `loss_fn` is there to take the rest."""
+        taken = inspect.signature(self.model.forward).parameters
+        if self._loss_fn is None or any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+            return batch
+        return {name: value for name, value in batch.items() if name in taken}
 
     def _flat(self, output: Any, loss: torch.Tensor | None) -> list[torch.Tensor]:
         flat = flatten(output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -379,3 +379,14 @@ def test_errors_of_the_model_itself_are_shown_with_their_place() -> None:
         capture(Net(forward), {"x": torch.randn(3, 4)})
     assert f"{__file__}:" in str(caught.value)
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_model_gets_what_its_forward_names_beside_a_loss_fn() -> None:
+    batch = {"x": torch.ones(3, 4), "target": torch.zeros(3, 2)}
+    captured = capture(nn.Linear(4, 2), {"input": batch["x"], "target": batch["target"]}, loss_fn=_gap)
+    assert captured.loss is not None
+    assert set(captured.inputs) == {"input", "target"}
+
+
+def _gap(output: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+    return (output - batch["target"]).square().mean()
