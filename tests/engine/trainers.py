@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -87,6 +88,11 @@ def accuracy(prediction: Any) -> dict[str, float]:
     logits, labels = torch.tensor(prediction.predictions), torch.tensor(prediction.label_ids)
     hits = (logits.argmax(-1)[:, :-1] == labels[:, 1:]) & (labels[:, 1:] != IGNORED)
     return {"accuracy": float(hits.sum() / (labels[:, 1:] != IGNORED).sum()), "rows": len(labels)}
+
+
+def sampled(names: Iterable[str], in_every_run: Collection[str]) -> list[Any]:
+    """Parameters for pytest, of which those that are not named run with `-m slow` only."""
+    return [pytest.param(name, marks=() if name in in_every_run else pytest.mark.slow) for name in names]
 
 
 @dataclasses.dataclass(frozen=True)
