@@ -43,11 +43,13 @@ def test_the_build_without_cuda_links_no_cuda(libraries: str) -> None:
 
 
 def names_in_stubs(body: list[ast.stmt], prefix: str = "") -> set[str]:
-    """Functions, classes and methods that the stubs declare, as dotted names."""
+    """Functions, classes, methods and values that the stubs declare, as dotted names."""
     names = set()
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(prefix + node.name)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(prefix + node.target.id)
         if isinstance(node, ast.ClassDef):
             names |= names_in_stubs(node.body, f"{prefix}{node.name}.")
     return names
