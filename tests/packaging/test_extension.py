@@ -48,7 +48,8 @@ def names_in_stubs(body: list[ast.stmt], prefix: str = "") -> set[str]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(prefix + node.name)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        is_value = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if is_value and not node.target.id.startswith("_"):  # else it is an alias of a type
             names.add(prefix + node.target.id)
         if isinstance(node, ast.ClassDef):
             names |= names_in_stubs(node.body, f"{prefix}{node.name}.")
