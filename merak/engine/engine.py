@@ -102,8 +102,9 @@ class Engine:
             self._gradients.finish()
         with self._during("summing the loss and the gradients' norm"):
             loss, norm = self._agree([one[loss_output] for one in outputs if loss_output in one])
+        scale = self._scale.value  # the one that these gradients have; the next step's may be another
         if self._scale.update(norm):
-            self._scale_gradients(norm)
+            self._scale_gradients(norm, scale)
             self.optimizer.step()
             with self._during("gathering parameters"):
                 self._gradients.gather()
@@ -239,9 +240,9 @@ class Engine:
             stages = " and ".join(map(str, self.schedule.stages_of(self._layout.pp_rank)))
             raise explained(error, f"stage {stages}, step {self.steps}, {what}") from error
 
-    def _scale_gradients(self, norm: float) -> None:
+    def _scale_gradients(self, norm: float, scale: float) -> None:
         """Takes the loss's scale back, and clips as `torch.nn.utils.clip_grad_norm_` does."""
-        factor = 1 / self._scale.value
+        factor = 1 / scale
         self.grad_norm = norm if self._clip is not None or self._scale.moves else None
         if self._clip is not None:
             factor *= min(1.0, self._clip / (norm + 1e-6))
