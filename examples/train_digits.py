@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 from common.digits import Digits, load_digits
-from common.pipelines import Batch, Options, draw, learning_rates, make_plan, mine, part, run
+from common.pipelines import Batch, Options, draw, make_plan, mine, part, run, train_steps
 from common.world import World
 from torch import nn
 
@@ -74,12 +74,7 @@ def train(options: Options, world: World) -> None:
         clip=1.0,
     )
     world.say(engine.explain())
-    rates = learning_rates(engine, options)
-    for step in range(1, options.steps + 1):
-        loss = engine.train_step(mine(batch(step), engine))
-        rates.step()
-        if step % options.log_every == 0 or step == 1:
-            world.say(f"step {step}: loss {loss:.5f}")
+    train_steps(engine, options, world, batch)
     world.say(f"{100 * accuracy(engine, held_out, world):.1f} % of {len(held_out.labels)} held-out digits read right")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 from common.corpus import load_corpus, python_reference
-from common.pipelines import Batch, Options, draw, learning_rates, make_plan, mine, part, run
+from common.pipelines import Batch, Options, draw, make_plan, mine, part, run, train_steps
 from common.world import World
 from language_model.tokens import read_tokenizer, sequences, train_tokenizer
 from torch import nn
@@ -90,12 +90,7 @@ def train(options: Options, world: World) -> None:
         clip=1.0,
     )
     world.say(engine.explain())
-    rates = learning_rates(engine, options)
-    for step in range(1, options.steps + 1):
-        loss = engine.train_step(mine(batch(step), engine))
-        rates.step()
-        if step % options.log_every == 0 or step == 1:
-            world.say(f"step {step}: loss {loss:.5f}")
+    train_steps(engine, options, world, batch)
     exam = hide(held_out, torch.Generator().manual_seed(options.seed))
     loss = engine.eval_step(mine(exam, engine), output=False).loss
     frequency = loss_by_frequency(rows, exam["labels"])

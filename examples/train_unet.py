@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from common.digits import load_digits
-from common.pipelines import Batch, Options, draw, learning_rates, make_plan, mine, part, run, skips
+from common.pipelines import Batch, Options, draw, make_plan, mine, part, run, skips, train_steps
 from common.world import World
 from torch import nn
 from torch.nn import functional as F
@@ -108,12 +108,7 @@ def train(options: Options, world: World) -> None:
     )
     world.say(engine.explain())
     world.say(skips(engine))
-    rates = learning_rates(engine, options)
-    for step in range(1, options.steps + 1):
-        loss = engine.train_step(mine(batch(step), engine))
-        rates.step()
-        if step % options.log_every == 0 or step == 1:
-            world.say(f"step {step}: loss {loss:.5f}")
+    train_steps(engine, options, world, batch)
     exam = add_noise(held_out.images, torch.Generator().manual_seed(options.seed))
     error = engine.eval_step(mine(exam, engine), output=False).loss
     world.say(f"held-out squared error {error:.5f}; of the noisy images {NOISE**2:.5f}")

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import torch
 from common.corpus import load_corpus, python_reference
-from common.pipelines import Batch, Options, draw, learning_rates, make_plan, mine, part, run, skips
+from common.pipelines import Batch, Options, draw, make_plan, mine, part, run, skips, train_steps
 from common.world import World
 from torch import nn
 
@@ -105,12 +105,7 @@ def train(options: Options, world: World) -> None:
     )
     world.say(engine.explain())
     world.say(skips(engine))
-    rates = learning_rates(engine, options)
-    for step in range(1, options.steps + 1):
-        loss = engine.train_step(mine(batch(step), engine))
-        rates.step()
-        if step % options.log_every == 0 or step == 1:
-            world.say(f"step {step}: loss {loss:.5f}")
+    train_steps(engine, options, world, batch)
     exam, restored = examine(engine, held_out, world)
     world.say(f"held-out loss {exam:.5f} nats a letter; {100 * restored:.1f} % of held-out words restored")
 

@@ -89,6 +89,16 @@ def learning_rates(engine: Engine, options: Options) -> torch.optim.lr_scheduler
     return torch.optim.lr_scheduler.OneCycleLR(engine.optimizer, peak, options.steps + 1, cycle_momentum=False)
 
 
+def train_steps(engine: Engine, options: Options, world: World, batch: Callable[[int], Batch]) -> None:
+    """Trains on the global batch of each step, and prints losses on the way."""
+    rates = learning_rates(engine, options)
+    for step in range(1, options.steps + 1):
+        loss = engine.train_step(mine(batch(step), engine))
+        rates.step()
+        if step % options.log_every == 0 or step == 1:
+            world.say(f"step {step}: loss {loss:.5f}")
+
+
 def skips(engine: Engine) -> str:
     """Which stages send something past their neighbours; `engine.explain` says what."""
     far = [f"{producer} to {consumer}" for producer, consumer, _ in engine.schedule.edges if consumer > producer + 1]

@@ -21,13 +21,17 @@ def add_up(numbers: Sequence[float], group: dist.ProcessGroup | None, device: to
 
 def check_same(text: str, what: str, device: torch.device) -> None:
     """Raises ValueError on every rank, unless all ranks have the same text."""
-    digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
+    values = gather_digests(hashlib.blake2b(text.encode(), digest_size=7).digest(), device)
+    if odd := [rank for rank, value in enumerate(values) if value != values[0]]:
+        raise ValueError(f"the {what} of ranks {odd} differ from rank 0's: give all ranks the same")
+
+
+def gather_digests(digest: bytes, device: torch.device) -> list[int]:
+    """The digests of all ranks, of 7 bytes each, as numbers."""
     mine = torch.tensor([int.from_bytes(digest, "little")], dtype=torch.int64, device=device)
     everyones = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(everyones, mine)
-    values = [int(one) for one in everyones]
-    if odd := [rank for rank, value in enumerate(values) if value != values[0]]:
-        raise ValueError(f"the {what} of ranks {odd} differ from rank 0's: give all ranks the same")
+    return [int(one) for one in everyones]
 
 
 def digest_of_values(model: nn.Module) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 
 from merak.engine.agreement import merge_on_all
 from merak.graph.capture import canonical_names
+from merak.pipeline.messages import on_wire
 
 
 def gather_into(model: nn.Module, mine: Mapping[str, torch.Tensor], device: torch.device) -> None:
@@ -24,6 +25,5 @@ def gather_into(model: nn.Module, mine: Mapping[str, torch.Tensor], device: torc
     for name, tensor in model.state_dict().items():
         if names.get(name) == name and tensor.numel():
             value = mine.get(name, tensor).detach().to(device).contiguous()
-            on_wire = torch.view_as_real(value) if value.is_complex() else value
-            dist.broadcast(on_wire, src=owners[name])
+            dist.broadcast(on_wire(value), src=owners[name])
             tensor.copy_(value)

@@ -107,7 +107,10 @@ class Gradients:
         for (stage, _, table), members in by_end.items():
             self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed, table))
         self._rows: list[tuple[torch.Tensor, Any]] = []
-        self._parameters = dict(parameters)
+        owners = {name: owner for bucket in self.buckets for name, owner in bucket.owner.items()}
+        here = replicas.rank() if self._sharded else 0
+        self.own: dict[str, nn.Parameter] = {name: one for name, one in parameters.items() if owners[name] == here}
+        """The parameters that this rank updates: all, or those of its sections."""
         self._working: list[dist.Work | None] = []
         self._values: list[tuple[Bucket, torch.Tensor]] = []
         if self._sharded:
@@ -118,16 +121,6 @@ class Gradients:
     def buckets(self) -> list[Bucket]:
         """All of them."""
         return [bucket for buckets in self._buckets.values() for bucket in buckets]
-
-    @property
-    def own(self) -> dict[str, nn.Parameter]:
-        """The parameters that this rank updates."""
-        if not self._sharded:
-            return self._parameters
-        mine = {
-            name for bucket in self.buckets for name, owner in bucket.owner.items() if owner == self._replicas.rank()
-        }
-        return {name: parameter for name, parameter in self._parameters.items() if name in mine}
 
     @property
     def are_whole(self) -> bool:
@@ -165,9 +158,8 @@ class Gradients:
         if self._sharded:
             for bucket, own in self._own.items():
                 bucket.show(self._replicas.rank(), own)
-        own_names = self.own
         for name, group in self._shared:
-            if name in own_names and (gradient := own_names[name].grad) is not None:
+            if name in self.own and (gradient := self.own[name].grad) is not None:
                 self._working.append(dist.all_reduce(gradient, group=group, async_op=True))
         self._wait()
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from merak._torch_compat import evaluate_size
 from merak.engine.layout import Layout
 from merak.engine.variants import Variant
+from merak.pipeline.messages import on_wire
 from merak.pipeline.microbatches import MicroBatch
 from merak.pipeline.schedule import Schedule
 
@@ -67,6 +68,5 @@ def _broadcast(
             shape = [sum(one[0] for one in shapes), *shape[1:]]
         value = torch.empty(shape, dtype=fake.dtype, device=device)
     value = value.contiguous()
-    on_wire = torch.view_as_real(value) if value.is_complex() else value
-    dist.broadcast(on_wire, group=layout.pipeline, group_src=source)
+    dist.broadcast(on_wire(value), group=layout.pipeline, group_src=source)
     return value

@@ -25,7 +25,7 @@ from torch import fx, nn
 
 from merak._torch_compat import depends_on_values, export_graph, size_conditions
 from merak.graph.errors import CaptureError, explain_failure, explain_sizes_of_values
-from merak.graph.trees import Flat, Template, flatten, rebuild
+from merak.graph.trees import Flat, Template, flatten, rebuild, with_tensors
 
 LossFunction = Callable[[Any, Mapping[str, Any]], torch.Tensor]
 """From the model's output and the batch to a loss: a tensor with one element."""
@@ -70,8 +70,7 @@ class Captured:
 
     def all_leaves(self, tensors: Sequence[Any]) -> list[Any]:
         """The leaves that `trees.rebuild` takes for the output."""
-        remaining = iter(tensors)
-        return [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
+        return with_tensors(self.leaves, tensors)
 
 
 def capture(
@@ -157,9 +156,7 @@ class _Call(nn.Module):
         self._loss_fn = loss_fn
 
     def forward(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-        remaining = iter(tensors)
-        leaves = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in self._batch.leaves]
-        batch = rebuild(self._batch.template, leaves)
+        batch = rebuild(self._batch.template, with_tensors(self._batch.leaves, tensors))
         output = self.model(**self._arguments(batch))
         loss = find_loss(output) if self._loss_fn is None else self._loss_fn(output, batch)
         return self._flat(output, loss)

@@ -212,7 +212,7 @@ class _Cutter:
         }
 
     def _stage(self, stage: int, parts: list[_Nodes], values: dict[fx.Node, Value]) -> Stage:
-        segments = tuple(part.segment({node for node in values if node in self.stage_of}) for part in parts)
+        segments = tuple(part.segment() for part in parts)
         arguments = dict.fromkeys(argument for segment in segments for argument in segment.arguments)
         return Stage(
             index=stage,
@@ -235,16 +235,17 @@ class _Nodes:
         shown = {node for node in cutter.outputs_of(stage).values() if node in own or node not in whole.position}
         self.results = shown if trunk and trunk[-1] is whole.trunk[cutter.ends[stage + 1] - 1] else shown & own
         self.inside = own | self._made_here({input for node in own for input in node.all_input_nodes} | self.results)
-        needed = {input for node in self.inside for input in node.all_input_nodes if input not in self.inside}
-        self.outside = [node for node in whole.trunk if node in needed]
-        self.sizes = [node for node in whole.captured.graph.nodes if node in needed and _is_size(node)]
+        self.needed = {input for node in self.inside for input in node.all_input_nodes} | self.results
+        outside = self.needed - self.inside
+        self.outside = [node for node in whole.trunk if node in outside]
+        self.sizes = [node for node in whole.captured.graph.nodes if node in outside and _is_size(node)]
         self.own = own
 
     def _made_here(self, needed: set[fx.Node]) -> set[fx.Node]:
         whole = self.cutter.whole
         return with_dependencies(needed & whole.of_inputs, whole.groups)
 
-    def segment(self, travelling: set[fx.Node]) -> Segment:
+    def segment(self) -> Segment:
         whole = self.cutter.whole
         captured = whole.captured
         graph = fx.Graph()
@@ -255,9 +256,8 @@ class _Nodes:
             copies[node] = graph.placeholder(node.name)
             arguments.append(argument)
 
-        needed = {input for node in self.inside for input in node.all_input_nodes} | self.results
         for node in captured.graph.nodes:
-            if node.op == "placeholder" and node in needed:
+            if node.op == "placeholder" and node in self.needed:
                 place(node, Argument(*captured.sources[node.name]))
         for node in self.outside:
             place(node, Argument("value", node.name, node.meta["val"]))

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 
 class Leaf(NamedTuple):
     """The place of a leaf in a template."""
@@ -53,6 +55,12 @@ def rebuild(template: Template, leaves: Sequence[Any]) -> Any:
         return children
     make: Callable[[list[Any]], Any] = kind
     return make(list(children.values()))
+
+
+def with_tensors(leaves: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """The leaves with other tensors, one for each that there is, in order."""
+    remaining = iter(tensors)
+    return [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:

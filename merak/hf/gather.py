@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from merak.engine.agreement import gather_digests
 from merak.graph.trees import flatten
+from merak.pipeline.messages import on_wire
 
 
 def gather_rows(tensor: torch.Tensor, replicas: dist.ProcessGroup) -> torch.Tensor:
@@ -31,7 +33,7 @@ def give_to_all(model: nn.Module) -> None:
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.numel():
             values = tensor.detach().contiguous()
-            dist.broadcast(torch.view_as_real(values) if values.is_complex() else values, src=0)
+            dist.broadcast(on_wire(values), src=0)
             tensor.detach().copy_(values)
 
 
@@ -41,10 +43,7 @@ def check_same_in_replicas(batch: Mapping[str, Any], replicas: int, device: torc
     for leaf in flatten(dict(batch)).leaves:
         text = repr((leaf.dtype, leaf.shape, leaf.tolist())) if isinstance(leaf, torch.Tensor) else repr(leaf)
         digest.update(text.encode())
-    mine = torch.tensor([int.from_bytes(digest.digest(), "little")], device=device)
-    everyones = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyones, mine)
-    values = [int(one) for one in everyones]
+    values = gather_digests(digest.digest(), device)
     if odd := [rank for rank, value in enumerate(values) if value != values[rank % replicas]]:
         raise ValueError(
             f"ranks {odd} have other batches than the rest of their replicas: data sets and collators must draw the "

@@ -47,12 +47,12 @@ class Messages:
     ) -> None:
         self._ranks, self._group, self._device = ranks, group, device
         values = [value for stage in stages for value in stage.sent]
-        self._number = {(value.name, value.producer): number for number, value in enumerate(values)}
+        self._number = {value.name: number for number, value in enumerate(values)}
         self._values: dict[tuple[int, int], list[Value]] = {}
         for value in values:
             for consumer in value.consumers:
                 self._values.setdefault((value.producer, consumer), []).append(value)
-        self._order = {(value.name, value.producer): order_in_memory(value.fake) for value in values}
+        self._order = {value.name: order_in_memory(value.fake) for value in values}
         self._sending: list[tuple[Any, torch.Tensor]] = []
         self._receiving: dict[Message, tuple[Any, torch.Tensor]] = {}
 
@@ -64,19 +64,19 @@ class Messages:
     def send(self, message: Message, tensor: torch.Tensor) -> None:
         """Sends; the tensor is kept until it has left, and must not be written to."""
         self._forget_sent()
-        order = self._order[message.value, message.producer]
-        tensor = _on_wire(tensor.permute(order).contiguous())
+        order = self._order[message.value]
+        tensor = on_wire(tensor.permute(order).contiguous())
         to = message.consumer if message.direction == "F" else message.producer
         work = dist.isend(tensor, group=self._group, group_dst=self._ranks[to], tag=self._tag(message))
         self._sending.append((work, tensor))
 
     def post(self, message: Message, value: Value, sizes: Mapping[str, int]) -> None:
         """Begins to receive."""
-        order = self._order[message.value, message.producer]
+        order = self._order[message.value]
         shape = [evaluate_size(value.fake.shape[dim], dict(sizes)) for dim in order]
         tensor = torch.empty(shape, dtype=value.fake.dtype, device=self._device)
         source = message.producer if message.direction == "F" else message.consumer
-        work = dist.irecv(_on_wire(tensor), group=self._group, group_src=self._ranks[source], tag=self._tag(message))
+        work = dist.irecv(on_wire(tensor), group=self._group, group_src=self._ranks[source], tag=self._tag(message))
         self._receiving[message] = work, tensor.permute([order.index(dim) for dim in range(len(order))])
 
     def wait(self, message: Message) -> torch.Tensor:
@@ -111,8 +111,7 @@ class Messages:
         self._sending = waiting
 
     def _tag(self, message: Message) -> int:
-        number = self._number[message.value, message.producer]
-        return (message.microbatch * len(self._number) + number) * 2 + (message.direction == "B")
+        return (message.microbatch * len(self._number) + self._number[message.value]) * 2 + (message.direction == "B")
 
 
 def order_in_memory(fake: torch.Tensor) -> list[int]:
@@ -121,5 +120,6 @@ def order_in_memory(fake: torch.Tensor) -> list[int]:
     return sorted(range(fake.dim()), key=lambda dim: -strides[dim])
 
 
-def _on_wire(tensor: torch.Tensor) -> torch.Tensor:
+def on_wire(tensor: torch.Tensor) -> torch.Tensor:
+    """What is sent of a tensor, or received into it: complex numbers as pairs."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
