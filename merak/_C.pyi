@@ -159,7 +159,7 @@ _Recompute: TypeAlias = tuple[str, list[float], list[int]]
 class CutCosts:
     def __init__(
         self,
-        nodes: list[tuple[float, float, float, float, list[int]]],
+        nodes: list[tuple[float, float, float, float, list[int], float, bool]],
         values: list[tuple[int, list[int], float, bool]],
         parameter_bytes: list[float],
         may_cut: list[bool],

@@ -17,6 +17,7 @@ from torch import fx
 from torch._C._distributed_c10d import AllgatherOptions, GradBucket, PrefixStore, ProcessGroup, Store, TCPStore
 from torch._C._distributed_c10d import Backend as C10dBackend
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -30,6 +31,7 @@ __all__ = [
     "GradBucket",
     "ProcessGroup",
     "Store",
+    "TorchDispatchMode",
     "all_gather",
     "backend_below",
     "bind_symbols",

@@ -17,12 +17,12 @@ StageCost stage_cost(const IntervalCosts& costs, const PipelineModel& model, int
   const double received = costs.received_bytes(interval), returned = costs.returned_bytes(interval);
   cost.forward_s = costs.forward_s(cost.first, cost.end);
   cost.backward_s = costs.backward_s(cost.first, cost.end);
-  cost.recompute_s = costs.forward_s(cost.first, prefix_end);
+  cost.recompute_s = costs.recompute_s(cost.first, prefix_end);
   cost.receive_s = model.transfer_s(received), cost.return_s = model.transfer_s(returned);
   cost.parameter_bytes = costs.parameter_bytes(interval);
   cost.input_bytes = costs.input_bytes(interval);
   cost.saved_bytes = costs.saved_bytes(cost.first, cost.end);
-  cost.kept_bytes = costs.saved_bytes(prefix_end, cost.end);
+  cost.kept_bytes = cost.saved_bytes - costs.freed_bytes(cost.first, prefix_end);
   cost.memory_bytes = stage_memory(costs, model, stage, interval, prefix_end);
   cost.crossing_bytes = received + returned;
   return cost;

@@ -30,7 +30,10 @@ IntervalCosts::IntervalCosts(const LinearGraph& graph)
     : points_(points_of(graph)),
       forward_s_{0},
       backward_s_{0},
+      recompute_s_{0},
       saved_bytes_{0},
+      freed_bytes_{0},
+      most_freed_{0},
       next_prefix_end_(graph.size() + 1, graph.size()),
       parameters_(points_),
       inputs_(points_),
@@ -39,10 +42,15 @@ IntervalCosts::IntervalCosts(const LinearGraph& graph)
   for (const NodeCost& node : graph.nodes) {
     forward_s_.push_back(forward_s_.back() + node.forward_s);
     backward_s_.push_back(backward_s_.back() + node.backward_input_s + node.backward_weight_s);
+    recompute_s_.push_back(recompute_s_.back() + (node.kept ? 0 : node.forward_s));
     saved_bytes_.push_back(saved_bytes_.back() + node.saved_bytes);
+    freed_bytes_.push_back(freed_bytes_.back() + node.saved_bytes - node.kept_bytes);
+    most_freed_.push_back(std::max(most_freed_.back(), freed_bytes_.back()));
   }
-  for (int i = graph.size() - 1; i >= 0; --i)
-    next_prefix_end_[i] = graph.may_end_prefix.empty() || graph.may_end_prefix[i] ? i : next_prefix_end_[i + 1];
+  for (int i = graph.size() - 1; i >= 0; --i) {
+    const bool allowed = graph.may_end_prefix.empty() || graph.may_end_prefix[i];
+    next_prefix_end_[i] = allowed && freed_bytes_[i] == most_freed_[i] ? i : next_prefix_end_[i + 1];
+  }
   const std::vector<std::vector<int>> uses = uses_of_parameters(graph);
   for (std::size_t k = 0; k < uses.size(); ++k) parameters_.add(-1, uses[k], graph.parameter_bytes[k]);
   for (const Value& value : graph.values) {

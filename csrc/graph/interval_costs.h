@@ -35,6 +35,9 @@ class IntervalCosts {
   double forward_s(int first, int end) const { return forward_s_[end] - forward_s_[first]; }
   double backward_s(int first, int end) const { return backward_s_[end] - backward_s_[first]; }
   double saved_bytes(int first, int end) const { return saved_bytes_[end] - saved_bytes_[first]; }
+  // Of running them again, and what recomputing them saves: what they save, less what they keep.
+  double recompute_s(int first, int end) const { return recompute_s_[end] - recompute_s_[first]; }
+  double freed_bytes(int first, int end) const { return freed_bytes_[end] - freed_bytes_[first]; }
 
   double parameter_bytes(Interval stage) const { return parameters_.between(stage.from, stage.to); }
   // Values made by earlier nodes and by the model's caller; those that earlier nodes have to send, and the gradients
@@ -43,9 +46,9 @@ class IntervalCosts {
   double received_bytes(Interval stage) const { return received_.between(stage.from, stage.to); }
   double returned_bytes(Interval stage) const { return returned_.between(stage.from, stage.to); }
 
-  // The least end of a prefix of nodes from `first` on that saves so many bytes, or takes so many seconds in forward,
+  // The least end of a prefix of nodes from `first` on that frees so many bytes, or takes so many seconds in forward,
   // within a stage that ends before node `end`; `end` if none does.
-  int end_of_saved(int first, int end, double bytes) const { return prefix_end(saved_bytes_, first, end, bytes); }
+  int end_of_freed(int first, int end, double bytes) const { return prefix_end(most_freed_, first, end, bytes); }
   int end_of_forward(int first, int end, double seconds) const { return prefix_end(forward_s_, first, end, seconds); }
   // The next node, `end` at most, before which a prefix may end.
   int round_up(int node, int end) const;
@@ -54,8 +57,12 @@ class IntervalCosts {
   int prefix_end(const std::vector<double>& sums, int first, int end, double amount) const;
 
   std::vector<int> points_;                                   // nodes
-  std::vector<double> forward_s_, backward_s_, saved_bytes_;  // by node: of all before it
-  std::vector<int> next_prefix_end_;                          // by node
+  // By node: of all before it.
+  std::vector<double> forward_s_, backward_s_, recompute_s_, saved_bytes_, freed_bytes_;
+  // A node that keeps more than it saves frees less than nothing, until what it kept is saved. No prefix ends between,
+  // so that longer ones free more, as binary search wants it: this is the largest of all sums up to a node.
+  std::vector<double> most_freed_;
+  std::vector<int> next_prefix_end_;  // by node
   EnteringBytes parameters_, inputs_, received_, returned_;
 };
 

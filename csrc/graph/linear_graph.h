@@ -6,7 +6,9 @@
 // is *allowed* where everything that crosses it can be sent (no lists, nothing that is mutated later).
 //
 // *Saved* bytes are what a node's backward needs, parameters apart. A tensor that several nodes save counts at the last
-// of them, since it stays as long as any of them is not recomputed. A *parameter* that several nodes use is tied: a
+// of them, since it stays as long as any of them is not recomputed. A *kept* node's result stays though its stage
+// recomputes, so that it does not run again; *kept* bytes are those of such results, counted where the tensor is saved,
+// or at the node itself if nothing saves it. A *parameter* that several nodes use is tied: a
 // stage that uses it stores it once, and every stage that uses it stores it.
 //
 // Bytes are doubles: they are added up exactly to 2^53, and multiplied by ratios.
@@ -20,6 +22,8 @@ struct NodeCost {
   double backward_input_s = 0, backward_weight_s = 0;  // gradients of activations, and of parameters
   double saved_bytes = 0;
   std::vector<int> parameters = {};
+  double kept_bytes = 0;
+  bool kept = false;
 };
 
 struct Value {

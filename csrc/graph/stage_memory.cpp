@@ -20,7 +20,7 @@ Parts parts_of(const IntervalCosts& costs, const PipelineModel& model, int stage
   return {.fixed = model.state_factor * costs.parameter_bytes(interval) +
                    (flight.whole + flight.checkpointed) * costs.input_bytes(interval),
           .saved = costs.saved_bytes(first, end),
-          .kept = costs.saved_bytes(prefix_end, end)};
+          .kept = costs.saved_bytes(first, end) - costs.freed_bytes(first, prefix_end)};
 }
 
 int least_prefix_end(const IntervalCosts& costs, const PipelineModel& model, int stage, Interval interval) {
@@ -29,7 +29,7 @@ int least_prefix_end(const IntervalCosts& costs, const PipelineModel& model, int
   const double bytes = stage_memory(costs, model, stage, interval, first);
   if (fits(bytes, budget)) return first;
   const int checkpointed = model.in_flight[stage].checkpointed;
-  return checkpointed == 0 ? end : costs.end_of_saved(first, end, (bytes - budget * (1 + kRounding)) / checkpointed);
+  return checkpointed == 0 ? end : costs.end_of_freed(first, end, (bytes - budget * (1 + kRounding)) / checkpointed);
 }
 
 // The prefixes of several stages as one: `recomputed` nodes of them, the first stage of `order` first.

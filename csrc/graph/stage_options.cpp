@@ -33,7 +33,7 @@ StageOption StageOptions::option(int stage, Interval interval) const {
 StageOption StageOptions::option(Interval interval, int prefix_end) const {
   const int first = costs_.node_at(interval.from), end = costs_.node_at(interval.to);
   const double work_s =
-      costs_.forward_s(first, end) + costs_.backward_s(first, end) + costs_.forward_s(first, prefix_end);
+      costs_.forward_s(first, end) + costs_.backward_s(first, end) + costs_.recompute_s(first, prefix_end);
   const double receive_s = model_.transfer_s(costs_.received_bytes(interval));
   const double return_s = model_.transfer_s(costs_.returned_bytes(interval));
   return {.period_s = model_.period_s(work_s, receive_s, return_s), .pass_s = work_s + receive_s + return_s};

@@ -20,6 +20,7 @@ from merak.graph.capture import LossFunction
 from merak.graph.costs import measure
 from merak.graph.cutting import Cut
 from merak.graph.errors import CaptureError
+from merak.graph.keeping import kept_nodes
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.stages import Stage
 from merak.graph.weight_gradients import delay_weight_gradients
@@ -61,7 +62,8 @@ class Builder:
         """The graph of training, cut as the plan wants it. The others follow it."""
         prepared = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
         sizes = bind(prepared.captured, example, 0).sizes
-        measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
+        kept = kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)
+        measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type, kept)
         chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
         # Replicas' examples may have other sizes, for which other cuts are best: all take rank 0's.
         check_same(str(prepared.captured.graph), "models", self._device)
@@ -70,7 +72,8 @@ class Builder:
             delay_weight_gradients(prepared.captured)
         self._reference, self._boundaries, self._recomputed = prepared, agreed["boundaries"], agreed["recomputed"]
         self.cut = chosen.cut
-        return prepared, prepared.cuttable.cut(self._boundaries, self._recomputed, self._trainable)
+        names = {node.name for node in kept}
+        return prepared, prepared.cuttable.cut(self._boundaries, self._recomputed, self._trainable, names)
 
     def another(self, owned: Owned, gradients: Gradients, example: Mapping[str, Any], training: bool) -> Variant:
         """A graph of another mode, or for other batches."""
@@ -79,10 +82,11 @@ class Builder:
             sizes = bind(prepared.captured, example, 0).sizes
             measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
         boundaries = same_boundaries(self._reference.cuttable, self._boundaries, prepared.cuttable)
+        kept = {node.name for node in kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)} if training else set()
         if training and self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)
         recomputed = self._recomputed if training else None
-        stages = prepared.cuttable.cut(boundaries, recomputed, self._trainable if training else set())
+        stages = prepared.cuttable.cut(boundaries, recomputed, self._trainable if training else set(), kept)
         return self.variant(prepared, stages, owned, gradients)
 
     def variant(self, prepared: Prepared, stages: Sequence[Stage], owned: Owned, gradients: Gradients) -> Variant:

@@ -27,6 +27,8 @@ class Plan:
         schedule: a kind (see `merak.pipeline.KINDS`), or a path to a CSV of actions.
         recompute: how much of each stage's forward is run again before its backward: a ratio, a ratio for each stage,
             or "auto": as little as `memory` allows.
+        keep: what of a forward stays though it is run again, so that it costs bytes and no time: names of operations
+            ("aten.linear"), of nodes of the graph or of modules, with * for anything.
         cuts: names of modules or of operations; each begins a stage. By default the stages are balanced by cost.
         stages: how many stages in all; by default one a rank, two for "zbv" and "interleaved".
         data_parallel: how replicas agree: all-reduce of gradients; "sparse", the same, but of tables that only
@@ -44,6 +46,7 @@ class Plan:
     microbatches: int = 1
     schedule: str = "1f1b"
     recompute: Recompute = 0.0
+    keep: tuple[str, ...] = ()
     cuts: tuple[str, ...] | None = None
     stages: int | None = None
     data_parallel: DataParallel = "all-reduce"
@@ -68,8 +71,9 @@ class Plan:
         _check_one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
         _check_recompute(self.recompute, self.n_stages)
         object.__setattr__(self, "recompute", _hashable(self.recompute))
+        object.__setattr__(self, "keep", _names("keep", self.keep))
         if self.cuts is not None:
-            object.__setattr__(self, "cuts", tuple(self.cuts))
+            object.__setattr__(self, "cuts", _names("cuts", self.cuts))
             if len(self.cuts) != self.n_stages - 1:
                 raise ValueError(f"cuts has {len(self.cuts)} names; {self.n_stages} stages have {self.n_stages - 1}")
 
@@ -156,6 +160,12 @@ class Plan:
 def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{name} is {value!r}; it must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
+
+
+def _names(field: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{field} is {names!r}; it must be a sequence of names")
+    return tuple(names)
 
 
 def _hashable(recompute: Recompute) -> Recompute:

@@ -6,6 +6,7 @@ things are seen on the way:
 - *FLOPs* of each operation, as torch counts them;
 - *saved bytes*: what autograd keeps for the backward, whatever the operation is. What several operations keep counts
   once, for the last, since that is how long a checkpoint has to keep it; parameters are there anyway;
+- *kept bytes*: what stays of operations that are not to run again in a recomputation (`merak.graph.keeping`);
 - *dtypes* of all values, which under autocast are not those that were captured.
 
 Seconds are those of a `DeviceModel`: the larger of FLOPs over its speed and bytes touched over its bandwidth.
@@ -14,8 +15,9 @@ Seconds are those of a `DeviceModel`: the larger of FLOPs over its speed and byt
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from merak._torch_compat import evaluate_size, fake_as, fake_mode
 from merak.graph.capture import Captured
 from merak.graph.cutting import GraphCosts, NodeCost
 from merak.graph.cutting import Value as ValueCost
+from merak.graph.keeping import Kept
 from merak.graph.randomness import generators_kept
 from merak.graph.stages import Cuttable
 
@@ -48,13 +51,23 @@ class Measured:
 
     flops: dict[fx.Node, int]
     saved_bytes: dict[fx.Node, int]
+    kept: Collection[fx.Node] = ()
+    kept_bytes: dict[fx.Node, int] = field(default_factory=dict)
 
 
 def measure(
-    captured: Captured, sizes: dict[str, int], autocast: torch.dtype | None = None, device: str = "cpu"
+    captured: Captured,
+    sizes: dict[str, int],
+    autocast: torch.dtype | None = None,
+    device: str = "cpu",
+    kept: Collection[fx.Node] = (),
 ) -> Measured:
-    """Runs a graph on fake tensors of these sizes, and gives its values the dtypes that they have under autocast."""
-    measured = Measured({}, {})
+    """Runs a graph on fake tensors of these sizes, and gives its values the dtypes that they have under autocast.
+
+    Args:
+        kept: operations whose results are to stay where their stage recomputes.
+    """
+    measured, stays = Measured({}, {}, kept), Kept()
     parameters: set[int] = set()
     keepers: dict[int, tuple[fx.Node, int]] = {}
     values: dict[fx.Node, Any] = {}
@@ -66,13 +79,18 @@ def measure(
                 values[node] = _placeholder(captured, node, sizes, parameters)
             elif node.op == "call_function":
                 before = counter.get_total_flops()
+                run = partial(node.target, *_given(node.args, values), **_given(node.kwargs, values))
                 with _saving() as saved:
-                    values[node] = node.target(*_given(node.args, values), **_given(node.kwargs, values))
+                    values[node] = stays.record(node.name, run) if node in kept else run()
                 keepers |= {_storage(tensor): (node, tensor.numel() * tensor.element_size()) for tensor in saved}
                 measured.flops[node] = counter.get_total_flops() - before
     for storage, (node, saved_bytes) in keepers.items():
         if storage not in parameters:
             measured.saved_bytes[node] = measured.saved_bytes.get(node, 0) + saved_bytes
+    for node in kept:
+        for storage, kept_bytes in {_storage(one): one.nbytes for one in stays.tensors(node.name)}.items():
+            where = keepers[storage][0] if storage in keepers else node
+            measured.kept_bytes[where] = measured.kept_bytes.get(where, 0) + kept_bytes
     for node, value in values.items():
         _take_dtype(node, value)
     return measured
@@ -112,6 +130,8 @@ def graph_costs(
                 backward_weight_s=seconds if has_backward and used else 0.0,
                 saved_bytes=measured.saved_bytes.get(node, 0) if has_backward else 0.0,
                 parameters=tuple(used),
+                kept_bytes=measured.kept_bytes.get(node, 0),
+                kept=node in measured.kept,
             )
         )
     return GraphCosts(

@@ -26,6 +26,8 @@ class NodeCost:
         forward_s, backward_input_s, backward_weight_s: seconds.
         saved_bytes: of activations that its backward needs. What several nodes save counts at the last of them.
         parameters: what it uses; indices of `GraphCosts.parameter_bytes`.
+        kept: its result stays where its stage recomputes, and it does not run again.
+        kept_bytes: what stays of kept results whose saved bytes count here, or that are made here and saved nowhere.
     """
 
     forward_s: float
@@ -33,6 +35,8 @@ class NodeCost:
     backward_weight_s: float
     saved_bytes: float
     parameters: tuple[int, ...] = ()
+    kept_bytes: float = 0.0
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,15 @@ class GraphCosts:
             ValueError: a number makes no sense.
         """
         nodes = [
-            (node.forward_s, node.backward_input_s, node.backward_weight_s, node.saved_bytes, list(node.parameters))
+            (
+                node.forward_s,
+                node.backward_input_s,
+                node.backward_weight_s,
+                node.saved_bytes,
+                list(node.parameters),
+                node.kept_bytes,
+                node.kept,
+            )
             for node in self.nodes
         ]
         values = [(value.producer, list(value.consumers), value.nbytes, value.gradient) for value in self.values]

@@ -45,7 +45,7 @@ class SeededCall:
         self.__name__ = f"seeded_{operation.__name__.split('.')[0]}"
         self.__module__ = __name__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         tensor = next((arg for arg in args if isinstance(arg, torch.Tensor)), None)
         device = torch.device(kwargs.get("device") or "cpu") if tensor is None else tensor.device
         _generator(device).manual_seed(RandomState.seed_for(self._hash))

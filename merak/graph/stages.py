@@ -12,7 +12,7 @@ recomputed before the backward; a segment is a function from what it needs to wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,7 @@ from merak.graph.capture import Captured
 from merak.graph.dependence import with_dependencies
 from merak.graph.errors import CaptureError
 from merak.graph.gradients import nodes_with_gradients
+from merak.graph.keeping import kept_call
 from merak.graph.normal_form import AliasGroups
 
 
@@ -133,7 +134,11 @@ class Cuttable:
         return found
 
     def cut(
-        self, boundaries: Sequence[int], recomputed: Sequence[int] | None = None, trainable: set[str] | None = None
+        self,
+        boundaries: Sequence[int],
+        recomputed: Sequence[int] | None = None,
+        trainable: set[str] | None = None,
+        kept: Collection[str] = (),
     ) -> list[Stage]:
         """Cuts the graph.
 
@@ -141,6 +146,7 @@ class Cuttable:
             boundaries: first position of each stage but the first, rising.
             recomputed: how many operations at the begin of each stage are recomputed before its backward.
             trainable: names of the parameters that get gradients; all by default.
+            kept: names of operations whose results stay where they are recomputed.
 
         Raises:
             CaptureError: a boundary lies where none may be.
@@ -154,7 +160,7 @@ class Cuttable:
         if list(boundaries) != sorted(set(boundaries)):
             raise CaptureError(f"boundaries between stages must rise: {list(boundaries)}")
         prefixes = list(recomputed or [0] * (len(ends) - 1))
-        return _Cutter(self, ends, prefixes, nodes_with_gradients(self.captured, trainable)).stages()
+        return _Cutter(self, ends, prefixes, nodes_with_gradients(self.captured, trainable), kept).stages()
 
     def _why(self, boundary: int) -> str:
         if not 0 < boundary < len(self.trunk):
@@ -163,8 +169,10 @@ class Cuttable:
 
 
 class _Cutter:
-    def __init__(self, whole: Cuttable, ends: list[int], prefixes: list[int], gradients: set[fx.Node]) -> None:
-        self.whole, self.ends, self.prefixes, self.gradients = whole, ends, prefixes, gradients
+    def __init__(
+        self, whole: Cuttable, ends: list[int], prefixes: list[int], gradients: set[fx.Node], kept: Collection[str]
+    ) -> None:
+        self.whole, self.ends, self.prefixes, self.gradients, self.kept = whole, ends, prefixes, gradients, kept
         self.count = len(ends) - 1
         self.stage_of = {
             node: stage for stage, (begin, end) in enumerate(pairwise(ends)) for node in whole.trunk[begin:end]
@@ -266,6 +274,8 @@ class _Nodes:
         for node in captured.graph.nodes:
             if node in self.inside and node not in copies:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
+                if self.recomputed and node.name in self.cutter.kept:
+                    copies[node].target = kept_call(node, self.cutter.gradients)
         results = [node for node in copies if node in self.results or (node in self.own and self._is_used(node))]
         graph.output(tuple(copies[node] for node in results))
         written = {

@@ -2,8 +2,8 @@
 
 A forward keeps what its backward needs until then. Values from other stages are leaves of the autograd graph, values
 for other stages are its roots, whose gradients come from there. A *checkpointed* forward runs the first segment without
-a graph and keeps only its arguments; recomputing runs it again with one. Its results are leaves to the second segment,
-and roots again when the backward gets there.
+a graph and keeps only its arguments, and the results that are to stay (`merak.graph.keeping`); recomputing runs it
+again with one. Its results are leaves to the second segment, and roots again when the backward gets there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from merak._torch_compat import evaluate_size
+from merak.graph.keeping import Kept
 from merak.graph.randomness import RandomState
 from merak.graph.stages import Segment, Stage
 from merak.graph.weight_gradients import Remaining, WeightGradients
@@ -34,6 +35,7 @@ class _Live:
     """All values that a segment may be called with, as leaves where they are results of a checkpointed segment."""
     before: Tensors = field(default_factory=dict)
     """Buffers that a checkpointed segment writes to, as they were: a recomputation takes these for its own."""
+    kept: Kept = field(default_factory=Kept)
     roots: list[Tensors] = field(default_factory=list)
     """By segment: results that have a graph."""
 
@@ -85,7 +87,8 @@ class StageRunner:
             again = checkpointed and segment.recomputed
             if again:
                 live.before |= {key: self._tensors["buffer", key].clone() for key in segment.written}
-            given = self._run(segment, live, grad=grad and not again, scratch=False)
+            with live.kept.recording() if again else contextlib.nullcontext():
+                given = self._run(segment, live, grad=grad and not again, scratch=False)
             results |= given
             live.roots.append({} if again else given)
             live.values |= {name: _leaf(given[name], name in segment.gradients) for name in given} if again else given
@@ -96,7 +99,8 @@ class StageRunner:
         live = self._live[key]
         for index, segment in enumerate(self.stage.segments):
             if segment.recomputed:
-                live.roots[index] = self._run(segment, live, grad=True, scratch=True)
+                with live.kept.replaying():
+                    live.roots[index] = self._run(segment, live, grad=True, scratch=True)
 
     def backward(self, key: int, gradients: Tensors, *, delay_weights: bool = False) -> Tensors:
         """Adds to the parameters' gradients; returns the gradients of received values by name.

@@ -20,6 +20,8 @@ inline LinearGraph random_graph(std::mt19937& random, int nodes) {
   for (int i = 0; i < nodes; ++i) {
     NodeCost node{.forward_s = 1.0 + below(8), .backward_input_s = 1.0 * below(9), .backward_weight_s = 1.0 * below(5)};
     node.saved_bytes = below(30);
+    node.kept = below(4) == 0;
+    node.kept_bytes = below(1 + static_cast<int>(node.saved_bytes)) / 2;
     for (int p = 0; p < 4; ++p)
       if (below(4) == 0) node.parameters.push_back(p);
     graph.nodes.push_back(node);
@@ -56,7 +58,7 @@ class BruteForce {
       if (model_.rank_of[s] != rank) continue;
       const InFlight& flight = model_.in_flight[s];
       const double saved = saved_bytes(stages[s].first, stages[s].end);
-      const double kept = saved_bytes(stages[s].prefix_end, stages[s].end);
+      const double kept = saved_bytes(stages[s].prefix_end, stages[s].end) + kept_bytes(stages[s]);
       stays += model_.state_factor * parameter_bytes(stages[s]);
       stays += (flight.whole + flight.checkpointed) * (kept + entering(stages[s], -1, false));
       comes_back = std::max(comes_back, flight.whole * (saved - kept));
@@ -88,11 +90,18 @@ class BruteForce {
     return sum;
   }
 
+  double kept_bytes(const Stage& stage) const {
+    double sum = 0;
+    for (int i = stage.first; i < stage.prefix_end; ++i) sum += graph_.nodes[i].kept_bytes;
+    return sum;
+  }
+
   double work_s(const Stage& stage) const {
     double sum = 0;
     for (int i = stage.first; i < stage.end; ++i) {
       const NodeCost& node = graph_.nodes[i];
-      sum += node.forward_s * (i < stage.prefix_end ? 2 : 1) + node.backward_input_s + node.backward_weight_s;
+      sum += node.forward_s + node.backward_input_s + node.backward_weight_s;
+      if (i < stage.prefix_end && !node.kept) sum += node.forward_s;
     }
     return sum;
   }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,12 +38,13 @@ class Run:
         microbatches: int = 1,
         boundaries: Sequence[int] = (),
         recomputed: Sequence[int] | None = None,
+        kept: Collection[str] = (),
         seed: int = 0,
         step: int = 0,
     ) -> None:
         self.model = copy.deepcopy(model)
         trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.stages = prepared.cuttable.cut(boundaries, recomputed, trainable)
+        self.stages = prepared.cuttable.cut(boundaries, recomputed, trainable, kept)
         self._prepared, self._again = prepared, recomputed is not None
         self._runners = [StageRunner(stage, self._tensors(), seed) for stage in self.stages]
         self.losses: list[float] = []
