@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.pipelining import schedules
 
 from merak.engine import Plan
 from tests.engine import parity, zoo
 from tests.engine.parity import Trial
+from tests.pipeline.torch_orders import torch_runtime
 
 Runner = Callable[..., list[Any]]
 
@@ -70,6 +73,14 @@ def test_same_numbers_in_double_precision(run: Runner, model: str) -> None:
     trial = Trial(model, PLANS["looped-bfs"], dtype=torch.float64)
     outcomes = run(parity.train, trial, world_size=trial.plan.world_size, deadline=240)
     parity.assert_same(outcomes, parity.in_one_process(trial), 1e-10)
+
+
+def test_an_order_of_torchs_own(run: Runner, tmp_path: Path) -> None:
+    path = str(tmp_path / "dualpipev.csv")
+    torch_runtime(schedules.ScheduleDualPipeV, 2, 2, 6)._dump_csv(path, format="compute_only")
+    trial = Trial("unet", Plan(pp=2, microbatches=6, stages=4, schedule=path), rows=(6,))
+    outcomes = run(parity.train, trial, world_size=2, deadline=240)
+    parity.assert_same(outcomes, parity.in_one_process(trial))
 
 
 # Dropout: one process has no say in what is dropped, but all plans must drop the same ------------------------------
