@@ -10,6 +10,7 @@
 #include "bindings/rooms.h"
 #include "pipeline/check.h"
 #include "pipeline/csv.h"
+#include "pipeline/first_microbatches.h"
 #include "pipeline/eager.h"
 #include "pipeline/make.h"
 #include "pipeline/recompute.h"
@@ -117,6 +118,7 @@ void bind_passes(py::class_<Schedule>& schedule) {
       .def("last_without_recompute", &last_without_recompute)
       .def("with_delayed_weights", &with_delayed_weights)
       .def("with_reduction", &with_reduction)
+      .def("first_microbatches", &first_microbatches, py::arg("microbatches"))
       .def(
           "with_communication",
           [](const Schedule& self, const std::vector<EdgeTuple>& edges, int receives_ahead) {

@@ -117,11 +117,7 @@ class Plan:
                 recompute=recomputed,
                 edges=edges,
             )
-        schedule = Schedule.from_csv(self.schedule)
-        if schedule.n_microbatches != microbatches:
-            raise ValueError(
-                f"{self.schedule} is for {schedule.n_microbatches} micro-batches, and this batch has {microbatches}"
-            )
+        schedule = Schedule.from_csv(self.schedule).first_microbatches(microbatches)
         if not schedule.communicates:
             schedule = schedule.with_communication(edges)
         return schedule.with_reduction()

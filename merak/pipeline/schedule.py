@@ -205,6 +205,14 @@ class Schedule:
         """With REDUCE_GRAD after each stage's last backward."""
         return Schedule(self._schedule.with_reduction())
 
+    def first_microbatches(self, microbatches: int) -> Schedule:
+        """The same order for a batch of fewer micro-batches.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        return Schedule(self._schedule.first_microbatches(microbatches), self.notes)
+
     def problems(self, most: int = 10) -> list[str]:
         """What is wrong with it: missing, doubled, in the wrong order, unmatched, or a deadlock."""
         return self._schedule.problems(most)

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "pipeline/first_microbatches.h"
 #include "pipeline/lists.h"
 #include "pipeline/reduction.h"
 
@@ -66,6 +67,17 @@ TEST(Communication, IsRefusedTwice) {
   const Schedule once = with_communication(listed({"0F0 0B0", "1F0 1B0"}), chain(2));
   EXPECT_THROW(with_communication(once, chain(2)), std::invalid_argument);
   EXPECT_THROW(with_communication(listed({"0F0 0B0"}), {}, -1), std::invalid_argument);
+}
+
+TEST(FirstMicrobatches, KeepTheirOrder) {
+  const Schedule schedule = listed({"0F0 0F1 0F2 0B0 0B2 0B1", "1F0 1B0 1F1 1F2 1B2 1B1"});
+  EXPECT_EQ(lists_of(first_microbatches(schedule, 2)), (Lists{"0F0 0F1 0B0 0B1", "1F0 1B0 1F1 1B1"}));
+  EXPECT_EQ(first_microbatches(schedule, 3), schedule);
+  Schedule paired = schedule;
+  paired.ranks[1][2].overlaps_next = true;  // 1F1 and 1F2
+  EXPECT_FALSE(first_microbatches(paired, 2).ranks[1][2].overlaps_next);
+  EXPECT_THROW(first_microbatches(schedule, 0), std::invalid_argument);
+  EXPECT_THROW(first_microbatches(schedule, 4), std::invalid_argument);
 }
 
 TEST(Reduction, FollowsTheLastGradientAndItsSend) {
