@@ -56,7 +56,7 @@ class IntervalCosts {
  private:
   int prefix_end(const std::vector<double>& sums, int first, int end, double amount) const;
 
-  std::vector<int> points_;                                   // nodes
+  std::vector<int> points_;  // nodes
   // By node: of all before it.
   std::vector<double> forward_s_, backward_s_, recompute_s_, saved_bytes_, freed_bytes_;
   // A node that keeps more than it saves frees less than nothing, until what it kept is saved. No prefix ends between,

@@ -3,8 +3,8 @@
 //
 // A stage recomputes a *prefix* of its nodes: their saved bytes go after forward, and come back when forward runs again
 // right before backward. The rest, its suffix, keeps what it saves. With P the bytes of the stage's parameters, I those
-// of its inputs, A the saved bytes of all its nodes and K those of the suffix and of results that the prefix keeps, and with w micro-batches in flight
-// that are whole and c that are checkpointed, a stage takes
+// of its inputs, A the saved bytes of all its nodes and K those of the suffix and of results that the prefix keeps, and
+// with w micro-batches in flight that are whole and c that are checkpointed, a stage takes
 //
 //     state_factor * P + (w + c) * I + w * A + c * K
 //

@@ -82,7 +82,11 @@ class Builder:
             sizes = bind(prepared.captured, example, 0).sizes
             measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
         boundaries = same_boundaries(self._reference.cuttable, self._boundaries, prepared.cuttable)
-        kept = {node.name for node in kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)} if training else set()
+        kept = (
+            {node.name for node in kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)}
+            if training
+            else set()
+        )
         if training and self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)
         recomputed = self._recomputed if training else None

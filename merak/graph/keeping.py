@@ -97,8 +97,8 @@ class KeptCall:
 
 def kept_call(node: fx.Node, gradients: set[fx.Node]) -> KeptCall:
     """What a kept node calls; `gradients` are the nodes that get some."""
-    form = fx.map_arg((node.args, dict(node.kwargs)), lambda one: one in gradients)  # type: ignore[arg-type]
-    return KeptCall(node.target, node.name, form)  # type: ignore[arg-type]
+    form = fx.map_arg((node.args, dict(node.kwargs)), lambda one: one in gradients)
+    return KeptCall(node.target, node.name, form)
 
 
 def kept_nodes(nodes: Sequence[fx.Node], groups: AliasGroups, patterns: Sequence[str]) -> set[fx.Node]:
@@ -149,7 +149,7 @@ class _Made:
 
 class _Recording(TorchDispatchMode):
     def __init__(self, made: list[_Made]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._made = made
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -161,7 +161,7 @@ class _Recording(TorchDispatchMode):
 
 class _Replaying(TorchDispatchMode):
     def __init__(self, made: list[_Made]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._made = iter(made)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
