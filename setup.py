@@ -43,6 +43,7 @@ ROOMS = (
     "embedding",
     "resharding",
     "graph",
+    "sharding",
     "pipeline",
     "backend",
     "bindings",

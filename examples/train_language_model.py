@@ -33,6 +33,12 @@ from language_model.pipeline import PipelineEngine, shape
 from language_model.tokens import read_tokenizer, sequences, train_tokenizer
 from torch import nn
 
+SENT = {
+    "pipeline": "values and gradients between stages, and each stage's gradients over its replicas",
+    "ddp": "all gradients over all ranks",
+}
+"""What a step sends, by `--engine`."""
+
 
 def load_data(options: Options, world: World) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Rows of tokens to train on and to validate with, both int64 [rows, block], and the size of the vocabulary."""
@@ -75,8 +81,9 @@ def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> 
     print(f"validation loss {before:.4f} at step {start}, {after:.4f} at step {end}: {before - after:.4f} nats lower")
     print(
         f"{session.seconds:.1f} s, {session.cpu_seconds:.1f} CPU s over all ranks, "
-        f"{session.tokens_per_second:,.0f} tokens/s; sent {readable(session.bytes_sent)}, "
-        f"ring all-reduce of the gradients by formula {readable(session.ring_bytes)}"
+        f"{session.tokens_per_second:,.0f} tokens/s\n"
+        f"sent {readable(session.bytes_sent)} over all ranks: {SENT[job.options.engine]}; by formula, data parallelism "
+        f"alone sends {readable(session.ring_bytes)} (ring all-reduces of all gradients over all ranks)"
     )
     print(f"wrote {output / 'losses.json'} and {output / 'loss.png'}")
 

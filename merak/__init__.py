@@ -39,7 +39,7 @@ __all__ = [
     "sparse",
 ]
 
-_ROOMS = ("backend", "embedding", "engine", "graph", "hf", "pipeline", "resharding", "sparse")
+_ROOMS = ("backend", "embedding", "engine", "graph", "hf", "pipeline", "resharding", "sharding", "sparse")
 _FUNCTIONS = {
     "Plan": "engine",
     "parallelize": "engine",

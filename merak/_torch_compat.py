@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,15 +36,19 @@ __all__ = [
     "TorchDispatchMode",
     "all_gather",
     "backend_below",
+    "backward_hooks",
     "bind_symbols",
     "check_torch_matches_build",
     "default_store",
     "depends_on_values",
+    "equal_sizes",
     "evaluate_size",
     "export_graph",
     "fake_as",
     "fake_mode",
+    "group_by_name",
     "holds",
+    "inside_functorch",
     "local_of",
     "make_dtensor",
     "make_nccl_backend",
@@ -56,6 +62,7 @@ __all__ = [
     "split_factor",
     "store_host",
     "strided_shard",
+    "symbol_names",
     "symbols_of_size",
     "torch_minor",
 ]
@@ -247,7 +254,8 @@ def export_graph(
     if on_meta:  # then all is traced there, and moved in the end: operations do not mix devices
         device = tensors[0].device if tensors else torch.device("cpu")
         tensors = [tensor.to("meta") for tensor in tensors]
-    exported = torch.export.export(module, (tensors,), strict=False, dynamic_shapes=(dynamic,))
+    with _silent_if_it_fails():
+        exported = torch.export.export(module, (tensors,), strict=False, dynamic_shapes=(dynamic,))
     graph = exported.graph_module.graph
     if on_meta:
         _move_from_meta(graph, device)
@@ -260,6 +268,48 @@ def export_graph(
             raise RuntimeError(f"torch.export made an input of kind {spec.kind.name}, which merak does not know")
         placeholders[node] = (kind, spec.target or "")
     return ExportedGraph(graph, placeholders, dict(exported.constants))
+
+
+@contextlib.contextmanager
+def _silent_if_it_fails() -> Iterator[None]:
+    """Holds back what torch logs of an export until that is made. Of one that fails, the exception says all that a user
+    can make use of; torch logs tracebacks of its own with it, and prints the graph that it had so far."""
+    held: list[tuple[logging.Handler, logging.LogRecord]] = []
+    filters = {handler: _holding(held, handler) for handler in _handlers_of_torch()}
+    for handler, hold in filters.items():
+        handler.addFilter(hold)
+    tracing = importlib.import_module("torch.export._trace")
+    vars(tracing)["print"] = lambda *_, **__: None
+    try:
+        yield
+    except BaseException:
+        held.clear()
+        raise
+    finally:
+        del vars(tracing)["print"]
+        for handler, hold in filters.items():
+            handler.removeFilter(hold)
+        for handler, record in held:
+            handler.handle(record)
+
+
+def _holding(
+    held: list[tuple[logging.Handler, logging.LogRecord]], handler: logging.Handler
+) -> Callable[[logging.LogRecord], bool]:
+    def hold(record: logging.LogRecord) -> bool:
+        held.append((handler, record))
+        return False
+
+    return hold
+
+
+def _handlers_of_torch() -> set[logging.Handler]:
+    """Those of the loggers that take part in an export."""
+    parts = ("torch._dynamo", "torch._export", "torch._subclasses", "torch.export", "torch.fx")
+    loggers = [
+        one for name, one in logging.root.manager.loggerDict.items() if name == "torch" or name.startswith(parts)
+    ]
+    return {handler for one in loggers if isinstance(one, logging.Logger) for handler in one.handlers}
 
 
 def _move_from_meta(graph: fx.Graph, device: torch.device) -> None:
@@ -311,12 +361,33 @@ def size_conditions(fakes: Iterable[torch.Tensor]) -> list[Any]:
     return found
 
 
+def group_by_name(name: str) -> ProcessGroup:
+    """The process group that is registered under a name."""
+    from torch.distributed.distributed_c10d import _resolve_process_group
+
+    return _resolve_process_group(name)  # type: ignore[arg-type, no-any-return]
+
+
 def holds(condition: Any, bindings: dict[str, int]) -> bool:
     """Whether one of `size_conditions` is true; so is one of sizes that are not known."""
     symbols = condition.free_symbols
     if not all(symbol.name in bindings for symbol in symbols):
         return True
     return bool(condition.xreplace({symbol: bindings[symbol.name] for symbol in symbols}))
+
+
+def equal_sizes(conditions: Iterable[Any]) -> list[tuple[set[str], set[str]]]:
+    """Of sizes that `size_conditions` says are equal: the symbols in each."""
+    equalities = [condition for condition in conditions if getattr(condition, "rel_op", "") == "=="]
+    return [
+        ({one.name for one in equality.lhs.free_symbols}, {one.name for one in equality.rhs.free_symbols})
+        for equality in equalities
+    ]
+
+
+def symbol_names(size: torch.SymInt) -> list[str]:
+    """The symbols in a size, sorted."""
+    return sorted(symbol.name for symbol in size.node.expr.free_symbols)
 
 
 def symbols_of_size(size: int | torch.SymInt, sizes: Iterable[int | torch.SymInt]) -> set[str]:
@@ -391,3 +462,16 @@ def fake_as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return tensor.to(dtype)
     with tensor.fake_mode:
         return tensor.to(dtype)
+
+
+def inside_functorch() -> bool:
+    """Whether a transform of `torch.func`, such as `vmap`, is at work."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def backward_hooks(module: torch.nn.Module | None) -> bool:
+    """Whether a module, or every module (None), has hooks that run in its backward."""
+    if module is None:
+        everywhere = torch.nn.modules.module
+        return bool(everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks)
+    return bool(module._backward_hooks or module._backward_pre_hooks)

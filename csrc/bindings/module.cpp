@@ -9,6 +9,7 @@ PYBIND11_MODULE(_C, module) {
   merak::bind_resharding(module);
   merak::bind_graph(module);
   merak::bind_pipeline(module);
+  merak::bind_sharding(module);
   merak::bind_backend(module);
   merak::bind_embedding(module);
 }

@@ -10,6 +10,7 @@ void bind_sparse(pybind11::module_& module);
 void bind_resharding(pybind11::module_& module);
 void bind_graph(pybind11::module_& module);
 void bind_pipeline(pybind11::module_& module);
+void bind_sharding(pybind11::module_& module);
 void bind_backend(pybind11::module_& module);    // after resharding
 void bind_embedding(pybind11::module_& module);  // after the backend
 

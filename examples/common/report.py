@@ -21,8 +21,9 @@ class Session:
 
     `seconds` are of the training loop, validation and checkpoints included. `cpu_seconds` are what all ranks together
     spent in it on the processor, user and system, so they mean the same on a busy machine. `bytes_sent` is of all ranks
-    together, null where the backend does not count. `ring_bytes` is what ring all-reduces of the gradients alone send,
-    by formula: 2 (ranks - 1) float32 gradients a step.
+    together, null where the backend does not count; of a pipeline they are the values between stages and their
+    gradients too. `ring_bytes` is what data parallelism alone sends over as many ranks, by formula: ring all-reduces of
+    2 (ranks - 1) float32 gradients a step. The two can be compared for `ddp`; a pipeline may send less or more.
     """
 
     first_step: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+
+_LONGEST_LINE = 400
 
 
 def add_up(numbers: Sequence[float], group: dist.ProcessGroup | None, device: torch.device) -> list[float]:
@@ -20,10 +23,23 @@ def add_up(numbers: Sequence[float], group: dist.ProcessGroup | None, device: to
 
 
 def check_same(text: str, what: str, device: torch.device) -> None:
-    """Raises ValueError on every rank, unless all ranks have the same text."""
+    """Raises ValueError on every rank, with the first line that differs, unless all ranks have the same text."""
     values = gather_digests(hashlib.blake2b(text.encode(), digest_size=7).digest(), device)
     if odd := [rank for rank, value in enumerate(values) if value != values[0]]:
-        raise ValueError(f"the {what} of ranks {odd} differ from rank 0's: give all ranks the same")
+        number, first, other = _first_difference(text, odd[0], device)
+        raise ValueError(
+            f"the {what} of ranks {odd} differ from rank 0's: give all ranks the same. In line {number}, rank 0 has\n"
+            f"  {first}\nand rank {odd[0]}\n  {other}"
+        )
+
+
+def _first_difference(text: str, odd: int, device: torch.device) -> tuple[int, str, str]:
+    """Where rank `odd`'s text first differs from rank 0's, and their lines; on every rank."""
+    reference = merge_on_all({"text": text}, device)["text"]
+    pairs = enumerate(itertools.zip_longest(reference.splitlines(), text.splitlines(), fillvalue="(nothing more)"), 1)
+    number, (first, mine) = next(((n, pair) for n, pair in pairs if pair[0] != pair[1]), (0, ("", "")))
+    found = number, first[:_LONGEST_LINE], mine[:_LONGEST_LINE]
+    return tuple(merge_on_all({str(dist.get_rank()): found}, device)[str(odd)])
 
 
 def gather_digests(digest: bytes, device: torch.device) -> list[int]:
@@ -35,10 +51,15 @@ def gather_digests(digest: bytes, device: torch.device) -> list[int]:
 
 
 def digest_of_values(model: nn.Module) -> str:
-    """What differs if models do: of each parameter and buffer a sum of its bits, the same on any processor. What is on
-    the meta device has no values yet."""
+    """What differs if models do: a line for each parameter and buffer, with a sum of its bits, the same on any
+    processor. What is on the meta device has no values yet."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    return repr([(name, _bits(tensor.detach())) for name, tensor in tensors if not tensor.is_meta])
+    lines = [
+        f"{name}, {tuple(tensor.shape)} of {tensor.dtype}, with bits that sum to {_bits(tensor.detach())}"
+        for name, tensor in tensors
+        if not tensor.is_meta
+    ]
+    return "\n".join(lines)
 
 
 def _bits(tensor: torch.Tensor) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -62,7 +63,7 @@ def parallelize(
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     builder = Builder(model, plan, layout, trainable, loss_fn, device)
     prepared, stages = builder.first(example)
-    check_same(repr([segment.module.code for stage in stages for segment in stage.segments]), "models", device)
+    check_same("\n".join(segment.module.code for stage in stages for segment in stage.segments), "models", device)
     schedule = builder.schedule(stages, plan.microbatches)
     schedule.check()
     owned = own(model, stages, schedule.stage_to_rank, layout, plan.seed, device)
@@ -79,7 +80,19 @@ def parallelize(
     first = builder.variant(prepared, stages, owned, gradients)
     variants = Variants(first, example, partial(builder.another, owned, gradients))
     made = _make_optimizer(optimizer, gradients.own, device)
+    if layout.rank == 0 and prepared.terms.inexact and plan.microbatches * plan.dp > 1:
+        _warn_of_averages(prepared.terms.inexact)
     return Engine(plan, builder.cut, schedule, layout, variants, owned, gradients, made, clip, device)
+
+
+def _warn_of_averages(inexact: Sequence[str]) -> None:
+    warnings.warn(
+        f"the loss does not add up over micro-batches, because of {'; '.join(inexact)}: it is averaged over them, by "
+        "rows, so that losses and gradients are not those of the whole batch at once (docs/graph.md, on losses). "
+        "Where that matters, let the loss be a mean over targets, or run one replica with microbatches=1",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _make_optimizer(

@@ -15,7 +15,7 @@ from merak.engine.parameters import Owned
 from merak.engine.plan import Plan
 from merak.engine.precision import autocast, autocast_dtype
 from merak.engine.stage_cut import choose_cut
-from merak.engine.variants import Variant, same_boundaries
+from merak.engine.variants import Variant, names_of, same_boundaries
 from merak.graph.capture import LossFunction
 from merak.graph.costs import measure
 from merak.graph.cutting import Cut
@@ -73,7 +73,8 @@ class Builder:
         self._reference, self._boundaries, self._recomputed = prepared, agreed["boundaries"], agreed["recomputed"]
         self.cut = chosen.cut
         names = {node.name for node in kept}
-        return prepared, prepared.cuttable.cut(self._boundaries, self._recomputed, self._trainable, names)
+        self._stages = prepared.cuttable.cut(self._boundaries, self._recomputed, self._trainable, names)
+        return prepared, self._stages
 
     def another(self, owned: Owned, gradients: Gradients, example: Mapping[str, Any], training: bool) -> Variant:
         """A graph of another mode, or for other batches."""
@@ -81,7 +82,7 @@ class Builder:
         if self._plan.precision != "fp32":
             sizes = bind(prepared.captured, example, 0).sizes
             measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
-        boundaries = same_boundaries(self._reference.cuttable, self._boundaries, prepared.cuttable)
+        boundaries = same_boundaries(self._reference.cuttable, self._boundaries, self._stages, prepared.cuttable)
         kept = (
             {node.name for node in kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)}
             if training
@@ -90,7 +91,9 @@ class Builder:
         if training and self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)
         recomputed = self._recomputed if training else None
-        stages = prepared.cuttable.cut(boundaries, recomputed, self._trainable if training else set(), kept)
+        trainable = self._trainable if training else set()
+        stages = prepared.cuttable.cut(boundaries, recomputed, trainable, kept, may_be_empty=True)
+        _check_owned(stages, self._stages)
         return self.variant(prepared, stages, owned, gradients)
 
     def variant(self, prepared: Prepared, stages: Sequence[Stage], owned: Owned, gradients: Gradients) -> Variant:
@@ -100,7 +103,6 @@ class Builder:
         tensors = _tensors(prepared, owned, self._device)
         runners = {}
         for index in first.stages_of(self._layout.pp_rank):
-            _check_owned(stages[index], owned)
             runners[index] = StageRunner(stages[index], tensors, self._plan.seed, self._autocast)
         messages = Messages(stages, first.stage_to_rank, self._layout.pipeline, self._device)
 
@@ -128,12 +130,15 @@ def edges_between(stages: Sequence[Stage]) -> list[tuple[int, int, bool]]:
     return [(producer, consumer, gradient) for (producer, consumer), gradient in sorted(edges.items())]
 
 
-def _check_owned(stage: Stage, owned: Owned) -> None:
-    if foreign := [name for name in stage.parameters if name not in owned.parameters]:
-        raise CaptureError(
-            f"stage {stage.index} uses {', '.join(foreign)} in this graph, and did not in the one it was cut by: "
-            "another rank has them. Give `cuts`, so that all graphs agree"
-        )
+def _check_owned(stages: Sequence[Stage], first: Sequence[Stage]) -> None:
+    """Refuses stages that use more than those of the first graph, whose ranks have the parameters. All ranks look at
+    all stages, so that all refuse, and none waits for another."""
+    for stage, before in zip(stages, first, strict=True):
+        if foreign := sorted(name for _, name in names_of(stage) - names_of(before)):
+            raise CaptureError(
+                f"stage {stage.index} uses {', '.join(foreign)} in this graph, and did not in the one it was cut by: "
+                "another rank has them. Give `cuts`, so that all graphs agree"
+            )
 
 
 def _tensors(prepared: Prepared, owned: Owned, device: torch.device) -> dict[tuple[str, str], torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from merak.engine import checkpoint
-from merak.engine.agreement import add_up, merge_on_all
+from merak.engine.agreement import add_up
 from merak.engine.explaining import explain
 from merak.engine.gathering import gather_into
 from merak.engine.gradients import Gradients
@@ -33,6 +34,10 @@ from merak.pipeline.schedule import Schedule
 
 Batch = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """What `model(**batch)` takes; or several of them, which are micro-batches as they are, and may differ in length."""
+
+
+_COUNTS = 16
+"""For so many terms of a loss there is room in what ranks sum before a step; for more, twice as many, and so on."""
 
 
 class Evaluation(NamedTuple):
@@ -79,6 +84,7 @@ class Engine:
         self.steps = 0
         self._layout, self._variants, self._owned, self._gradients = layout, variants, owned, gradients
         self._clip, self._device = clip, device
+        self._failure = ""
         self._scale = LossScale.for_precision(plan.precision)
 
     def train_step(self, batch: Batch) -> float:
@@ -93,6 +99,10 @@ class Engine:
         """
         variant, microbatches = self._bind(batch, training=True)
         loss_output = _loss_of(variant)
+        with self._whole():
+            return self._train(variant, microbatches, loss_output)
+
+    def _train(self, variant: Variant, microbatches: list[MicroBatch], loss_output: int) -> float:
         self._gradients.clear()
         with generators_kept(self._device):
             outputs = variant.executor(len(microbatches)).step(
@@ -119,6 +129,10 @@ class Engine:
             output: also give the output, on every rank of the replica; else only the loss.
         """
         variant, microbatches = self._bind(batch, training=False)
+        with self._whole():
+            return self._evaluate(variant, microbatches, output)
+
+    def _evaluate(self, variant: Variant, microbatches: list[MicroBatch], output: bool) -> Evaluation:
         captured = variant.prepared.captured
         wanted = range(len(captured.outputs)) if output else [captured.loss] if captured.loss is not None else []
         with generators_kept(self._device), torch.no_grad():
@@ -149,41 +163,41 @@ class Engine:
         return explain(self.plan, self.cut, first.stages, first.prepared.terms, self.schedule, width)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """This rank's part of a checkpoint: `model.<name>` and `optimizer.<name>.<key>`, by the plain model's names."""
-        kept = checkpoint.optimizer_tensors(self.optimizer, self._gradients.own)
-        return {f"{checkpoint.MODEL}.{name}": tensor.detach() for name, tensor in self._owned.state.items()} | {
-            f"{checkpoint.OPTIMIZER}.{name}": tensor for name, tensor in kept.items()
-        }
+        """This rank's part of a checkpoint: `model.<name>` and `optimizer.<name>.<key>`, by the plain model's names. An
+        optimizer that has not stepped has no state."""
+        return self._part().tensors()
 
     def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
-        """Writes a checkpoint, which an engine with any other plan can load, and the plain model (`load_into`).
+        """Writes a checkpoint, which an engine with any other plan can load, and the plain model (`load_into`). A
+        checkpoint that is there already stays until the new one is whole.
 
         Args:
-            path: a folder.
+            path: a folder, the same for all ranks.
             extra: what `load` is to give back: the place in the data, a scheduler's state; anything that JSON can hold.
+                Where ranks give different ones, rank 0's.
+
+        Raises:
+            ValueError: a rank cannot write, or `extra` is no JSON.
         """
-        settings = checkpoint.group_settings(self.optimizer, self._gradients.own)
-        progress = {
-            "steps": self.steps,
-            "loss_scale": [self._scale.value, self._scale.steady],
-            "settings": merge_on_all(settings, self._device),
-            "extra": dict(extra or {}),
-        }
-        checkpoint.save(path, self.state_dict(), progress)
+        scale = [self._scale.value, self._scale.steady]
+        progress = {"steps": self.steps, "loss_scale": scale, "extra": {} if extra is None else extra}
+        checkpoint.save(path, self._part(), progress)
 
     def load(self, path: str | Path) -> dict[str, Any]:
         """Goes on from a checkpoint, whatever plan it was written under; returns its `extra`.
 
         Raises:
-            ValueError: it is not one, or is of another model.
+            ValueError: it is not one, or is damaged, or of another model or optimizer; the engine is as it was.
         """
-        progress = checkpoint.load(path, self.state_dict())
-        checkpoint.set_group_settings(self.optimizer, self._gradients.own, progress["settings"])
+        progress = checkpoint.load(path, self._part())
         self.steps = progress["steps"]
         if self._scale.moves:
             self._scale.value, self._scale.steady = progress["loss_scale"]
         extra: dict[str, Any] = progress["extra"]
         return extra
+
+    def _part(self) -> checkpoint.Part:
+        return checkpoint.Part(self._owned.state, self.optimizer, self._gradients.own, self._device)
 
     def gather_into(self, model: nn.Module) -> None:
         """Gives a plain model, on every rank, the parameters and buffers that all ranks have trained. In place; it may
@@ -191,27 +205,29 @@ class Engine:
         gather_into(model, self._owned.state, self._device)
 
     def _bind(self, batch: Batch, training: bool) -> tuple[Variant, list[MicroBatch]]:
-        """The graph for a batch, and its micro-batches with their scales. A batch that does not fit is refused by all
-        replicas, before anything else moves."""
-        problem: ValueError | None = None
+        """The graph for a batch, and its micro-batches with their scales. What does not fit one rank is refused by all,
+        before anything else moves."""
+        self._check_usable()
+        problem: Exception | None = None
         variant, bound = self._variants.first, list[MicroBatch]()
         counts = [0.0] * len(variant.prepared.terms.counts)
         try:
             variant, bound = self._variants.bind(self._parts(batch), training, self.dp_rank * self.plan.microbatches)
             counts = count_targets(variant.prepared.terms, bound)
-        except ValueError as error:
+        except Exception as error:  # whatever it is, other ranks wait to hear of it
             problem = error
-        rows = sum(one.rows for one in bound)
-        with self._during("counting the batch's targets"):
-            refusing, all_rows, *totals = add_up(
-                [float(problem is not None), rows, *counts], self._layout.replicas, self._device
-            )
+        # All ranks of a replica have the same batch: one counts. All must send as many numbers, and a rank that refuses
+        # does not know how many counts there are.
+        mine = [sum(one.rows for one in bound), *counts] if self._layout.pp_rank == 0 else []
+        mine += [0.0] * (1 + _COUNTS * max(1, math.ceil(len(counts) / _COUNTS)) - len(mine))
+        with self._whole(), self._during("counting the batch's targets"):
+            refusing, all_rows, *totals = add_up([float(problem is not None), *mine], None, self._device)
         if problem is not None:
             raise problem
         if refusing:
-            raise ValueError(f"the batches of {int(refusing)} other replicas do not fit; their ranks say how")
+            raise ValueError(f"the batches of {int(refusing)} other ranks do not fit; they say how")
         for one in bound:
-            one.scales = scales(variant.prepared.terms, totals, one.rows, int(all_rows))
+            one.scales = scales(variant.prepared.terms, totals[: len(counts)], one.rows, int(all_rows))
         for runner in variant.runners.values():
             runner.step = self.steps
         return variant, bound
@@ -231,6 +247,23 @@ class Engine:
         loss, all_squares = add_up([float(sum(losses)), squares], None, self._device)
         return loss, all_squares**0.5 / self._scale.value
 
+    def _check_usable(self) -> None:
+        if self._failure:
+            raise RuntimeError(
+                "this engine cannot go on: an earlier step of it failed half way, after which ranks may differ in "
+                f"parameters and in the messages that they expect ({self._failure}). Make a new engine (`parallelize`, "
+                "best in new processes) and load the last checkpoint"
+            )
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What must happen as a whole: when it fails, or is interrupted, the engine is of no use any more."""
+        try:
+            yield
+        except BaseException as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            raise
+
     @contextlib.contextmanager
     def _during(self, what: str) -> Iterator[None]:
         """Puts into errors of communication where they happened."""
@@ -241,11 +274,13 @@ class Engine:
             raise explained(error, f"stage {stages}, step {self.steps}, {what}") from error
 
     def _scale_gradients(self, norm: float, scale: float) -> None:
-        """Takes the loss's scale back, and clips as `torch.nn.utils.clip_grad_norm_` does."""
+        """Takes the loss's scale back, and clips as `torch.nn.utils.clip_grad_norm_` does. What is frozen has none."""
+        self._gradients.drop_frozen()
         factor = 1 / scale
         self.grad_norm = norm if self._clip is not None or self._scale.moves else None
-        if self._clip is not None:
-            factor *= min(1.0, self._clip / (norm + 1e-6))
+        if self._clip is not None and self._clip < float("inf"):
+            # In this order a norm that is no number makes all gradients so, as in torch: min(1.0, nan) would be 1.
+            factor *= min(self._clip / (norm + 1e-6), 1.0)
         if factor != 1:
             self._gradients.scale(factor)
 

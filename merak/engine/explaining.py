@@ -10,6 +10,7 @@ from merak.graph.losses import Terms
 from merak.graph.stages import Stage
 from merak.pipeline.schedule import Schedule
 from merak.pipeline.simulation import Costs, Simulation
+from merak.resharding.explaining import seconds_text
 
 _IDLE = 0.05
 """Of the work of the busiest stage; a stage with less is said to be idle."""
@@ -58,5 +59,8 @@ def _lines(
         yield f"stages {', '.join(idle)} have next to nothing to do: fewer stages, or `cuts`, would serve as well"
     if terms.inexact:
         yield f"averaged over micro-batches, since it does not add up: {'; '.join(terms.inexact)}"
-    yield f"a step by the model: {1e3 * step.seconds:.1f} ms, {100 * step.bubble:.0f} % of it idle"
+    yield (
+        f"a step by simulation of the schedule, where messages travel meanwhile: {seconds_text(step.seconds)}, "
+        f"{100 * step.bubble:.0f} % of it idle"
+    )
     yield step.chart(width)

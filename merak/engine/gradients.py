@@ -9,6 +9,10 @@ a bucket of its own, of which only rows travel that some replica has. With ZeRO-
 replica, all of one length; whole parameters are dealt to sections, the largest first, each to the emptiest. A replica
 gets the sums of its section (reduce-scatter), so that its optimizer has the state of those parameters only, and what it
 made of them is gathered. That takes as many bytes on the wire, if sections are equally full.
+
+A parameter that was *frozen* (`requires_grad_(False)`) when a step began gets no gradient in it, so that the optimizer
+leaves it alone, as in one process. Its zeros travel all the same: what is sent must not depend on it. Where ranks
+differ in what is frozen, it is frozen on all that have it, lest their copies drift apart.
 """
 
 from __future__ import annotations
@@ -106,6 +110,8 @@ class Gradients:
         self._buckets: dict[int, list[Bucket]] = {}
         for (stage, _, table), members in by_end.items():
             self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed, table))
+        self._parameters = dict(parameters)
+        self._frozen = [False] * len(parameters)
         self._rows: list[tuple[torch.Tensor, Any]] = []
         owners = {name: owner for bucket in self.buckets for name, owner in bucket.owner.items()}
         here = replicas.rank() if self._sharded else 0
@@ -128,9 +134,10 @@ class Gradients:
         return not self._sharded
 
     def clear(self) -> None:
-        """Before a step: all are zero."""
+        """Before a step: all are zero. Takes note of what is frozen."""
         for bucket in self.buckets:
             bucket.clear()
+        self._frozen = [not parameter.requires_grad for parameter in self._parameters.values()]
 
     def reduce(self, stage: int) -> None:
         """Begins to add up over replicas what is complete with this stage."""
@@ -149,6 +156,11 @@ class Gradients:
 
     def finish(self) -> None:
         """Waits for `reduce`, and adds up gradients of parameters that several ranks of the pipeline have."""
+        if not self._parameters:
+            return
+        frozen = torch.tensor(self._frozen, dtype=torch.int32, device=self.buckets[0].flat.device)
+        if self._replicas.size() > 1:
+            self._working.append(dist.all_reduce(frozen, group=self._replicas, async_op=True))
         self._wait()
         for table, work in self._rows:
             work.wait()
@@ -158,10 +170,18 @@ class Gradients:
         if self._sharded:
             for bucket, own in self._own.items():
                 bucket.show(self._replicas.rank(), own)
+        flags = dict(zip(self._parameters, frozen.split(1), strict=True))
         for name, group in self._shared:
             if name in self.own and (gradient := self.own[name].grad) is not None:
-                self._working.append(dist.all_reduce(gradient, group=group, async_op=True))
+                self._working += [dist.all_reduce(one, group=group, async_op=True) for one in (gradient, flags[name])]
         self._wait()
+        self._frozen = [ranks > 0 for ranks in frozen.tolist()]
+
+    def drop_frozen(self) -> None:
+        """After `finish`: what is frozen has no gradient. Until then it has zeros, which no norm minds."""
+        for parameter, is_frozen in zip(self._parameters.values(), self._frozen, strict=True):
+            if is_frozen:
+                parameter.grad = None
 
     def scale(self, factor: float) -> None:
         """Multiplies the gradients of `own`."""

@@ -13,6 +13,7 @@ from merak.pipeline.schedule import KINDS, Schedule
 Recompute = Literal["auto"] | float | Sequence[float]
 DataParallel = Literal["all-reduce", "sparse", "zero1"]
 Precision = Literal["fp32", "bf16", "fp16"]
+_SEEDS = -(2**63), 2**64 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Plan:
         precision: what is computed in. "fp32": the dtypes of the parameters; else autocast, and for "fp16" a scaled
             loss.
         memory: bytes that a rank may use, for "auto".
-        seed: of random operations such as dropout.
+        seed: of random operations such as dropout; 64 bits.
     """
 
     dp: int = 1
@@ -56,19 +57,19 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("dp", "tp", "pp", "microbatches"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be 1 or more")
+            _check_whole(name, getattr(self, name), 1)
         if self.tp != 1:
-            raise ValueError("tp must be 1: tensor parallelism is not there yet")
-        if self.schedule not in KINDS and not str(self.schedule).endswith(".csv"):
-            raise ValueError(
-                f"schedule is {self.schedule!r}; it must be one of {', '.join(KINDS)}, or a path to a .csv"
-            )
-        if self.stages is not None and self.stages % self.pp:
-            raise ValueError(f"stages is {self.stages}; it must be a multiple of pp, which is {self.pp}")
+            raise ValueError(f"tp is {self.tp}; it must be 1: tensor parallelism is not there yet")
+        self._check_schedule()
+        if self.stages is not None:
+            _check_whole("stages", self.stages, 1, or_none=True)
+            if self.stages % self.pp:
+                raise ValueError(f"stages is {self.stages}; it must be a multiple of pp, which is {self.pp}")
         _check_one_of("data_parallel", self.data_parallel, ("all-reduce", "sparse", "zero1"))
         _check_one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
+        if self.memory is not None:
+            _check_whole("memory", self.memory, 0, or_none=True, unit=" bytes")
+        _check_whole("seed", self.seed, *_SEEDS)
         _check_recompute(self.recompute, self.n_stages)
         object.__setattr__(self, "recompute", _hashable(self.recompute))
         object.__setattr__(self, "keep", _names("keep", self.keep))
@@ -76,6 +77,11 @@ class Plan:
             object.__setattr__(self, "cuts", _names("cuts", self.cuts))
             if len(self.cuts) != self.n_stages - 1:
                 raise ValueError(f"cuts has {len(self.cuts)} names; {self.n_stages} stages have {self.n_stages - 1}")
+
+    def _check_schedule(self) -> None:
+        schedule: Any = self.schedule
+        if not isinstance(schedule, str) or (schedule not in KINDS and not schedule.endswith(".csv")):
+            raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(KINDS)}, or a path to a .csv")
 
     @property
     def world_size(self) -> int:
@@ -136,11 +142,20 @@ class Plan:
 
     @staticmethod
     def from_json(text: str) -> Plan:
-        """The plan that `to_json` wrote."""
-        fields: dict[str, Any] = json.loads(text)
-        known = {field.name for field in dataclasses.fields(Plan)}
-        if unknown := sorted(fields.keys() - known):
-            raise ValueError(f"a plan has no {', '.join(unknown)}")
+        """The plan that `to_json` wrote.
+
+        Raises:
+            ValueError: it is none, or one that cannot be.
+        """
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"a plan in JSON must be what `to_json` writes, and this is no JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f"a plan in JSON is {fields!r:.80}; it must be an object with a plan's fields")
+        known = [field.name for field in dataclasses.fields(Plan)]
+        if unknown := sorted(fields.keys() - set(known)):
+            raise ValueError(f"a plan has no {', '.join(unknown)}; its fields are {', '.join(known)}")
         return Plan(**fields)
 
     def save(self, path: str | Path) -> None:
@@ -153,14 +168,25 @@ class Plan:
         return Plan.from_json(Path(path).read_text())
 
 
-def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
+def _check_whole(
+    name: str, value: Any, least: int, most: int | None = None, *, or_none: bool = False, unit: str = ""
+) -> None:
+    """A whole number, in words such as `dp is 0; it must be 1 or more`."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < least or (most is not None and value > most):
+        bounds = f"{least} or more" if most is None else f"between {least} and {most}"
+        also = " (or None)" if or_none else ""
+        raise ValueError(f"{name} is {value!r}; it must be {bounds}{unit}, a whole number{also}")
+
+
+def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} is {value!r}; it must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
 
 
-def _names(field: str, names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{field} is {names!r}; it must be a sequence of names")
+def _names(field: str, names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{field} is {names!r}; it must be a sequence of names, as in ('layers.1',)")
     return tuple(names)
 
 
@@ -168,13 +194,14 @@ def _hashable(recompute: Recompute) -> Recompute:
     return recompute if isinstance(recompute, int | float | str) else tuple(recompute)
 
 
-def _check_recompute(recompute: Recompute, stages: int) -> None:
+def _check_recompute(recompute: Any, stages: int) -> None:
     if recompute == "auto":
         return
-    if isinstance(recompute, str):
+    several = isinstance(recompute, list | tuple)
+    ratios = list(recompute) if several else [recompute]
+    if not all(isinstance(ratio, int | float) and not isinstance(ratio, bool) for ratio in ratios):
         raise ValueError(f"recompute is {recompute!r}; it must be 'auto', a ratio, or a ratio for each stage")
-    ratios = [recompute] if isinstance(recompute, int | float) else list(recompute)
-    if not isinstance(recompute, int | float) and len(ratios) != stages:
+    if several and len(ratios) != stages:
         raise ValueError(f"recompute has {len(ratios)} ratios; there are {stages} stages")
     if bad := [ratio for ratio in ratios if not 0 <= ratio <= 1]:
         raise ValueError(f"recompute is {bad[0]}; a ratio lies between 0 and 1")

@@ -2,8 +2,7 @@
 
 Training and evaluation are different graphs, and so are batches with other inputs (with and without labels), or with
 sizes that the model's code fixes. Each is captured when it is first needed. The first, of training, decides where the
-boundaries are; in another graph a boundary lies where the same use of the same parameter comes first after it, or the
-end.
+boundaries are, and so which rank has which parameters; the boundaries of another graph follow it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from merak.graph.dependence import with_dependencies
 from merak.graph.errors import CaptureError
 from merak.graph.prepare import Prepared
 from merak.graph.stages import Cuttable, Stage
@@ -64,6 +64,7 @@ class Variants:
     ) -> None:
         self.first, self._make = first, make
         self._known: dict[tuple[bool, str], list[Variant]] = {(True, _kind(example)): [first]}
+        self._dtypes = _floating_dtypes(example)
 
     def bind(
         self, parts: Sequence[Mapping[str, Any]], training: bool, first_index: int
@@ -71,8 +72,9 @@ class Variants:
         """The graph for these micro-batches, captured if it has to be.
 
         Raises:
-            ValueError: no graph fits all of them.
+            ValueError: no graph fits all of them, and none can be captured that does.
         """
+        self._check_dtypes(parts[0])
         known = self._known.setdefault((training, _kind(parts[0])), [])
         misfit = ValueError("the batch was not captured")
         for variant in known:
@@ -82,12 +84,40 @@ class Variants:
                 misfit = error
         if len(known) == _MOST_OF_A_KIND:
             raise ValueError(f"{misfit}\n(and {_MOST_OF_A_KIND} graphs for other sizes were made already: pad batches)")
-        known.append(self._make(parts[0], training))
+        known.append(self._captured(parts[0], training))
+        self._dtypes = _floating_dtypes(parts[0]) | self._dtypes
         return known[-1], _bound(known[-1], parts, first_index)
+
+    def _check_dtypes(self, batch: Mapping[str, Any]) -> None:
+        """Refuses floating dtypes other than the first: parameters would not go with them, which a capture, on fake
+        tensors, may not notice. Integers of another width are captured anew."""
+        found = _floating_dtypes(batch)
+        for path in found.keys() & self._dtypes.keys():
+            if found[path] != (wanted := self._dtypes[path]):
+                raise ValueError(
+                    f"the batch's {path} is {found[path]}, and was {wanted} in the example that the model was captured "
+                    f"with: give {path}.to({wanted})"
+                )
+
+    def _captured(self, batch: Mapping[str, Any], training: bool) -> Variant:
+        try:
+            return self._make(batch, training)
+        except CaptureError as error:
+            try:
+                _bound(self.first, [batch], 0)
+            except ValueError as misfit:
+                raise CaptureError(f"{error}\n{misfit}\nso that it had to be captured anew") from error
+            raise
 
 
 def _bound(variant: Variant, parts: Sequence[Mapping[str, Any]], first_index: int) -> list[MicroBatch]:
     return [bind(variant.prepared.captured, part, first_index + i) for i, part in enumerate(parts)]
+
+
+def _floating_dtypes(batch: Mapping[str, Any]) -> dict[str, torch.dtype]:
+    flat = flatten(dict(batch))
+    tensors = {p: leaf for p, leaf in zip(flat.paths, flat.leaves, strict=True) if isinstance(leaf, torch.Tensor)}
+    return {path: one.dtype for path, one in tensors.items() if one.is_floating_point() or one.is_complex()}
 
 
 def _kind(batch: Mapping[str, Any]) -> str:
@@ -97,34 +127,93 @@ def _kind(batch: Mapping[str, Any]) -> str:
     return repr((flat.paths, leaves))
 
 
-def same_boundaries(reference: Cuttable, boundaries: Sequence[int], other: Cuttable) -> list[int]:
-    """Where the boundaries of one graph lie in another of the same model.
+def same_boundaries(
+    reference: Cuttable, boundaries: Sequence[int], stages: Sequence[Stage], other: Cuttable
+) -> list[int]:
+    """Where the boundaries of one graph lie in another of the same model: each as near as may be to where the same use
+    of the same parameter comes first after it, such that a stage uses no more parameters and buffers than in the first
+    graph, since ranks have no others. A stage may have nothing to do.
+
+    Args:
+        boundaries, stages: of the reference.
 
     Raises:
-        CaptureError: the other graph uses parameters in another order, so that it cannot be cut there.
+        CaptureError: the other graph cannot be cut so; the same on all ranks.
     """
-    if [node.target for node in reference.trunk] == [node.target for node in other.trunk]:
-        return list(boundaries)
+    used = _used(other)
+    owned = [names_of(stage) for stage in stages]
+    wanted = [_wanted(reference, boundary, other) for boundary in boundaries]
+    found = _nearest([[own.issuperset(names) for names in used] for own in owned], wanted, other.may_cut)
+    if found is None:
+        raise CaptureError(
+            "another graph of the model (of evaluation, or of a batch with other inputs) cannot be cut where the first "
+            f"was: {_obstacle(owned, used, other)}. Give `cuts`, so that all graphs agree"
+        )
+    return found
+
+
+def names_of(stage: Stage) -> set[tuple[str, str]]:
+    """Kinds and names of what a stage has of the model."""
+    return {("parameter", name) for name in stage.parameters} | {("buffer", name) for name in stage.buffers}
+
+
+def _wanted(reference: Cuttable, boundary: int, other: Cuttable) -> int:
+    """Where a boundary would lie if only the uses of parameters mattered."""
     uses, positions = _uses(reference), {use: position for position, use in _uses(other).items()}
-    end, other_end = len(reference.trunk), len(other.trunk)
-    found: list[int] = []
-    for boundary in boundaries:
-        at = min((position for position in uses if position >= boundary), default=end)
-        there = other_end if at == end else positions.get(uses[at])
-        if there is None:
-            raise CaptureError(
-                f"stages that begin at {reference.trunk[boundary].name} cannot be found in another graph of the model "
-                "(of evaluation, or of a batch with other inputs): it does not use the same parameters. Give `cuts`"
-            )
-        start = found[-1] + 1 if found else 1
-        wanted = there - (at - boundary)
-        candidates = [p for p in range(start, min(there + 1, other_end)) if other.may_cut[p]]
-        if not candidates:
-            raise CaptureError(
-                f"no boundary may lie where another graph of the model would need one, to begin a stage as at "
-                f"{reference.trunk[boundary].name}. Give `cuts`"
-            )
-        found.append(min(candidates, key=lambda position: (abs(position - wanted), position)))
+    at = min((p for p in uses if p >= boundary and uses[p] in positions), default=len(reference.trunk))
+    there = positions[uses[at]] if at in uses else len(other.trunk)
+    return max(0, there - (at - boundary))
+
+
+def _nearest(fits: Sequence[Sequence[bool]], wanted: Sequence[int], may_cut: Sequence[bool]) -> list[int] | None:
+    """The boundaries that are nearest to those wanted, added up; None if there are none. Stage by stage: the cheapest
+    way to each position where it may end.
+
+    Args:
+        fits: of each stage, whether each operation may be in it.
+    """
+    end = len(may_cut)
+    costs, ways = {0: 0}, list[dict[int, int]]()  # of each position where a stage may begin, and where the last one did
+    for stage, aim in enumerate([*wanted, end]):
+        reached: dict[int, int] = {}
+        way: dict[int, int] = {}
+        begin: int | None = None
+        for position in range(end + 1):
+            if position in costs and (begin is None or costs[position] < costs[begin]):
+                begin = position
+            if begin is not None and (position in (0, end) or may_cut[position]):
+                reached[position], way[position] = costs[begin] + abs(position - aim), begin
+            if position < end and not fits[stage][position]:
+                begin = None
+        costs, ways = reached, [*ways, way]
+    if end not in costs:
+        return None
+    found = [end]
+    for way in reversed(ways):
+        found.append(way[found[-1]])
+    return found[-2:0:-1]
+
+
+def _obstacle(owned: Sequence[set[tuple[str, str]]], used: Sequence[set[tuple[str, str]]], other: Cuttable) -> str:
+    """Why there are no boundaries: the first operation that no stage behind the one before it can do."""
+    stage = 0
+    for node, names in zip(other.trunk, used, strict=True):
+        while stage < len(owned) and not names <= owned[stage]:
+            stage += 1
+        if stage == len(owned):
+            what = ", ".join(sorted(name for _, name in names))
+            return f"its operation {node.name} uses {what}, which no stage has that could do it in this order"
+    return "a list, or a value that is written to later, would cross a boundary"
+
+
+def _used(cuttable: Cuttable) -> list[set[tuple[str, str]]]:
+    """By position: the parameters and buffers that an operation needs, be it by way of what the batch determines."""
+    found: list[set[tuple[str, str]]] = []
+    for node in cuttable.trunk:
+        inputs = set(node.all_input_nodes)
+        needed = inputs | with_dependencies(inputs & cuttable.of_inputs, cuttable.groups)
+        sources = [cuttable.captured.sources[one.name] for one in needed if one.op == "placeholder"]
+        found.append({(kind, key) for kind, key in sources if kind in ("parameter", "buffer")})
     return found
 
 

@@ -3,7 +3,9 @@
 `torch.export` runs the model once on fake tensors, which have shapes and no data, and writes down every operation. What
 a model does beside its computation is put aside here, so that users need not know of it: caches of keys and values are
 switched off, nested inputs and classes of outputs are taken apart (`trees`), and equal tensors of an example are told
-apart (an export takes labels that *are* the input ids for the same input, for good).
+apart (an export takes labels that *are* the input ids for the same input, for good). Users' autograd Functions stay
+what they are (`functions`), assignments to buffers become copies (`buffers`), and what `forward` changes in Python's
+objects is put back, and refused where it matters (`attributes`, `second_call`).
 
 The batch's dimensions, and all of those of integer tensors, are symbols: one graph serves micro-batches of any size and
 length. A dimension of 1 would be taken for a constant, so the example is doubled where its batch is 1.
@@ -23,8 +25,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import fx, nn
 
-from merak._torch_compat import depends_on_values, export_graph, size_conditions
-from merak.graph.errors import CaptureError, explain_failure, explain_sizes_of_values
+from merak._torch_compat import ExportedGraph, depends_on_values, export_graph, size_conditions
+from merak.graph.attributes import Attributes
+from merak.graph.buffers import Buffers
+from merak.graph.errors import CaptureError, explain_changes, explain_failure, explain_sizes_of_values
+from merak.graph.functions import KeptFunctions
+from merak.graph.hooks import refuse_backward_hooks, tensor_hooks_refused
+from merak.graph.second_call import TwoCalls
 from merak.graph.trees import Flat, Template, flatten, rebuild, with_tensors
 
 LossFunction = Callable[[Any, Mapping[str, Any]], torch.Tensor]
@@ -54,6 +61,7 @@ class Captured:
         loss: which of the outputs is the loss, or None.
         training: whether the model was in training mode.
         conditions: what the model asked of sizes, and the graph takes for granted; for `holds`.
+        assigned: names of buffers to which `forward` assigns; copies into them are the last of the graph's copies.
     """
 
     graph: fx.Graph
@@ -67,6 +75,7 @@ class Captured:
     loss: int | None
     training: bool
     conditions: list[Any]
+    assigned: list[str] = dataclasses.field(default_factory=list)
 
     def all_leaves(self, tensors: Sequence[Any]) -> list[Any]:
         """The leaves that `trees.rebuild` takes for the output."""
@@ -91,11 +100,12 @@ def capture(
     flat = flatten(dict(batch))
     call = _Call(model, flat, loss_fn)
     tensors = _examples([leaf for leaf in flat.leaves if isinstance(leaf, torch.Tensor)])
+    if training:
+        refuse_backward_hooks(model)
     with _in_mode(model, training), _without_cache(model):
-        try:
-            exported = export_graph(call, tensors, _dynamic_dimensions)
-        except Exception as error:  # torch.export raises anything, its own internal errors too
-            raise explain_failure(error, model) from error
+        exported = _export(call, model, tensors)
+        if changed := call.changed:
+            _check_second_call(call, model, tensors, changed)
     for node in exported.graph.nodes:
         if depends_on_values(node.meta.get("val")):
             raise explain_sizes_of_values(node, model)
@@ -128,7 +138,34 @@ def capture(
         loss=call.loss,
         training=training,
         conditions=size_conditions(inputs.values()),
+        assigned=[names[name] for name in call.assigned],
     )
+
+
+def _export(module: nn.Module, model: nn.Module, tensors: list[torch.Tensor]) -> ExportedGraph:
+    """Exports a module that calls the model; what that changes in the model is put back."""
+    attributes, functions = Attributes(model), KeptFunctions()
+    hooks = tensor_hooks_refused() if model.training else contextlib.nullcontext()
+    try:
+        with functions.kept(), hooks:
+            exported = export_graph(module, tensors, _dynamic_dimensions)
+    except Exception as error:  # torch.export raises anything, its own internal errors too
+        raise explain_failure(error, model) from error
+    finally:
+        attributes.put_back()
+    functions.restore(exported.graph)
+    return exported
+
+
+def _check_second_call(call: _Call, model: nn.Module, tensors: list[torch.Tensor], changed: list[str]) -> None:
+    """Raises CaptureError if calls of a model differ because of what `forward` changes."""
+    calls = TwoCalls(model, call.results_and_rest)
+    try:
+        same = calls.are_same(_export(calls, model, tensors))
+    except CaptureError as error:
+        raise CaptureError(f"{explain_changes(changed, model)}\n  (a second call: {error})") from error
+    if not same:
+        raise explain_changes(changed, model)
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
@@ -148,6 +185,8 @@ class _Call(nn.Module):
     template: Template
     leaves: list[Any]
     loss: int | None
+    changed: list[str]
+    assigned: list[str]
 
     def __init__(self, model: nn.Module, batch: Flat, loss_fn: LossFunction | None) -> None:
         super().__init__()
@@ -156,10 +195,22 @@ class _Call(nn.Module):
         self._loss_fn = loss_fn
 
     def forward(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        attributes, buffers = Attributes(self.model), Buffers(self.model)
+        try:
+            results, _ = self.results_and_rest(tensors)
+            self.assigned = buffers.write_assigned()
+            self.changed = attributes.changed()
+        finally:
+            attributes.put_back()  # before torch.export finds and warns of it
+        return results
+
+    def results_and_rest(self, tensors: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[Any]]:
+        """The tensors that the model gives, and what else."""
         batch = rebuild(self._batch.template, with_tensors(self._batch.leaves, tensors))
         output = self.model(**self._arguments(batch))
         loss = find_loss(output) if self._loss_fn is None else self._loss_fn(output, batch)
-        return self._flat(output, loss)
+        results = self._flat(output, loss)
+        return results, [self.outputs, [None if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]]
 
     def _arguments(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the model takes of a batch: all of it, unless a `loss_fn` is there to take the rest."""

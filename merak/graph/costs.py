@@ -77,6 +77,8 @@ def measure(
         for node in captured.graph.nodes:
             if node.op == "placeholder":
                 values[node] = _placeholder(captured, node, sizes, parameters)
+            elif node.op == "get_attr":  # operations under autocast, which a later node runs
+                values[node] = getattr(captured.graph.owning_module, str(node.target))
             elif node.op == "call_function":
                 before = counter.get_total_flops()
                 run = partial(node.target, *_given(node.args, values), **_given(node.kwargs, values))

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, TypedDict, Unpack
 
 from merak import _C
+from merak.resharding.explaining import seconds_text, size_text
 
 Recomputation = str | float | Sequence[float]
 """What stages recompute: "auto", the least that fits; "none"; "all"; a share of their forward seconds, or one each."""
@@ -327,26 +328,27 @@ def _remedies(in_flight: int, more_stages: int, recompute: bool, stages: int) ->
 
 def _lines(cut: Cut) -> Iterator[str]:
     yield (
-        f"{'stage':>5} {'rank':>4} {'nodes':>11} {'parameters':>11} {'work':>10} {'receive':>10} {'return':>10} "
+        f"{'stage':>5} {'rank':>4} {'nodes':>11} {'parameters':>10} {'work':>10} {'receive':>10} {'return':>10} "
         f"{'memory':>10} {'recomputed':>10}"
     )
     for number, stage in enumerate(cut.stages):
         nodes = f"{stage.first}-{stage.end - 1}"
-        seconds = " ".join(f"{1e3 * one:7.2f} ms" for one in (stage.work_s, stage.receive_s, stage.return_s))
+        seconds = " ".join(f"{seconds_text(one):>10}" for one in (stage.work_s, stage.receive_s, stage.return_s))
         yield (
-            f"{number:5} {stage.rank:4} {nodes:>11} {stage.parameter_bytes / 1e6:8.1f} MB {seconds} "
-            f"{stage.memory_bytes / 1e9:7.2f} GB {100 * stage.share_recomputed:8.0f} %"
+            f"{number:5} {stage.rank:4} {nodes:>11} {size_text(stage.parameter_bytes):>10} {seconds} "
+            f"{size_text(stage.memory_bytes):>10} {100 * stage.share_recomputed:8.0f} %"
         )
     slowest = max(range(len(cut.period_s)), key=lambda rank: cut.period_s[rank])
     yield (
-        f"a step: {cut.step_s:.4g} s; the slowest is rank {slowest}, with {1e3 * cut.period_s[slowest]:.2f} ms a "
-        "micro-batch"
+        f"a step by the formula that cuts are chosen by (all stages once, the slowest rank for each further "
+        f"micro-batch): {seconds_text(cut.step_s)}; the slowest is rank {slowest}, with "
+        f"{seconds_text(cut.period_s[slowest])} a micro-batch"
     )
     for rank, missing in enumerate(cut.missing_bytes):
         if missing:
-            yield f"rank {rank} misses {missing / 1e9:.3g} GB"
+            yield f"rank {rank} misses {size_text(missing)}"
     if cut.uniform_s is not None and cut.uniform_share is not None:
         yield (
-            f"uniform stages, {100 * cut.uniform_share:.0f} % of each recomputed: {cut.uniform_s:.4g} s, "
+            f"uniform stages, {100 * cut.uniform_share:.0f} % of each recomputed: {seconds_text(cut.uniform_s)}, "
             f"{cut.uniform_s / cut.step_s:.3f} times as long"
         )

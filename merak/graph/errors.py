@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from torch import fx, nn
 
@@ -32,13 +33,25 @@ _ADVICE = (
 def explain_failure(error: Exception, model: nn.Module) -> CaptureError:
     """A `CaptureError` that says what torch.export said, where in the model's source, and what may help."""
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, CaptureError):  # it has said what to do
+        return CaptureError(f"{type(model).__name__} could not be captured: {text}{_at(_place(error))}")
     advice = next((advice for pattern, advice in _ADVICE if re.search(pattern, text)), None)
     lines = [f"{type(model).__name__} could not be captured: {type(error).__name__}: {text.splitlines()[0]}"]
-    if place := _place(error):
-        lines.append(f"  at {place}")
+    lines[0] += _at(_place(error))
     if advice:
         lines.append(f"  {advice}.")
     return CaptureError("\n".join(lines))
+
+
+def explain_changes(changed: Sequence[str], model: nn.Module) -> CaptureError:
+    """A `CaptureError` about attributes that `forward` changes, and that change what the next call computes."""
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return CaptureError(
+        f"{type(model).__name__} cannot be captured: `forward` changes {', '.join(changed[:3])}{more}, and with that "
+        "the next call computes something else; a graph would do for good what the first call does.\n"
+        "  Keep what changes from call to call in a buffer (`register_buffer`), as a tensor, and update that in place "
+        "(`add_`, `copy_`)."
+    )
 
 
 def explain_sizes_of_values(node: fx.Node, model: nn.Module) -> CaptureError:
@@ -59,6 +72,10 @@ def line_of(node: fx.Node) -> str | None:
     calls = re.findall(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)', trace)
     own = [call for call in calls if "/torch/" not in call[0] and "/merak/graph/" not in call[0]]
     return "{}:{} in {}: {}".format(*own[-1]) if own else None
+
+
+def _at(place: str | None) -> str:
+    return f"\n  at {place}" if place else ""
 
 
 def _place(error: BaseException) -> str | None:

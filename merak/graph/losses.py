@@ -9,6 +9,7 @@ different counts of targets that are not ignored, so the loss is taken apart int
 - A *mean* (cross entropy, squared error, ..., or a quotient of sums whose divisor depends on the batch alone) is a sum
   over its targets divided by their count. The micro-batch computes its sum times a *scale*, one over the count of the
   whole batch over all data-parallel ranks, which is known before the step begins. The shares add up to the exact mean.
+  What a quotient does to its count (`clamp(min=1)`, `+ 1e-8`) is done to that of the whole batch.
 - The *rest* (products of means such as the balancing loss of a mixture of experts, a user's formula) does not add up:
   micro-batches are averaged, each with the share of rows that it has as its scale. `Terms.inexact` names it.
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,11 +48,13 @@ _BY_ELEMENTS = {
     "kl_div",
 }
 _SUMS = {"default": _aten.sum.default, "dim": _aten.sum.dim_IntList}
-_GUARDS_OF_ZERO = {"clamp", "clamp_min"}
+_POINTWISE = {"mul", "div", "add", "sub", "neg", "where", "sum", "rsub", "addcmul", "addcdiv", "lerp"}
 _UNCHANGED = {"view", "reshape", "to", "_to_copy", "clone", "alias", "squeeze", "contiguous", "float"}
 
 Count = Callable[[dict[str, torch.Tensor], dict[str, int]], float]
 """From the inputs by path, and the sizes that symbols stand for, to a micro-batch's count."""
+Guard = Callable[[float], float]
+"""From the count of a whole batch to what its sum is divided by."""
 
 
 @dataclass
@@ -60,10 +63,12 @@ class Terms:
 
     Attributes:
         counts: of each scale, what to sum over all micro-batches and divide 1 by. None: its scale is a share of rows.
+        guards: of each scale, what its count becomes as a divisor, in a quotient.
         inexact: operations whose values are averaged over micro-batches, though that is not the batch's value.
     """
 
     counts: list[Count | None] = field(default_factory=list)
+    guards: list[Guard | None] = field(default_factory=list)
     inexact: list[str] = field(default_factory=list)
 
 
@@ -120,7 +125,12 @@ class _Sharing:
 
     def _mean(self, node: fx.Node) -> fx.Node | None:
         name, given = _name(node), _given(node)
-        if name == "mean" and node.meta["val"].numel() == 1 and self.rows.are_in(given["self"].meta["val"]):
+        if (
+            name == "mean"
+            and node.meta["val"].numel() == 1
+            and self.rows.are_in(given["self"].meta["val"])
+            and not self._is_weighted_by_batch(given["self"])
+        ):
             total = self._new(_SUMS[operation_of(node)._overloadname], (), given, behind=node)  # type: ignore[union-attr]
             return self._scaled(total, _count_elements(given["self"].meta["val"]))
         if name not in _BY_TARGETS | _BY_ELEMENTS or given.get("reduction", _MEAN) != _MEAN:
@@ -131,14 +141,24 @@ class _Sharing:
         if count is None:
             return None
         given["reduction"] = _SUM
-        return self._scaled(self._new(node.target, (), given, behind=node), count)
+        total = self._new(node.target, (), given, behind=node)
+        return self._new(share_of_mean, (total, self._scale(count)), {}, behind=total)
 
     def _quotient(self, node: fx.Node) -> fx.Node | None:
-        """A sum over rows divided by another, which depends on the batch alone, such as a mask's."""
-        if _name(node) != "div" or node.kwargs or not self._is_additive(node.args[0]):
+        """A sum over rows divided by another, which depends on the batch alone, such as a mask's; or a sum of what is
+        divided so."""
+        divided: Any = node.args[0] if _name(node) == "sum" else node
+        if _name(divided) != "div" or divided.kwargs:
             return None
-        count = self._count(node.args[1])
-        return None if count is None else self._scaled(node.args[0], count, behind=node)  # type: ignore[arg-type]
+        total, counted = divided.args[0], self._count(divided.args[1])
+        if divided is not node:
+            if str(total.meta["val"].shape) != str(divided.meta["val"].shape):
+                return None
+            given = _given(node) | {"self": total}
+            total = self._new(_SUMS[operation_of(node)._overloadname], (), given, behind=node)  # type: ignore[union-attr]
+        if counted is None or not self._is_additive(total):
+            return None
+        return self._scaled(total, *counted, behind=node if divided is node else total)
 
     def _rest(self, node: fx.Node) -> fx.Node:
         if self._depends_on(node, "input"):  # else all micro-batches have the same value
@@ -151,12 +171,30 @@ class _Sharing:
             return False
         name, given = _name(node), _given(node)
         if name == "sum" or (name in _BY_TARGETS | _BY_ELEMENTS and given.get("reduction") == _SUM):
-            return self.rows.are_in(given["self"].meta["val"]) and node.meta["val"].numel() == 1
+            summed = given["self"]
+            return (
+                self.rows.are_in(summed.meta["val"])
+                and node.meta["val"].numel() == 1
+                and not self._is_weighted_by_batch(summed)
+            )
         if name in ("add", "sub"):
             return all(self._is_additive(argument) for argument in node.args[:2])
         if name in ("mul", "div") and self._is_coefficient(node.args[1]):
             return self._is_additive(node.args[0])
         return name in _UNCHANGED | {"neg"} and self._is_additive(node.args[0])
+
+    def _is_weighted_by_batch(self, node: Any) -> bool:
+        """Whether rows are combined with what all of the batch's determine, such as a count of targets."""
+        if not isinstance(node, fx.Node) or _name(node) not in _POINTWISE | _UNCHANGED:
+            return False
+        for argument in node.all_input_nodes:
+            fake = argument.meta.get("val")
+            if not isinstance(fake, torch.Tensor):
+                continue
+            of_batch = argument in self.of_inputs and not self.rows.are_in(fake) and not self._is_coefficient(argument)
+            if of_batch or (self.rows.are_in(fake) and self._is_weighted_by_batch(argument)):
+                return True
+        return False
 
     def _is_coefficient(self, value: Any) -> bool:
         """Whether it is the same for all micro-batches: a number, or made of no more than those of the batch."""
@@ -174,23 +212,63 @@ class _Sharing:
             for needed in with_dependencies({node}, self.groups)
         )
 
-    def _count(self, divisor: Any) -> Count | None:
-        """A micro-batch's part of a divisor; None if that of a batch is not the sum of those of its parts."""
+    def _count(self, divisor: Any) -> tuple[Count, Guard] | None:
+        """A micro-batch's part of a divisor, and what makes the divisor of a whole batch's; None if that of a batch is
+        no function of the sum of its parts'."""
         if not isinstance(divisor, fx.Node):
             return None
         size = divisor.meta.get("val")
         if isinstance(size, torch.SymInt):
-            return (lambda _, sizes: float(evaluate_size(size, sizes))) if self.rows.are_in_size(size) else None
-        while _is_guard_of_zero(divisor):
-            divisor = divisor.args[0]
-        return self._evaluate(divisor) if self._is_additive(divisor) else None
+            grows = self.rows.are_in_size(size)
+            return (lambda _, sizes: float(evaluate_size(size, sizes)), float) if grows else None
+        needed = with_dependencies({divisor}, self.groups) & self.of_inputs
+        for counted in reversed(self.captured.graph.nodes):
+            if counted in needed and self._is_additive(counted):
+                count, guard = self._evaluate(counted), self._guard(counted, divisor)
+                if count is not None and guard is not None:
+                    return count, guard
+        return None
 
-    def _scaled(self, node: fx.Node, count: Count | None, behind: fx.Node | None = None) -> fx.Node:
-        return self._new(_aten.mul.Tensor, (node, self._scale(count)), {}, behind=behind or node, like=node)
+    def _guard(self, counted: fx.Node, divisor: fx.Node) -> Guard | None:
+        """The divisor as a function of a count; None if it needs more of the batch than that."""
+        between = _between(counted, divisor)
+        inputs = [node for node in between if node.op == "placeholder"]
+        if (
+            self.groups.root[counted] in self.groups.writers
+            or any(self.captured.sources[node.name].kind != "constant" for node in inputs)
+            or any(_writes(node) or node not in self.of_inputs for node in between)
+        ):
+            return None
+        constants = [self.captured.constants[self.captured.sources[node.name].key] for node in inputs]
+        module = self._module_of(divisor, [counted, *inputs], [node for node in between if node.op != "placeholder"])
+        fake = counted.meta["val"]
+        device = constants[0].device if constants else torch.device("cpu")
 
-    def _scale(self, count: Count | None) -> fx.Node:
+        def guard(total: float) -> float:
+            with torch.no_grad():
+                return float(module(torch.full([1] * fake.dim(), total, dtype=fake.dtype, device=device), *constants))
+
+        return guard
+
+    def _module_of(self, result: fx.Node, given: list[fx.Node], nodes: Iterable[fx.Node]) -> fx.GraphModule:
+        """What computes a node by some of the graph's operations, given the values of others."""
+        graph = fx.Graph()
+        copies = {node: graph.placeholder(node.name) for node in given}
+        for node in nodes:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(copies[result])
+        return fx.GraphModule({}, graph)
+
+    def _scaled(
+        self, node: fx.Node, count: Count | None, guard: Guard | None = None, behind: fx.Node | None = None
+    ) -> fx.Node:
+        scale = self._scale(count, guard)
+        return self._new(_aten.mul.Tensor, (node, scale), {}, behind=behind or node, like=node)
+
+    def _scale(self, count: Count | None, guard: Guard | None = None) -> fx.Node:
         number = str(len(self.terms.counts))
         self.terms.counts.append(count)
+        self.terms.guards.append(guard)
         last = self.captured.graph.find_nodes(op="placeholder")[-1]
         with self.captured.graph.inserting_after(last):
             scale = self.captured.graph.placeholder(f"scale_{number}")
@@ -221,16 +299,10 @@ class _Sharing:
             or any(one.op == "get_attr" for one in needed)
         ):
             return None
-        graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {}
-        sources = []
-        for old in self.captured.graph.nodes:
-            if old in needed:
-                copies[old] = graph.node_copy(old, copies.__getitem__)
-                if old.op == "placeholder":
-                    sources.append(self.captured.sources[old.name])
-        graph.output(copies[node])
-        module = fx.GraphModule({}, graph)
+        ordered = [old for old in self.captured.graph.nodes if old in needed]
+        given = [old for old in ordered if old.op == "placeholder"]
+        sources = [self.captured.sources[old.name] for old in given]
+        module = self._module_of(node, given, [old for old in ordered if old.op != "placeholder"])
         constants = self.captured.constants
 
         def evaluate(inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> Any:
@@ -280,9 +352,40 @@ class Rows:
 def scales(terms: Terms, totals: list[float], rows: int, all_rows: int) -> list[float]:
     """The scales of a micro-batch of so many rows, given the sums of its counts over the whole batch."""
     return [
-        rows / all_rows if count is None else (1 / total if total else math.nan)
-        for count, total in zip(terms.counts, totals, strict=True)
+        rows / all_rows if count is None else _inverse(total, guard)
+        for count, guard, total in zip(terms.counts, terms.guards, totals, strict=True)
     ]
+
+
+def share_of_mean(total: torch.Tensor, scale: float) -> torch.Tensor:
+    """Of a mean over targets, called by graphs. Without any in the whole batch it is not a number, and its gradients
+    are zeros, as PyTorch has it."""
+    return total * 0 + scale if math.isnan(scale) else total * scale
+
+
+def _inverse(total: float, guard: Guard | None) -> float:
+    """One over a count; of a mean over nothing not a number, and where a quotient divides by zero infinite."""
+    divisor = total if guard is None else guard(total)
+    if divisor:
+        return 1 / divisor
+    return math.nan if guard is None else math.inf
+
+
+def _between(first: fx.Node, last: fx.Node) -> list[fx.Node]:
+    """What `last` needs beside `first`, in order."""
+    needed: set[fx.Node] = set()
+    pending = [last]
+    while pending:
+        node = pending.pop()
+        if node is not first and node not in needed:
+            needed.add(node)
+            pending += node.all_input_nodes
+    return [node for node in last.graph.nodes if node in needed]
+
+
+def _writes(node: fx.Node) -> bool:
+    operation = operation_of(node)
+    return operation is not None and operation._schema.is_mutable and _name(node) != "detach"
 
 
 def _count_elements(fake: torch.Tensor) -> Count:
@@ -310,16 +413,6 @@ def _out_of_place(node: fx.Node) -> Any:
     operation = operation_of(node)
     assert operation is not None
     return getattr(getattr(_aten, _name(node)), operation._overloadname)
-
-
-def _is_guard_of_zero(node: fx.Node) -> bool:
-    """Such as clamp(min=1), or + 1e-8: counts of whole batches are not zero, and need no guard."""
-    operation = operation_of(node)
-    if operation is None or operation._schema.is_mutable:
-        return False
-    if _name(node) == "add":
-        return not isinstance(node.args[1], fx.Node)
-    return _name(node) in _GUARDS_OF_ZERO and _given(node).get("max") is None
 
 
 def _described(node: fx.Node) -> str:

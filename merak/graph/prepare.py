@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from merak.graph.buffer_writes import place_assigned
+from merak.graph.canonical_order import in_canonical_order
 from merak.graph.capture import Captured, LossFunction, capture
 from merak.graph.dependence import values_of_inputs
 from merak.graph.losses import Terms, share_loss
-from merak.graph.normal_form import normalise
+from merak.graph.normal_form import AliasGroups, normalise
 from merak.graph.randomness import seed_random_operations
 from merak.graph.stages import Cuttable
 
@@ -30,7 +32,9 @@ def prepare(
 ) -> Prepared:
     """Captures a model on an example of a micro-batch; see `capture` for arguments and errors."""
     captured = capture(model, batch, training=training, loss_fn=loss_fn)
-    groups = normalise(captured)
+    place_assigned(captured)
+    captured = in_canonical_order(captured, normalise(captured))
+    groups = AliasGroups(captured)
     seed_random_operations(captured.graph)
     of_inputs = values_of_inputs(captured, groups)
     terms = share_loss(captured, groups, of_inputs)

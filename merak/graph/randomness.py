@@ -39,7 +39,7 @@ class SeededCall:
     """A random operation that seeds its device's generator first. Called by graphs, in place of the operation."""
 
     def __init__(self, operation: torch._ops.OpOverload, name: str) -> None:
-        self.operation = operation
+        self.operation, self.name = operation, name
         self._hash = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
         # What torch.fx names it by in the code that it writes.
         self.__name__ = f"seeded_{operation.__name__.split('.')[0]}"

@@ -139,6 +139,7 @@ class Cuttable:
         recomputed: Sequence[int] | None = None,
         trainable: set[str] | None = None,
         kept: Collection[str] = (),
+        may_be_empty: bool = False,
     ) -> list[Stage]:
         """Cuts the graph.
 
@@ -147,17 +148,20 @@ class Cuttable:
             recomputed: how many operations at the begin of each stage are recomputed before its backward.
             trainable: names of the parameters that get gradients; all by default.
             kept: names of operations whose results stay where they are recomputed.
+            may_be_empty: stages may have no operation: another graph of the model may have nothing of what they do.
 
         Raises:
             CaptureError: a boundary lies where none may be.
         """
         ends = [0, *boundaries, len(self.trunk)]
         for boundary in boundaries:
+            if may_be_empty and boundary in (0, len(self.trunk)):
+                continue
             if not 0 < boundary < len(self.trunk) or not self.may_cut[boundary]:
                 raise CaptureError(
                     f"no boundary between stages may lie before operation {boundary}{self._why(boundary)}"
                 )
-        if list(boundaries) != sorted(set(boundaries)):
+        if list(boundaries) != sorted(boundaries if may_be_empty else set(boundaries)):
             raise CaptureError(f"boundaries between stages must rise: {list(boundaries)}")
         prefixes = list(recomputed or [0] * (len(ends) - 1))
         return _Cutter(self, ends, prefixes, nodes_with_gradients(self.captured, trainable), kept).stages()
@@ -221,15 +225,15 @@ class _Cutter:
 
     def _stage(self, stage: int, parts: list[_Nodes], values: dict[fx.Node, Value]) -> Stage:
         segments = tuple(part.segment() for part in parts)
-        arguments = dict.fromkeys(argument for segment in segments for argument in segment.arguments)
+        names = dict.fromkeys((one.kind, one.key) for segment in segments for one in segment.arguments)
         return Stage(
             index=stage,
             segments=segments,
             received=tuple(value for value in values.values() if stage in value.consumers),
             sent=tuple(value for value in values.values() if value.producer == stage),
             outputs={number: node.name for number, node in self.outputs_of(stage).items()},
-            parameters=tuple(argument.key for argument in arguments if argument.kind == "parameter"),
-            buffers=tuple(argument.key for argument in arguments if argument.kind == "buffer"),
+            parameters=tuple(key for kind, key in names if kind == "parameter"),
+            buffers=tuple(key for kind, key in names if kind == "buffer"),
         )
 
 
@@ -241,7 +245,8 @@ class _Nodes:
         whole = cutter.whole
         own = set(trunk)
         shown = {node for node in cutter.outputs_of(stage).values() if node in own or node not in whole.position}
-        self.results = shown if trunk and trunk[-1] is whole.trunk[cutter.ends[stage + 1] - 1] else shown & own
+        is_last = not trunk or trunk[-1] is whole.trunk[cutter.ends[stage + 1] - 1]
+        self.results = shown if is_last else shown & own
         self.inside = own | self._made_here({input for node in own for input in node.all_input_nodes} | self.results)
         self.needed = {input for node in self.inside for input in node.all_input_nodes} | self.results
         outside = self.needed - self.inside

@@ -15,13 +15,19 @@ from merak.engine import Plan
 PlanLike = Plan | Mapping[str, Any] | str | Path
 
 _OTHER_ENGINE = "the plan says how ranks share the work"
+NO_HUB = "ranks would wait for one that uploads: save_model(folder), then huggingface_hub.upload_folder on rank 0"
 _LAYERWISE = ("galore", "lomo", "adalomo", "apollo", "schedule_free")
 
 
-def read_plan(plan: PlanLike) -> Plan:
+def read_plan(plan: PlanLike | None) -> Plan:
     """A plan from what users give: a plan, the path of its JSON, or a dict."""
     if isinstance(plan, Plan):
         return plan
+    if plan is None:
+        raise ValueError(
+            "merak.hf.Trainer needs a plan, for as many ranks as are launched: give plan=merak.Plan(dp=2, pp=2, "
+            "microbatches=4), the path of its JSON, or a dict"
+        )
     if plan == "auto":
         raise ValueError("plan='auto' is not there yet: say dp, pp and microbatches, as in merak.Plan(dp=2, pp=2, ...)")
     if isinstance(plan, str | Path):
@@ -31,7 +37,7 @@ def read_plan(plan: PlanLike) -> Plan:
     raise ValueError(f"plan is {plan!r}; it must be a merak.Plan, a path to its JSON, or a dict")
 
 
-def plan_for(args: Any, plan: PlanLike) -> Plan:
+def plan_for(args: Any, plan: PlanLike | None) -> Plan:
     """The plan with the precision and the seed that the arguments ask for, checked against the ranks that run."""
     found = read_plan(plan)
     if not dist.is_initialized():
@@ -82,6 +88,7 @@ def _refusals(args: Any) -> dict[str, tuple[bool, str]]:
             "parameters keep their dtype; bf16 and fp16 hold for evaluation, too",
         ),
         "eval_use_gather_object": (args.eval_use_gather_object, "nothing is pickled: let the model give tensors"),
+        "push_to_hub": (args.push_to_hub, NO_HUB),
         "enable_jit_checkpoint": (args.enable_jit_checkpoint, "a checkpoint takes all ranks, and the signal meets one"),
         "train_sampling_strategy": (args.train_sampling_strategy == "batch_rebalance", "it deals rows to ranks itself"),
         "accelerator_config": (

@@ -1,18 +1,21 @@
-"""What ranks tell each other: rows, initial values, and whether ranks of one replica have the same batch."""
+"""What ranks tell each other: rows, initial values, whether ranks of one replica have the same batch, and failures."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from merak.engine.agreement import gather_digests
+from merak.engine.checkpoint import failures_of_all
 from merak.graph.trees import flatten
 from merak.pipeline.messages import on_wire
+
+T = TypeVar("T")
 
 
 def gather_rows(tensor: torch.Tensor, replicas: dist.ProcessGroup) -> torch.Tensor:
@@ -49,3 +52,27 @@ def check_same_in_replicas(batch: Mapping[str, Any], replicas: int, device: torc
             f"ranks {odd} have other batches than the rest of their replicas: data sets and collators must draw the "
             "same random numbers on all ranks, so seed them alike"
         )
+
+
+def all_or_none(action: Callable[[], T], what: str, device: torch.device) -> T:
+    """What an action gives, where it succeeds on all ranks: it may have effects on one of them only, such as writing.
+    Where it fails, a rank raises its own error, and the others ValueError. Collective over all ranks.
+
+    Args:
+        action: without communication, or with such as fails on all ranks or on none.
+        what: what was not done, of the others' error.
+    """
+    failure: Exception | None = None
+    made: list[T] = []
+    try:
+        made.append(action())
+    except (dist.DistBackendError, dist.DistNetworkError):
+        raise  # the other ranks are not there to be told
+    except Exception as error:
+        failure = error
+    said = failures_of_all(failure, device)
+    if failure is not None:
+        raise failure
+    if said:
+        raise ValueError(f"{what}: " + "; ".join(f"rank {rank}: {one}" for rank, one in said.items()))
+    return made[0]

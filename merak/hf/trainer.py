@@ -17,26 +17,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import transformers
 from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import recursively_apply
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from merak.engine import Engine, parallelize
 from merak.hf import losses, randomness
-from merak.hf.arguments import PlanLike, check_supported, plan_for
+from merak.hf.arguments import NO_HUB, PlanLike, check_supported, plan_for
 from merak.hf.data import example_of, loader_of_replica, only_mine
-from merak.hf.gather import check_same_in_replicas, gather_rows, give_to_all
+from merak.hf.gather import all_or_none, check_same_in_replicas, gather_rows, give_to_all
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
 
@@ -70,10 +70,21 @@ class Trainer(transformers.Trainer):
         model: Any = None,
         args: transformers.TrainingArguments | None = None,
         *positional: Any,
-        plan: PlanLike,
+        plan: PlanLike | None = None,
         **keywords: Any,
     ) -> None:
         args = args or transformers.TrainingArguments("tmp_trainer")
+        make = partial(self._construct, model, args, positional, plan, keywords)
+        all_or_none(make, "the Trainer was not made", args.device)
+
+    def _construct(
+        self,
+        model: Any,
+        args: transformers.TrainingArguments,
+        positional: tuple[Any, ...],
+        plan: PlanLike | None,
+        keywords: dict[str, Any],
+    ) -> None:
         check_supported(args)
         self.plan = plan_for(args, plan)
         self.engine: Engine | None = None
@@ -294,15 +305,29 @@ class Trainer(transformers.Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the whole model as Hugging Face does; `from_pretrained` reads it."""
         self.gather_model()
-        super().save_model(output_dir, _internal_call)
-        dist.barrier()
+        self._together(partial(super().save_model, output_dir, _internal_call), "the model was not saved")
+
+    def push_to_hub(self, *_: Any, **__: Any) -> Any:
+        """Refused."""
+        raise ValueError(f"push_to_hub is not supported: {NO_HUB}")
+
+    def _together(self, action: Callable[[], Any], what: str) -> Any:
+        return all_or_none(action, what, self.args.device)
+
+    def _save_checkpoint(self, *positional: Any, **keywords: Any) -> None:
+        self._together(partial(super()._save_checkpoint, *positional, **keywords), "the checkpoint was not saved")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         state = {"scheduler": self.lr_scheduler.state_dict()}
         self._running().save(Path(output_dir) / ENGINE_FOLDER, state)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load = partial(super()._load_from_checkpoint, resume_from_checkpoint, model)
+        self._together(partial(_check_resumable, Path(resume_from_checkpoint)), "the training was not resumed")
+        self._together(load, "the training was not resumed")
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and (Path(checkpoint) / ENGINE_FOLDER).is_dir():
+        if checkpoint is not None:
             state = self._running().load(Path(checkpoint) / ENGINE_FOLDER)
             self.lr_scheduler.load_state_dict(state["scheduler"])
 
@@ -312,4 +337,15 @@ class Trainer(transformers.Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            randomness.load_state(checkpoint)
+            self._together(partial(randomness.load_state, checkpoint), "the training was not resumed")
+
+
+def _check_resumable(checkpoint: Path) -> None:
+    """Refuses what has no state of the optimizer: it would begin anew, and nobody would notice."""
+    for name in (ENGINE_FOLDER, TRAINER_STATE_NAME):
+        if not (checkpoint / name).exists():
+            raise ValueError(
+                f"{checkpoint} cannot be resumed from: it has no {name}. Either there is no such folder, or it is of "
+                "another Trainer or of save_only_model=True. To begin a training with its weights, give the model of "
+                "from_pretrained, and no resume_from_checkpoint"
+            )

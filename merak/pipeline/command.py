@@ -30,6 +30,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     """Adds the parser of `merak simulate`."""
     parser = subparsers.add_parser(
         "simulate",
+        allow_abbrev=False,  # --stages would be taken for --stages-per-rank
         help="simulate pipeline schedules",
         description="Simulates a pipeline schedule and prints what each rank does when. Seconds and bytes of computing "
         "are those of all of a rank's stages together, for one micro-batch; or a list, such as 1,1,2,1, has one for "

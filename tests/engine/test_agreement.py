@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from transformers.activations import ACT2FN
 
 import merak
 from merak.engine.agreement import digest_of_values
@@ -14,8 +16,11 @@ from tests.backend.harness import Context
 from tests.engine import zoo
 
 
-def refusal(context: Context, seed: int, microbatches: int) -> str:
+def refusal(context: Context, seed: int, microbatches: int, activation: str = "gelu_new") -> str:
     model = zoo.make("gpt2")
+    if context.rank == 1:
+        for block in model.transformer.h[1:]:
+            block.mlp.act = ACT2FN[activation]
     if context.rank == 1:
         with torch.no_grad():
             model.transformer.wpe.weight[0, 0] += seed
@@ -30,6 +35,19 @@ def refusal(context: Context, seed: int, microbatches: int) -> str:
 def test_models_with_other_values_are_refused(run: Callable[..., list[Any]]) -> None:
     for text in run(refusal, 1, 0, world_size=2):
         assert "values of the models' parameters and buffers of ranks [1] differ from rank 0's" in text
+        first, other = re.findall(r"\n  (.*)", text)
+        assert first.startswith("transformer.wpe.weight, (16, 32) of torch.float32, with bits that sum to")
+        assert other.startswith("transformer.wpe.weight")
+        assert first != other
+
+
+def test_models_with_other_operations_are_refused_with_the_first(run: Callable[..., list[Any]]) -> None:
+    for text in run(refusal, 0, 0, "relu", world_size=2):
+        assert "the models of ranks [1] differ from rank 0's" in text
+        first, other = re.findall(r"\n  (.*)", text)
+        assert "call_function" in first
+        assert "call_function" in other
+        assert first != other
 
 
 def test_other_plans_are_refused(run: Callable[..., list[Any]]) -> None:

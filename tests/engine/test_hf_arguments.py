@@ -30,6 +30,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "train_sampling_strategy": {"train_sampling_strategy": "batch_rebalance"},
     "accelerator_config": {"accelerator_config": {"split_batches": True}},
     "optim": {"optim": "schedule_free_adamw"},
+    "push_to_hub": {"push_to_hub": True},
 }
 
 
@@ -69,6 +70,8 @@ def test_a_process_without_ranks_is_told_what_to_do(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="launch with torchrun"):
         Task().trainer(Trainer, tmp_path, plan=Plan())
+    with pytest.raises(ValueError, match=r"needs a plan, .* give plan=merak\.Plan"):
+        Task().trainer(Trainer, tmp_path)
 
 
 def construct(context: Context, plan: Plan, what: str) -> str:
@@ -113,12 +116,31 @@ def test_a_model_without_memory_is_refused(run: Runner) -> None:
     run(construct_on_meta, world_size=1)
 
 
+def construct_on_one(context: Context) -> str:
+    task = Task(keywords={"no_such": 1} if context.rank == 1 else {})
+    with as_torchrun(context), pytest.raises((TypeError, ValueError)) as raised:
+        merak_trainer(context, task, Plan(dp=2))
+    with as_torchrun(context):
+        merak_trainer(context, Task(), Plan(dp=2))  # ranks are still together
+    return f"{type(raised.value).__name__}: {raised.value}"
+
+
+def test_what_one_rank_cannot_make_none_has(run: Runner) -> None:
+    others, mine = run(construct_on_one, world_size=2)
+    assert mine.startswith("TypeError: ")
+    assert others.startswith("ValueError: the Trainer was not made: rank 1: TypeError: ")
+
+
 def search(context: Context) -> None:
-    with as_torchrun(context), pytest.raises(ValueError, match="hyperparameter_search is not supported"):
-        merak_trainer(context, Task(), Plan()).hyperparameter_search()
+    with as_torchrun(context):
+        trainer = merak_trainer(context, Task(), Plan())
+        with pytest.raises(ValueError, match="hyperparameter_search is not supported"):
+            trainer.hyperparameter_search()
+        with pytest.raises(ValueError, match=r"push_to_hub is not supported: .* save_model"):
+            trainer.push_to_hub()
 
 
-def test_a_search_is_refused(run: Runner) -> None:
+def test_a_search_and_a_push_are_refused(run: Runner) -> None:
     run(search, world_size=1)
 
 

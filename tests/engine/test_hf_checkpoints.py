@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,15 +84,46 @@ def test_the_whole_model_is_saved_and_generates(run: Runner) -> None:
         assert_same_parameters(after, outcomes[0][3], 0)
 
 
-def continue_from_weights(context: Context) -> tuple[int, int]:
+def continue_from_weights(context: Context) -> list[Any]:
     with as_torchrun(context):
         task = Task(settings={"save_strategy": "epoch", "save_only_model": True})
         merak_trainer(context, task, WRITER).train()
-        has_engine = (Path(context.folder) / "checkpoint-3" / "engine").exists()
         trainer = merak_trainer(context, task, WRITER)
-        trainer.train(resume_from_checkpoint=str(context.folder / "checkpoint-3"))
-        return int(has_engine), trainer.state.global_step
+        before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+        texts = []
+        for name in ("checkpoint-3", "nowhere"):
+            with pytest.raises(ValueError, match="cannot be resumed from: it has no engine") as raised:
+                trainer.train(resume_from_checkpoint=str(context.folder / name))
+            texts.append(str(raised.value))
+        return [texts, all(map(torch.equal, before, trainer.model.parameters()))]
 
 
-def test_weights_alone_are_a_checkpoint_too(run: Runner) -> None:
-    assert run(continue_from_weights, world_size=4, deadline=120) == [(0, 6)] * 4
+def test_weights_alone_are_not_resumed(run: Runner) -> None:
+    """The optimizer would begin anew, and nobody would notice."""
+    outcomes = run(continue_from_weights, world_size=4, deadline=120)
+    assert outcomes == [outcomes[0]] * 4
+    texts, unchanged = outcomes[0]
+    assert unchanged
+    assert all("save_only_model" in text and "give the model of from_pretrained" in text for text in texts)
+
+
+def save_to_nowhere(context: Context) -> list[str]:
+    plan = Plan(pp=2, microbatches=2)
+    with as_torchrun(context):
+        trainer = merak_trainer(context, Task(settings={"max_steps": 1}), plan)
+        trainer.train()
+        folder, said = "/proc/nowhere", []
+        trainer.args.output_dir = folder  # which rank 0 alone writes to
+        for save in (trainer.save_model, lambda: trainer._save_checkpoint(trainer.model, None)):
+            with pytest.raises((OSError, ValueError)) as raised:
+                save()
+            said.append(f"{type(raised.value).__name__}: {raised.value}")
+        assert trainer.evaluate()["eval_loss"] > 0  # ranks are still together
+        return said
+
+
+def test_what_rank_0_cannot_write_all_ranks_hear_of(run: Runner) -> None:
+    first, second = run(save_to_nowhere, world_size=2, deadline=120)
+    for mine, others in zip(first, second, strict=True):
+        assert mine.startswith("FileNotFoundError: ")
+        assert others.startswith("ValueError: the model was not saved: rank 0: FileNotFoundError: ")

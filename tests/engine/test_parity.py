@@ -45,6 +45,8 @@ SAMPLE = {("unet", plan) for plan in PLANS} | {
     ("llama", "sparse"),
     ("t5", "1f1b"),
     ("mixtral", "eager-delayed"),
+    ("gemma3", "1f1b"),
+    ("mamba", "1f1b"),
     ("resnet", "looped-bfs"),
 }
 

@@ -94,6 +94,17 @@ def _masked(rows: int, seed: int) -> Batch:
     return batch
 
 
+def _plain_text(rows: int, seed: int) -> Batch:
+    """As `_text`, for models that take no mask."""
+    batch = _text(rows, seed)
+    return {key: batch[key] for key in ("input_ids", "labels")}
+
+
+def _classified(rows: int, seed: int) -> Batch:
+    """As `_text`, with a class for each."""
+    return _text(rows, seed) | {"labels": torch.randint(0, 10, (rows,), generator=_random(rows, seed))}
+
+
 def _translation(rows: int, seed: int) -> Batch:
     """A text, and another of another length as labels."""
     target = _text(rows, seed + 1)
@@ -240,6 +251,51 @@ def _mixtral(dropout: float) -> nn.Module:
     return _llama_like("Mixtral", dropout, num_local_experts=4, num_experts_per_tok=2)
 
 
+def _gemma3(dropout: float) -> nn.Module:
+    """Of two kinds of layers, whose masks it makes in an order that differs from process to process."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    config = Gemma3TextConfig(
+        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=LAYERS, head_dim=8,
+        num_attention_heads=HEADS, num_key_value_heads=2, max_position_embeddings=16, attention_dropout=dropout,
+        sliding_window=4, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return Gemma3ForCausalLM(config)
+
+
+def _modernbert(dropout: float) -> nn.Module:
+    from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+    config = ModernBertConfig(
+        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, max_position_embeddings=16, local_attention=4,
+        embedding_dropout=dropout, mlp_dropout=dropout, attention_dropout=dropout, classifier_dropout=dropout,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+    )  # fmt: skip
+    return ModernBertForMaskedLM(config)
+
+
+def _mamba(dropout: float) -> nn.Module:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, state_size=4, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2,
+    )  # fmt: skip
+    return MambaForCausalLM(config)
+
+
+def _xlnet(dropout: float) -> nn.Module:
+    from transformers import XLNetConfig, XLNetForSequenceClassification
+
+    config = XLNetConfig(
+        vocab_size=VOCABULARY, d_model=HIDDEN, n_layer=LAYERS, n_head=HEADS, d_inner=48, dropout=dropout,
+        summary_last_dropout=dropout, num_labels=10, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return XLNetForSequenceClassification(config)
+
+
 def _vit(dropout: float) -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -313,4 +369,8 @@ ZOO: dict[str, Specimen] = {
     "unet": Specimen(UNet, _segments, _not_ignored, loss_fn=_pixel_loss),
     "neox": Specimen(_neox, _text, after_shift),
     "bart": Specimen(_bart, _translation, _not_ignored),
+    "gemma3": Specimen(_gemma3, _text, after_shift),
+    "modernbert": Specimen(_modernbert, _masked, _not_ignored),
+    "mamba": Specimen(_mamba, _plain_text, after_shift, dropout=False),
+    "xlnet": Specimen(_xlnet, _classified, _not_ignored),
 }

@@ -161,6 +161,56 @@ def masked_mean_with_epsilon(model: Net, s: torch.Tensor, mask: torch.Tensor, **
     return -(s.sin().sum(-1) * mask).sum() / (mask.float().sum() + 1e-8)
 
 
+def masked_sum(s: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (s.square().sum(-1) * mask).sum()
+
+
+@exact
+def count_and_more(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return masked_sum(s, mask) / (mask.sum() + 5)
+
+
+@exact
+def count_clamped_far_above(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return masked_sum(s, mask) / mask.float().sum().clamp(min=50)
+
+
+@exact
+def count_clamped_from_above(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return masked_sum(s, mask) / mask.sum().clamp(max=3)
+
+
+@exact
+def largest_of_count_and_one(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return masked_sum(s, mask) / torch.maximum(mask.sum(), torch.tensor(20))
+
+
+@exact
+def one_where_the_count_is_none(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    count = mask.sum()
+    return masked_sum(s, mask) / torch.where(count > 20, count, 2 * count.sqrt())
+
+
+@exact
+def root_of_the_count(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return masked_sum(s, mask) / ((mask.sum() + mask[:, 0].sum()).float().sqrt() - 0.5)
+
+
+@exact
+def clamped_rows(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return s.square().sum() / mask.sum(1).clamp(min=2).sum().square()
+
+
+@exact
+def sum_of_what_is_divided(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return (s.square().sum(-1) * mask / mask.sum().clamp(min=1)).sum()
+
+
+@exact
+def rows_with_counts_of_their_own(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return ((s.square().sum(-1) * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+
+
 @exact
 def sum_over_count_of_labels(model: Net, s: torch.Tensor, labels: torch.Tensor, **_: Any) -> Any:
     return F.cross_entropy(s.flatten(0, 1), labels.flatten(), reduction="sum") / (labels != -100).sum()
@@ -254,6 +304,21 @@ def over_a_mean(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> An
 
 
 @inexact
+def clamped_in_place(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return s.square().sum() / mask.sum().clamp_(min=20)
+
+
+@inexact
+def weights_by_mean(model: Net, s: torch.Tensor, x: torch.Tensor, **_: Any) -> Any:
+    return (model.linear(x).square() * (x / x.square().sum())).sum()
+
+
+@inexact
+def mean_of_what_is_divided(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return (s.square().sum(-1) * mask / mask.sum()).mean()
+
+
+@inexact
 def over_a_sum_of_the_models_own(model: Net, s: torch.Tensor, x: torch.Tensor, **_: Any) -> Any:
     return s.square().sum() / model.linear(x).square().sum()
 
@@ -323,11 +388,27 @@ def test_a_micro_batch_without_targets_gives_nothing() -> None:
     assert all(loss > 0 for index, loss in enumerate(made.losses) if index != 3)
 
 
-def test_a_batch_without_targets_has_no_loss_as_in_one_process() -> None:
-    model, whole = model_of(cross_entropy), batch()
-    whole["labels"] = torch.full_like(whole["labels"], -100)
-    assert Run(model, prepare(model, whole), whole, microbatches=2).loss != 0, "not a number"
-    assert torch.isnan(model(**whole)["loss"])
+def nothing_counts() -> dict[str, torch.Tensor]:
+    whole = batch()
+    return whole | {"labels": torch.full_like(whole["labels"], -100), "mask": torch.zeros_like(whole["mask"])}
+
+
+def mean_over_mask(model: Net, s: torch.Tensor, mask: torch.Tensor, **_: Any) -> Any:
+    return masked_sum(s, mask) / mask.sum()
+
+
+@pytest.mark.parametrize(
+    "loss", [cross_entropy, likelihood, guarded_masked_mean, masked_mean_with_epsilon, count_and_more, mean_over_mask]
+)
+def test_a_batch_in_which_nothing_counts_is_as_in_one_process(loss: Body) -> None:
+    """Not a number, with gradients of zeros, for PyTorch's means; zero where a count is guarded."""
+    model, whole = model_of(loss), nothing_counts()
+    theirs = model(**whole)["loss"]
+    made = Run(model, prepare(model, batch()), whole, microbatches=2)
+    assert made.loss == pytest.approx(float(theirs.detach()), nan_ok=True)
+    expected = plain_gradients(model, theirs)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(made.gradients[name], gradient, equal_nan=True)
 
 
 def test_nothing_is_computed_twice() -> None:

@@ -143,6 +143,20 @@ def test_boundaries_lie_within_and_rise() -> None:
             made.cuttable.cut(boundaries)
 
 
+def test_stages_may_be_empty_where_that_is_asked_for() -> None:
+    _, made, _ = prepared()
+    length, (middle, *_) = len(made.cuttable.trunk), allowed()
+    stages = made.cuttable.cut([0, middle, middle, length], may_be_empty=True)
+    plain = made.cuttable.cut([middle])
+    assert [len(stage.parameters) for stage in stages] == [0, len(plain[0].parameters), 0, len(plain[1].parameters), 0]
+    for stage in stages[::2]:
+        assert not stage.received
+        assert not stage.sent
+    assert set(stages[4].outputs.values()) == set(stages[4].segments[0].results) != set()  # of the batch alone
+    with pytest.raises(CaptureError, match="must rise"):
+        made.cuttable.cut([middle, 0], may_be_empty=True)
+
+
 def test_lists_writes_and_statistics_are_not_torn() -> None:
     _, made, _ = prepared()
     trunk, may = made.cuttable.trunk, made.cuttable.may_cut

@@ -77,6 +77,12 @@ def test_bad_input_ends_with_a_message(arguments: list[str], message: str, capsy
     assert message in output(capsys, *arguments, status=1)
 
 
+def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["simulate", "--stages", "8"])
+    assert "unrecognized arguments: --stages 8" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_schedule(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for content in (b"0F0,0B0\n0F1", b"\xff\xfe\x00", b"", b"0F0,0F1,0B0"):
         (tmp_path / "it.csv").write_bytes(content)

@@ -1,0 +1,130 @@
+"""What a user says of a few tensors: over which axes of the mesh their dimensions are divided.
+
+A *specification* has an entry for each dimension: None leaves it open, a name of an axis or a tuple of them divides it,
+`Dim` says more. *Tactics* are functions from a graph to annotations, such as `megatron("tp")`; of a list of them the
+earlier ones win, since all that follows from one is settled before the next is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import fx
+
+from merak.sharding.program import ShardableGraph
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A dimension.
+
+    Attributes:
+        axes: that divide it, major to minor.
+        closed: it gets no more axes than these. A closed dimension without axes stays whole.
+    """
+
+    axes: tuple[str, ...] = ()
+    closed: bool = False
+
+
+Entry = None | str | tuple[str, ...] | Dim
+Specification = Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A wish for one tensor.
+
+    Attributes:
+        tensor: names of parameters, of modules (their results) or of nodes; with * for anything.
+        spec: by dimension.
+        priority: the lower, the earlier; a tactic's number by default.
+        spreads: whether other tensors follow; else it only says how the tensor is kept.
+    """
+
+    tensor: str
+    spec: tuple[Entry, ...]
+    priority: int | None = None
+    spreads: bool = True
+    label: str = ""
+
+
+Tactic = Callable[[ShardableGraph], Sequence[Annotation]]
+
+AnnotationTuple = tuple[int, int, list[int], bool, int, bool, str]
+
+
+def annotate(tensor: str, spec: Specification, *, priority: int | None = None, spreads: bool = True) -> Annotation:
+    """An annotation of all tensors of that name; see `Annotation`.
+
+    Raises:
+        ValueError: the specification makes no sense.
+    """
+    if isinstance(spec, str) or not isinstance(spec, Sequence):
+        raise ValueError(f"{tensor}: the specification is {spec!r}; it must have an entry for each dimension")
+    for entry in spec:
+        if not (entry is None or isinstance(entry, str | tuple | Dim)):
+            raise ValueError(f"{tensor}: {entry!r} is no entry: give None, an axis, a tuple of axes, or a Dim")
+    return Annotation(tensor, tuple(spec), priority, spreads, f"annotate({tensor!r}, {tuple(spec)})")
+
+
+def resolve(graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> list[AnnotationTuple]:
+    """All wishes in terms of values and axes, for C++.
+
+    Raises:
+        ValueError: a name is of nothing, an axis is unknown, or a specification has not as many dimensions as a tensor.
+    """
+    found: list[AnnotationTuple] = []
+    for number, wish in enumerate(wishes):
+        for annotation in [wish] if isinstance(wish, Annotation) else wish(graph):
+            found += _of_annotation(graph, annotation, number)
+    return found
+
+
+def _of_annotation(graph: ShardableGraph, annotation: Annotation, number: int) -> Iterator[AnnotationTuple]:
+    nodes = named(graph, annotation.tensor)
+    if not nodes:
+        known = sorted(key for kind, key in graph.captured.sources.values() if kind == "parameter")
+        raise ValueError(
+            f"{annotation.label}: no tensor is called so; parameters are {', '.join(known[:20])}, and modules and "
+            "operations of the graph stand for their results"
+        )
+    priority = number if annotation.priority is None else annotation.priority
+    for node in nodes:
+        dims = len(node.meta["val"].shape)
+        if len(annotation.spec) != dims:
+            raise ValueError(
+                f"{annotation.label}: {node.name} has {dims} dimensions, and the specification {len(annotation.spec)}"
+            )
+        for dim, entry in enumerate(annotation.spec):
+            if entry is None:
+                continue
+            axes, closed = _axes(entry)
+            numbers = [graph.axis(axis) for axis in axes]
+            yield graph.number[node], dim, numbers, closed, priority, annotation.spreads, annotation.label
+
+
+def _axes(entry: str | tuple[str, ...] | Dim) -> tuple[tuple[str, ...], bool]:
+    if isinstance(entry, Dim):
+        return entry.axes, entry.closed
+    return ((entry,) if isinstance(entry, str) else entry), False
+
+
+def named(graph: ShardableGraph, pattern: str) -> list[fx.Node]:
+    """The tensors that a name stands for: of a module, what its last operation makes."""
+    found = [node for node in graph.values if fnmatchcase(_source(graph, node) or node.name, pattern)]
+    if found:
+        return [node for node in found if node not in graph.free or node.op == "placeholder"]
+    last: dict[str, fx.Node] = {}
+    for operation in graph.operations:
+        for path, _ in (operation.node.meta.get("nn_module_stack") or {}).values():
+            name = str(path).removeprefix("model.")
+            if fnmatchcase(name, pattern) and operation.results[-1] is not None:
+                last[name] = operation.results[-1]
+    return list(dict.fromkeys(last.values()))
+
+
+def _source(graph: ShardableGraph, node: fx.Node) -> str | None:
+    return graph.captured.sources[node.name].key if node.op == "placeholder" else None

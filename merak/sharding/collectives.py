@@ -1,0 +1,261 @@
+"""Resharding steps as differentiable functions, which lowered graphs call.
+
+Each step has its transpose for a backward (csrc/sharding/reshard.h says which): the gradient of what is the same on all
+ranks is the same on all ranks, that of a divided tensor is divided. What travels is an opaque operation of PyTorch
+(`merak::...`), so that a graph of these can be traced again, by torch.compile too.
+
+A dimension that is divided is (outer, size, inner), and its `size` is cut into chunks of ceil(size / ranks); the last
+ranks may have less. Chunks are padded where they travel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.autograd.function import once_differentiable
+
+from merak._torch_compat import group_by_name
+
+
+class Cut(NamedTuple):
+    """Where a tensor is divided: dimension `dim` is (outer, size, inner), of which `size` is."""
+
+    dim: int
+    outer: int
+    size: int
+    inner: int
+
+
+def chunk_of(size: int, ranks: int, rank: int) -> int:
+    """How much a rank has of a size."""
+    chunk = -(-size // ranks)
+    return max(0, min(chunk, size - rank * chunk))
+
+
+# What travels ----------------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("merak::sharding_sum", mutates_args=())
+def _sum(x: torch.Tensor, group: str) -> torch.Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total, group=group_by_name(group))
+    return total
+
+
+@torch.library.custom_op("merak::sharding_gather", mutates_args=())
+def _gather(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
+    where = Cut(*cut)
+    ranks = group_by_name(group).size()
+    chunk = -(-where.size // ranks)
+    mine = _padded(_apart(x, where), where.dim + 1, chunk).contiguous()
+    all_chunks = mine.new_empty(ranks, *mine.shape)
+    dist.all_gather_into_tensor(all_chunks.view(-1), mine.view(-1), group=group_by_name(group))
+    return _joined(all_chunks, where)
+
+
+@torch.library.custom_op("merak::sharding_scatter_sum", mutates_args=())
+def _scatter_sum(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
+    where = Cut(*cut)
+    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
+    chunks = _in_chunks(x, where, ranks)
+    mine = torch.empty_like(chunks[0])
+    dist.reduce_scatter_tensor(mine.view(-1), chunks.view(-1), group=group_by_name(group))
+    return _together(_trimmed(mine, where, ranks, rank), where.dim)
+
+
+@torch.library.custom_op("merak::sharding_exchange", mutates_args=())
+def _exchange(x: torch.Tensor, group: str, gathered: list[int], divided: list[int]) -> torch.Tensor:
+    whole, part = Cut(*gathered), Cut(*divided)
+    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
+    mine = _together(_padded(_apart(x, whole), whole.dim + 1, -(-whole.size // ranks)), whole.dim)
+    sent = _in_chunks(mine, part, ranks)
+    received = torch.empty_like(sent)
+    dist.all_to_all_single(received.view(-1), sent.view(-1), group=group_by_name(group))
+    pieces = [_together(_trimmed(one, part, ranks, rank), part.dim) for one in received]
+    chunks = torch.stack([_apart(piece, whole, -(-whole.size // ranks)) for piece in pieces])
+    return _joined(chunks, whole)
+
+
+@_sum.register_fake
+def _(x: torch.Tensor, group: str) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_gather.register_fake
+def _(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
+    return x.new_empty(_resized(x, Cut(*cut), cut[2]))
+
+
+@_scatter_sum.register_fake
+def _(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
+    return x.new_empty(_resized(x, Cut(*cut), _own_chunk(group, cut[2])))
+
+
+@_exchange.register_fake
+def _(x: torch.Tensor, group: str, gathered: list[int], divided: list[int]) -> torch.Tensor:
+    wide = x.new_empty(_resized(x, Cut(*gathered), gathered[2]))
+    return x.new_empty(_resized(wide, Cut(*divided), _own_chunk(group, divided[2])))
+
+
+def _own_chunk(group: str, size: int) -> int:
+    return chunk_of(size, group_by_name(group).size(), group_by_name(group).rank())
+
+
+def _resized(x: torch.Tensor, cut: Cut, size: int) -> list[int]:
+    return [*x.shape[: cut.dim], cut.outer * size * cut.inner, *x.shape[cut.dim + 1 :]]
+
+
+def _apart(x: torch.Tensor, cut: Cut, size: int | None = None) -> torch.Tensor:
+    """The dimension as three."""
+    middle = x.shape[cut.dim] // (cut.outer * cut.inner) if size is None else size
+    return x.reshape(*x.shape[: cut.dim], cut.outer, middle, cut.inner, *x.shape[cut.dim + 1 :])
+
+
+def _together(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Three dimensions, from `dim` on, as one."""
+    return x.flatten(dim, dim + 2)
+
+
+def _padded(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    if x.shape[dim] == size:
+        return x
+    longer = x.new_zeros(*x.shape[:dim], size, *x.shape[dim + 1 :])
+    longer.narrow(dim, 0, x.shape[dim]).copy_(x)
+    return longer
+
+
+def _in_chunks(x: torch.Tensor, cut: Cut, ranks: int) -> torch.Tensor:
+    """(ranks, ..., outer, chunk, inner, ...), padded."""
+    chunk = -(-cut.size // ranks)
+    wide = _padded(_apart(x, cut, cut.size), cut.dim + 1, ranks * chunk)
+    return wide.unflatten(cut.dim + 1, (ranks, chunk)).movedim(cut.dim + 1, 0).contiguous()
+
+
+def _joined(chunks: torch.Tensor, cut: Cut) -> torch.Tensor:
+    """The tensor whose padded chunks (ranks, ..., outer, chunk, inner, ...) these are."""
+    wide = chunks.movedim(0, cut.dim + 1).flatten(cut.dim + 1, cut.dim + 2)
+    return _together(wide.narrow(cut.dim + 1, 0, cut.size), cut.dim).contiguous()
+
+
+def _trimmed(chunk: torch.Tensor, cut: Cut, ranks: int, rank: int) -> torch.Tensor:
+    return chunk.narrow(cut.dim + 1, 0, chunk_of(cut.size, ranks, rank)).contiguous()
+
+
+# Differentiable steps --------------------------------------------------------------------------------------------------
+
+
+class _AllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: str) -> torch.Tensor:
+        return _sum(x, group)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return gradient, None
+
+
+class _Vary(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: str) -> torch.Tensor:
+        ctx.group = group
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return _sum(gradient, ctx.group), None
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: str, varies: bool, cut: Cut) -> torch.Tensor:
+        ctx.group, ctx.varies, ctx.cut = group, varies, cut
+        return _gather(x, group, list(cut))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        if ctx.varies:
+            return _scatter_sum(gradient, ctx.group, list(ctx.cut)), None, None, None
+        return _own_part(gradient, ctx.group, ctx.cut), None, None, None
+
+
+class _ReduceScatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> torch.Tensor:
+        ctx.group, ctx.cut = group, cut
+        return _scatter_sum(x, group, list(cut))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return _gather(gradient, ctx.group, list(ctx.cut)), None, None
+
+
+class _AllToAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: str, gathered: Cut, divided: Cut) -> torch.Tensor:
+        ctx.group, ctx.gathered, ctx.divided = group, gathered, divided
+        return _exchange(x, group, list(gathered), list(divided))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return _exchange(gradient, ctx.group, list(ctx.divided), list(ctx.gathered)), None, None, None
+
+
+class _Slice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> torch.Tensor:
+        ctx.group, ctx.cut = group, cut
+        return _own_part(x, group, cut)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return _gather(gradient, ctx.group, list(ctx.cut)), None, None
+
+
+def _own_part(x: torch.Tensor, group: str, cut: Cut) -> torch.Tensor:
+    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
+    begin = min(rank * -(-cut.size // ranks), cut.size)
+    part = _apart(x, cut, cut.size).narrow(cut.dim + 1, begin, chunk_of(cut.size, ranks, rank))
+    return _together(part, cut.dim).contiguous()
+
+
+def all_reduce(x: torch.Tensor, group: str) -> Any:
+    """A partial sum becomes the sum."""
+    return _AllReduce.apply(x, group)
+
+
+def vary(x: torch.Tensor, group: str) -> Any:
+    """What is the same everywhere, for use in what is not: its gradients are added up."""
+    return _Vary.apply(x, group)
+
+
+def all_gather(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+    """A divided tensor becomes whole."""
+    return _AllGather.apply(x, group, False, Cut(dim, outer, size, inner))
+
+
+def all_gather_vary(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+    """`all_gather`, then `vary`: in the backward a reduce-scatter."""
+    return _AllGather.apply(x, group, True, Cut(dim, outer, size, inner))
+
+
+def reduce_scatter(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+    """A partial sum becomes the sum, divided."""
+    return _ReduceScatter.apply(x, group, Cut(dim, outer, size, inner))
+
+
+def all_to_all(x: torch.Tensor, group: str, gathered: tuple[int, ...], divided: tuple[int, ...]) -> Any:
+    """A tensor that is divided in one place becomes divided in another."""
+    return _AllToAll.apply(x, group, Cut(*gathered), Cut(*divided))
+
+
+def slice_own(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+    """The part of this rank of what is the same everywhere."""
+    return _Slice.apply(x, group, Cut(dim, outer, size, inner))

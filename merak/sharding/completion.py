@@ -1,0 +1,197 @@
+"""A sharding of a whole model, completed from a few annotations.
+
+Nothing here communicates or needs processes: it is what each rank will do, with the reasons, for any mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from merak.graph.capture import LossFunction
+from merak.graph.prepare import Prepared, prepare
+from merak.sharding.annotations import Annotation, Tactic, resolve
+from merak.sharding.program import Layout, Operation, Pieces, ShardableGraph
+
+_TRAVELS = {
+    "all_reduce": "all-reduce",
+    "reduce_scatter": "reduce-scatter",
+    "all_gather": "all-gather",
+    "all_to_all": "all-to-all",
+    "slice": "slice",
+    "vary": "all-reduce",
+}
+
+
+@dataclass(frozen=True)
+class Reshard:
+    """Something that travels.
+
+    Attributes:
+        tensor: what is laid out anew.
+        operation: for whose sake, or by whom it was made.
+        kind: of the collective in the forward ("" if nothing travels then), and in the backward.
+        axis: of the mesh.
+        nbytes, backward_nbytes: that a rank sends.
+        parameter: whether it is a parameter; its gradient's sum can wait for the end of a step.
+        cause: in words.
+    """
+
+    tensor: str
+    operation: str
+    kind: str
+    backward_kind: str
+    axis: str
+    nbytes: float
+    backward_nbytes: float
+    parameter: bool
+    cause: str
+
+
+class Completion:
+    """The layouts of all tensors, and what each operation needs of them.
+
+    Attributes:
+        graph: that was completed.
+        layouts: of all values.
+        ways: of each operation, how it computes, as C++ says it.
+    """
+
+    def __init__(self, graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> None:
+        self.graph = graph
+        self._annotations = resolve(graph, wishes)
+        found = graph.program.complete(self._annotations)
+        self.layouts: dict[fx.Node, Layout] = dict(zip(graph.values, found["layouts"], strict=True))
+        self._sources = dict(zip(graph.values, found["annotations"], strict=True))
+        self._through = dict(zip(graph.values, found["operations"], strict=True))
+        self.ways: list[dict[str, Any]] = graph.program.assign(found["layouts"], found["wanted"])
+        self.not_followed = sorted({self._annotations[number][-1] for number in found["not_followed"]})
+
+    def layout_text(self, node: fx.Node) -> str:
+        """Such as `(dp, -, tp)`; of a dimension that is cut in pieces, `(3 x tp)`."""
+        return "(" + ", ".join(self._dim_text(pieces) for pieces in self.layouts[node]) + ")"
+
+    def _dim_text(self, pieces: Pieces) -> str:
+        names = list(self.graph.mesh)
+        if not any(axes for _, axes in pieces):
+            return "-"
+        return " x ".join("*".join(names[axis] for axis in axes) if axes else str(size) for size, axes in pieces)
+
+    def reshards(self) -> list[Reshard]:
+        """All that travels, each once: operations that need the same of a tensor share it."""
+        return [one for _, one in self._all_reshards()]
+
+    def _all_reshards(self) -> Iterator[tuple[Operation, Reshard]]:
+        seen: set[tuple[fx.Node, str]] = set()
+        for operation, way in zip(self.graph.operations, self.ways, strict=True):
+            for node, steps in zip(operation.operands, way["before"], strict=True):
+                for count in range(1, len(steps) + 1):
+                    key = (node, repr(steps[:count]))
+                    if node is not None and key not in seen:
+                        seen.add(key)
+                        yield from self._reshard(operation, node, steps[count - 1], "needs")
+            for node, steps in zip(operation.results, way["after"], strict=True):
+                for step in steps if node is not None else ():
+                    yield from self._reshard(operation, node, step, "gives")
+
+    def _reshard(
+        self, operation: Operation, node: fx.Node, step: dict[str, Any], how: str
+    ) -> Iterator[tuple[Operation, Reshard]]:
+        if not step["nbytes"] and not step["backward_nbytes"]:
+            return
+        kind = step["kind"]
+        back = {"all_gather": "reduce-scatter", "reduce_scatter": "all-gather", "slice": "all-gather"}
+        has_forward = kind not in ("vary", "slice")
+        yield (
+            operation,
+            Reshard(
+                tensor=self._name(node),
+                operation=operation.node.name,
+                kind=_TRAVELS[kind] if has_forward else "",
+                backward_kind=back.get(kind, _TRAVELS[kind]) if step["backward_nbytes"] else "",
+                axis=list(self.graph.mesh)[step["axes"][0]],
+                nbytes=step["nbytes"],
+                backward_nbytes=step["backward_nbytes"],
+                parameter=self.graph.is_parameter(node),
+                cause=self._cause(operation, node, step, how),
+            ),
+        )
+
+    def _cause(self, operation: Operation, node: fx.Node, step: dict[str, Any], how: str) -> str:
+        if step["kind"] == "vary":
+            return f"{operation.name} computes parts with it, each of which has a part of its gradient"
+        if step["kind"] == "all_reduce":
+            return f"{operation.name} sums over what is divided"
+        if step["kind"] == "reduce_scatter":
+            return f"{operation.name} sums over what is divided, and its result is divided by {self.because(node)}"
+        verb = "needs it" if how == "needs" else "makes it"
+        return f"{operation.name} {verb} otherwise than it is kept, by {self.because(node)}"
+
+    def _name(self, node: fx.Node) -> str:
+        return self.graph.captured.sources[node.name].key if node.op == "placeholder" else node.name
+
+    def because(self, node: fx.Node) -> str:
+        """The annotations that a layout comes from."""
+        numbers = {number for number in self._sources[node] if number >= 0}
+        return " and ".join(sorted({self._annotations[number][-1] for number in numbers})) or "nothing"
+
+    def explain(self, most: int = 40) -> str:
+        """Tables of what is divided and why, and of what travels and why."""
+        return "\n".join(self._lines(most))
+
+    def _lines(self, most: int) -> Iterator[str]:
+        mesh = ", ".join(f"{name} {size}" for name, size in self.graph.mesh.items())
+        divided = [node for node in self.graph.values if any(axes for dim in self.layouts[node] for _, axes in dim)]
+        yield f"{len(divided)} of {len(self.graph.values)} tensors are divided over the mesh ({mesh})"
+        parameters = [node for node in divided if self.graph.is_parameter(node)]
+        yield ""
+        yield f"{'parameter':<60} {'layout':<20} because of"
+        for node in parameters[:most]:
+            yield f"{self._name(node):<60} {self.layout_text(node):<20} {self.because(node)}"
+        if len(parameters) > most:
+            yield f"... and {len(parameters) - most} more"
+        yield ""
+        yield f"{'forward':<15} {'backward':<15} {'axis':<5} {'MB':>8} {'MB back':>8}  tensor: why"
+        reshards = [one for one in self.reshards() if not one.parameter]
+        for one in sorted(reshards, key=lambda one: -one.nbytes - one.backward_nbytes)[:most]:
+            yield (
+                f"{one.kind or '-':<15} {one.backward_kind or '-':<15} {one.axis:<5} {one.nbytes / 1e6:8.3f} "
+                f"{one.backward_nbytes / 1e6:8.3f}  {one.tensor}: {one.cause}"
+            )
+        if len(reshards) > most:
+            yield f"... and {len(reshards) - most} more"
+        sums = [one for one in self.reshards() if one.parameter]
+        yield f"and of {len(sums)} parameters, {sum(one.nbytes + one.backward_nbytes for one in sums) / 1e6:.3f} MB a step"
+        for label in self.not_followed:
+            yield f"not followed, since an earlier one had settled it otherwise: {label}"
+
+
+def complete(
+    model: nn.Module | Prepared,
+    batch: Mapping[str, Any] | None = None,
+    *,
+    mesh: Mapping[str, int],
+    annotations: Sequence[Annotation | Tactic],
+    loss_fn: LossFunction | None = None,
+    training: bool = True,
+) -> Completion:
+    """Completes the sharding of a model over a mesh.
+
+    Args:
+        model: a plain model, on any device, or a graph of one.
+        batch: an example of what it is called with.
+        mesh: sizes of the axes by name.
+        annotations: what is divided over which axes; the earlier ones win.
+
+    Raises:
+        CaptureError: the model cannot be captured.
+        ValueError: annotations contradict each other, or name what there is not.
+    """
+    if isinstance(model, nn.Module):
+        if batch is None:
+            raise ValueError("a model needs an example of its batch to be captured with")
+        model = prepare(model, batch, training=training, loss_fn=loss_fn)
+    return Completion(ShardableGraph(model, mesh), annotations)

@@ -1,0 +1,209 @@
+"""What an operation's call becomes on a rank: mostly the same, on the rank's parts.
+
+Different are those that are told sizes (views), those that take items of a divided dimension by number (embeddings, cross
+entropy), and products that add a bias: if their sum is not complete, the bias has to wait until it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import fx
+
+from merak.graph.capture import CaptureError
+from merak.graph.randomness import SeededCall, operation_of
+from merak.sharding import vocabulary
+from merak.sharding.program import Operation
+
+if TYPE_CHECKING:
+    from merak.sharding.lower import _Lowering
+
+_aten = torch.ops.aten
+_TOLD_SHAPES = {"view": 1, "reshape": 1, "_unsafe_view": 1, "expand": 1, "unflatten": 2}
+
+
+class LocalCall(NamedTuple):
+    """A call, and what is to be done to its result once that is complete: another call, behind the result."""
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    added: Any = None
+
+
+Form = Callable[["_Lowering", Operation, dict[str, Any], LocalCall], LocalCall]
+
+
+def local_call(lowering: _Lowering, operation: Operation, way: dict[str, Any], operands: Sequence[Any]) -> LocalCall:
+    """The call of an operation with these operands."""
+    node = operation.node
+    called = operation_of(node)
+    if called is None:
+        known = {one: new for one, new in zip(operation.operands, operands, strict=True)}
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda one: known.get(one) or lowering.values[one])
+        return LocalCall(node.target, args, kwargs)
+    args, kwargs = _with_operands(lowering, node, called, list(operands))
+    target = node.target
+    if node in lowering.source.out_of_place:
+        target = out_of_place(called)
+    elif isinstance(target, SeededCall):
+        target = lowering.seeded(target, way)
+    call = LocalCall(target, args, kwargs)
+    form = _FORMS.get(operation.name)
+    return call if form is None else form(lowering, operation, way, call)
+
+
+def out_of_place(called: torch._ops.OpOverload) -> Any:
+    """The operation that gives what another writes."""
+    name = called._schema.name.removeprefix("aten::").rstrip("_")
+    return getattr(getattr(_aten, name), called._overloadname)
+
+
+def _with_operands(
+    lowering: _Lowering, node: fx.Node, called: torch._ops.OpOverload, operands: list[Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A node's arguments with other tensors, and the new graph's sizes."""
+    args, kwargs = [], {}
+    for index, argument in enumerate(called._schema.arguments):
+        is_given = index < len(node.args) or argument.name in node.kwargs
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name)
+        if "Tensor" in str(argument.type):
+            count = len(given) if isinstance(given, list | tuple) else 1
+            taken, operands = operands[:count], operands[count:]
+            value: Any = list(taken) if isinstance(given, list | tuple) else taken[0]
+            if isinstance(given, list | tuple):
+                value = [new if isinstance(old, fx.Node) else old for old, new in zip(given, taken, strict=True)]
+            elif not isinstance(given, fx.Node):
+                value = given
+        else:
+            value = fx.map_arg(given, lowering.values.__getitem__)
+        if not is_given:
+            continue
+        if index < len(node.args):
+            args.append(value)
+        else:
+            kwargs[argument.name] = value
+    return tuple(args), kwargs
+
+
+def _told_shape(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    """The shape of the part, where the whole's was given."""
+    layout, _ = way["results"][0]
+    if not way["divided"]:
+        return call
+    position = _TOLD_SHAPES[operation.name]
+    sizes = [lowering.local_size(pieces) for pieces in layout]
+    if operation.name == "unflatten":
+        dim, count = operation.arguments["dim"][0], len(operation.arguments["sizes"])
+        dim += len(sizes) - count + 1 if dim < 0 else 0
+        sizes = sizes[dim : dim + count]
+    args = (*call.args[:position], sizes, *call.args[position + 1 :])
+    return call._replace(args=args)
+
+
+def _told_split(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    """All sizes: of nothing there would be one part. (Parts that are divided are equal, by the operation's rule.)"""
+    if not way["divided"]:
+        return call
+    dim = operation.arguments.get("dim", [0])[0]
+    sizes = [lowering.local_size(layout[dim]) if layout else None for layout, _ in way["results"]]
+    known = next(size for size in sizes if size is not None)
+    sizes = [known if size is None else size for size in sizes]
+    return LocalCall(_aten.split_with_sizes.default, (call.args[0], sizes, dim), {})
+
+
+def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    _, partial = way["results"][0]
+    if not partial:
+        return call
+    (axis,) = _one_axis(lowering, operation, partial)
+    weight, ids, *rest = call.args
+    table = operation.operands[0]
+    assert table is not None
+    words = lowering.source.shape(table)[0]
+    padding = rest[0] if rest else call.kwargs.get("padding_idx", -1)
+    kwargs = {"words": words, "group": lowering.places[axis].group}
+    return LocalCall(vocabulary.embedding_part, (weight, ids, padding), kwargs)
+
+
+def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    if not way["inside"]:
+        return call
+    (factor,) = way["inside"]
+    axes = [axis for _, axes in way["factors"][factor] for axis in axes]
+    (axis,) = _one_axis(lowering, operation, axes)
+    given = dict(zip(("self", "target", "weight", "reduction", "ignore_index", "label_smoothing"), call.args, strict=False))
+    given |= call.kwargs
+    scores = operation.operands[0]
+    assert scores is not None
+    kwargs = {"words": lowering.source.shape(scores)[1], "group": lowering.places[axis].group}
+    args = (
+        given["self"],
+        given["target"],
+        given.get("reduction", 1),
+        given.get("ignore_index", -100),
+        given.get("label_smoothing", 0.0),
+    )
+    return LocalCall(vocabulary.cross_entropy, args, kwargs)
+
+
+def _one_axis(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> Sequence[int]:
+    if len(axes) != 1:
+        names = ", ".join(list(lowering.source.mesh)[axis] for axis in axes)
+        raise CaptureError(f"{operation.node.name} would divide a vocabulary over several axes ({names}): give it one")
+    return axes
+
+
+def _is_incomplete(operation: Operation, way: dict[str, Any]) -> bool:
+    return bool(way["results"][0][1])
+
+
+def _linear(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    bias = call.args[2] if len(call.args) > 2 else call.kwargs.get("bias")
+    if bias is None or not _is_incomplete(operation, way):
+        return call
+    return LocalCall(call.target, call.args[:2], {}, LocalCall(_aten.add.Tensor, (bias,), {}))
+
+
+def _addmm(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    if not _is_incomplete(operation, way):
+        return call
+    added, first, second = call.args
+    beta, alpha = call.kwargs.get("beta", 1), call.kwargs.get("alpha", 1)
+    target = _aten.mm.default if operation.name == "addmm" else _aten.bmm.default
+    return LocalCall(target, (first, second), {}, LocalCall(_scaled_sum, (added, alpha, beta), {}))
+
+
+def _scaled_sum(product: torch.Tensor, added: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
+    return (product if alpha == 1 else alpha * product) + (added if beta == 1 else beta * added)
+
+
+def _convolution(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    bias = call.args[2] if len(call.args) > 2 else call.kwargs.get("bias")
+    if bias is None or not _is_incomplete(operation, way):
+        return call
+    without = (*call.args[:2], None, *call.args[3:])
+    return LocalCall(call.target, without, dict(call.kwargs) | {"bias": None} if len(call.args) <= 2 else call.kwargs,
+                     LocalCall(_added_to_channels, (bias,), {}))
+
+
+def _added_to_channels(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return x + bias.view(-1, *[1] * (x.dim() - 2))
+
+
+_FORMS: dict[str, Form] = {
+    **dict.fromkeys(_TOLD_SHAPES, _told_shape),
+    "split": _told_split,
+    "chunk": _told_split,
+    "split_with_sizes": _told_split,
+    "embedding": _embedding,
+    "cross_entropy_loss": _cross_entropy,
+    "linear": _linear,
+    "addmm": _addmm,
+    "baddbmm": _addmm,
+    "conv1d": _convolution,
+    "conv2d": _convolution,
+    "conv3d": _convolution,
+}

@@ -1,0 +1,231 @@
+"""A captured graph as the C++ core sees it: values with shapes, and operations with the rules of what they call.
+
+The core knows numbers only. Where a dimension depends on the batch its size is a formula, and stands for it with a
+stand-in: the value of the formula where each symbol is a large prime of its own. So reshapes are still recognised by
+products of sizes, no two sizes are equal by chance, and nothing counts on a division without remainder. Bytes are those
+of the example.
+
+What the batch alone determines is *free*: every rank makes it whole, and takes of it what it needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx
+
+from merak import _C
+from merak._torch_compat import equal_sizes, evaluate_size, size_hint, symbols_of_size
+from merak.graph.capture import Captured
+from merak.graph.errors import CaptureError
+from merak.graph.gradients import nodes_with_gradients
+from merak.graph.prepare import Prepared
+from merak.graph.randomness import operation_of
+from merak.sharding.writers import split_writers
+
+_STAND_INS = (100003, 100019, 100043, 100049, 100057, 100069, 100103, 100109, 100129, 100151)
+
+Axes = Sequence[int]
+Pieces = list[tuple[int, list[int]]]
+"""How a dimension lies on a mesh: (size, axes), major to minor."""
+Layout = list[Pieces]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation whose tensors may be divided.
+
+    Attributes:
+        name: what it calls, such as "linear"; the same for an operation in place.
+        operands: tensors in the order of its schema, lists flattened; None for one that was not given.
+        results: itself, or, where it makes a list, whatever takes an item.
+    """
+
+    node: fx.Node
+    name: str
+    operands: tuple[fx.Node | None, ...]
+    results: tuple[fx.Node | None, ...]
+    arguments: dict[str, list[int]]
+
+
+class ShardableGraph:
+    """The values and operations of a captured graph.
+
+    Args:
+        prepared: a model's graph.
+        mesh: sizes of the axes by name.
+        trainable: names of parameters that get gradients; all by default.
+
+    Attributes:
+        values: all tensors, in order.
+        operations: all that compute what does not depend on the batch alone.
+        out_of_place: operations in place whose result may as well be a new tensor.
+        program: both, for C++.
+    """
+
+    def __init__(self, prepared: Prepared, mesh: Mapping[str, int], trainable: set[str] | None = None) -> None:
+        self.prepared, self.mesh = prepared, dict(mesh)
+        self.captured: Captured = prepared.captured
+        self.stand_ins = _stand_ins(self.captured)
+        self._trainable = trainable
+        free = prepared.cuttable.of_inputs
+        self.values = [node for node in self.captured.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+        self.number = {node: number for number, node in enumerate(self.values)}
+        self.free = free
+        self.out_of_place, self.whole = split_writers(self.captured, prepared.cuttable.groups, free)
+        self.operations = [
+            operation
+            for node in self.captured.graph.nodes
+            if node not in free and (operation := self._operation(node)) is not None
+        ]
+        self.program = _C.ShardingProgram(list(self.mesh.items()), self._value_tuples(), self._operation_tuples())
+
+    def shape(self, node: fx.Node) -> list[int]:
+        """With stand-ins."""
+        return [evaluate_size(size, self.stand_ins) for size in node.meta["val"].shape]
+
+    def axis(self, name: str) -> int:
+        """The number of an axis.
+
+        Raises:
+            ValueError: the mesh has none of that name.
+        """
+        if name not in self.mesh:
+            raise ValueError(f"the mesh has no axis {name!r}: it has {', '.join(map(repr, self.mesh))}")
+        return list(self.mesh).index(name)
+
+    @cached_property
+    def formulas(self) -> dict[int, Any]:
+        """From stand-ins to the sizes that they stand for."""
+        sizes = [size for node in self.values for size in node.meta["val"].shape]
+        return {evaluate_size(size, self.stand_ins): size for size in sizes if not isinstance(size, int)}
+
+    @cached_property
+    def rows(self) -> set[int]:
+        """Stand-ins of the batch's number of rows."""
+        fakes = [fake for fake in self.captured.inputs.values() if fake.dim()]
+        names = symbols_of_size(fakes[0].shape[0], [fake.shape[0] for fake in fakes]) if fakes else set()
+        return {self.stand_ins[name] for name in names}
+
+    def rule(self, number: int) -> tuple[list[tuple[int, str]], list[list[list[int]]], list[list[list[int]]]]:
+        """Of an operation: its factors (size, kind), and which of them each dimension has, of operands and results."""
+        return self.program.rule(number)
+
+    def _operation(self, node: fx.Node) -> Operation | None:
+        results = _results(node)
+        if node.op != "call_function" or not any(result in self.number for result in results):
+            return None
+        called = operation_of(node)
+        if called is None:
+            operands = tuple(one for one in node.all_input_nodes if one in self.number)
+            return None if node.target is operator.getitem else Operation(node, str(node.target), operands, results, {})
+        operands, arguments = [], {}
+        for argument, value in _arguments(node, called):
+            kind = str(argument.type)
+            if "Tensor" in kind:
+                operands += [one if isinstance(one, fx.Node) else None for one in _listed(value)]
+            elif (numbers := self._numbers(value)) is not None:
+                arguments[argument.name] = numbers
+        return Operation(node, self._name(node, called), tuple(operands), results, arguments)
+
+    def _name(self, node: fx.Node, called: torch._ops.OpOverload) -> str:
+        name = called._schema.name.removeprefix("aten::")
+        if not called._schema.is_mutable or name.endswith("__"):
+            return name
+        return name.rstrip("_") if node in self.out_of_place else called._schema.name  # of which there is no rule
+
+    def _numbers(self, value: Any) -> list[int] | None:
+        numbers = []
+        for one in _listed(value):
+            size = one.meta.get("val") if isinstance(one, fx.Node) else one
+            if not isinstance(size, int | torch.SymInt):
+                return None
+            numbers.append(_bounded(evaluate_size(size, self.stand_ins)))
+        return numbers
+
+    def _value_tuples(self) -> list[tuple[str, list[int], float, bool, bool, bool, bool]]:
+        gradients = nodes_with_gradients(self.captured, self._trainable)
+        return [
+            (
+                node.name,
+                self.shape(node),
+                _bytes(node),
+                node in gradients,
+                self.is_parameter(node),
+                node in self.free,
+                node in self.whole,
+            )
+            for node in self.values
+        ]
+
+    def is_parameter(self, node: fx.Node) -> bool:
+        """Whether a node stands for a parameter."""
+        return node.op == "placeholder" and self.captured.sources[node.name].kind == "parameter"
+
+    def _operation_tuples(self) -> list[tuple[str, str, list[int], list[int], dict[str, list[int]]]]:
+        return [
+            (
+                operation.node.name,
+                operation.name,
+                [self.number.get(one, -1) if one is not None else -1 for one in operation.operands],
+                [self.number.get(one, -1) if one is not None else -1 for one in operation.results],
+                operation.arguments,
+            )
+            for operation in self.operations
+        ]
+
+
+def _stand_ins(captured: Captured) -> dict[str, int]:
+    """By symbol. Symbols that are equal have one: those that the model asks to be, in the same dimension of inputs and
+    of the same size in the example (it may have asked it of their products)."""
+    places: dict[str, tuple[int, int]] = {}
+    for fake in captured.inputs.values():
+        for dim, size in enumerate(fake.shape):
+            if not isinstance(size, int):
+                places.setdefault(str(size), (dim, size_hint(size)))
+    first = {name: name for name in places}
+    for left, right in equal_sizes(captured.conditions):
+        for one, other in itertools.product(left & places.keys(), right & places.keys()):
+            if places[one] == places[other]:
+                first = {name: first[one] if of == first[other] else of for name, of in first.items()}
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(first.values()))}
+    if len(numbers) > len(_STAND_INS):
+        raise CaptureError(f"the batch's shapes have {len(numbers)} sizes that vary; at most {len(_STAND_INS)} may")
+    return {name: _STAND_INS[numbers[of]] for name, of in first.items()}
+
+
+def _results(node: fx.Node) -> tuple[fx.Node | None, ...]:
+    """The node, or the takers of what it makes, by number."""
+    value = node.meta.get("val")
+    if not isinstance(value, list | tuple):
+        return (node,)
+    takers = {user.args[1]: user for user in node.users if user.target is operator.getitem}
+    return tuple(takers.get(index) for index in range(len(value)))
+
+
+def _arguments(node: fx.Node, called: torch._ops.OpOverload) -> Iterator[tuple[Any, Any]]:
+    for index, argument in enumerate(called._schema.arguments):
+        given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        yield argument, given
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _bounded(number: int) -> int:
+    """Within what C++ takes: Python's "to the end" is more."""
+    return max(-(2**63), min(number, 2**63 - 1))
+
+
+def _bytes(node: fx.Node) -> float:
+    count = 1
+    for size in node.meta["val"].shape:
+        count *= size_hint(size)
+    return float(count * node.meta["val"].element_size())

@@ -1,0 +1,91 @@
+"""Sizes in a lowered graph: numbers, or formulas in the sizes of the batch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from merak._torch_compat import evaluate_size, symbol_names
+from merak.graph.capture import Captured
+
+Size = int | fx.Node
+
+
+class Formula:
+    """A size that follows from the batch's. Called by graphs with the sizes that its symbols stand for."""
+
+    def __init__(self, size: torch.SymInt) -> None:
+        self._size, self.names = size, symbol_names(size)
+        self.__name__, self.__module__ = "size", __name__
+
+    def __call__(self, *sizes: int) -> int:
+        return evaluate_size(self._size, dict(zip(self.names, sizes, strict=True)))
+
+
+class SizeNodes:
+    """Makes nodes for sizes, each once.
+
+    Args:
+        graph: where they are made.
+        values: of nodes of the captured graph, those of the new one.
+    """
+
+    def __init__(self, graph: fx.Graph, captured: Captured, values: dict[fx.Node, Any]) -> None:
+        self._graph, self._values = graph, values
+        self._of: dict[str, Size] = {}
+        self._symbols: dict[str, tuple[fx.Node, int]] = {}
+        for node in captured.graph.find_nodes(op="placeholder"):
+            if captured.sources[node.name].kind == "input":
+                for dim, size in enumerate(node.meta["val"].shape):
+                    if not isinstance(size, int):
+                        self._symbols.setdefault(str(size), (node, dim))
+        self._formulas: dict[int, torch.SymInt] = {}
+
+    def know(self, formulas: dict[int, torch.SymInt]) -> None:
+        """What stand-ins stand for."""
+        self._formulas = formulas
+
+    def stand_for(self, size: int) -> Size:
+        """The size that C++ knows by a number."""
+        formula = self._formulas.get(size)
+        return size if formula is None else self.of(formula)
+
+    def of(self, size: int | torch.SymInt) -> Size:
+        """A node for a formula."""
+        if isinstance(size, int):
+            return size
+        key = str(size)
+        if key not in self._of:
+            symbols = [self._symbol(name) for name in symbol_names(size)]
+            made = symbols[0] if key in self._symbols else self._graph.call_function(Formula(size), tuple(symbols))
+            self._of[key] = made
+            made.meta["val"] = size
+        return self._of[key]
+
+    def _symbol(self, name: str) -> fx.Node:
+        node, dim = self._symbols[name]
+        key = f"{name}!"
+        if key not in self._of:
+            made = self._graph.call_function(torch.ops.aten.sym_size.int, (self._values[node], dim))
+            made.meta["val"] = node.meta["val"].shape[dim]
+            self._of[key] = made
+        found = self._of[key]
+        assert isinstance(found, fx.Node)
+        return found
+
+    def product(self, sizes: Sequence[Size]) -> Size:
+        """Of all of them."""
+        number = 1
+        result: Size = 1
+        for size in sizes:
+            if isinstance(size, int):
+                number *= size
+            else:
+                result = size if result == 1 else self._graph.call_function(operator.mul, (result, size))
+        if isinstance(result, int):
+            return number
+        return result if number == 1 else self._graph.call_function(operator.mul, (result, number))

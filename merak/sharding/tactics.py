@@ -1,0 +1,177 @@
+"""Ways to divide a whole model that have names. Each looks at the graph's operations, and at no model's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import fx
+
+from merak.graph.randomness import operation_of
+from merak.sharding.annotations import Annotation, Entry, Tactic
+from merak.sharding.program import Operation, ShardableGraph
+
+_SAME_IDS = {"view", "reshape", "flatten", "unsqueeze", "to", "_to_copy", "contiguous", "clone", "slice"}
+_NORMS = ("layer_norm", "rms_norm")
+
+
+def batch(axis: str) -> Tactic:
+    """Divides the batch: each rank computes its rows."""
+
+    def tactic(graph: ShardableGraph) -> list[Annotation]:
+        found = []
+        for number, operation in enumerate(graph.operations):
+            _, operands, results = graph.rule(number)
+            of_rows = {
+                factor
+                for node, dims in zip(operation.operands, operands, strict=True)
+                if node in graph.free
+                for size, factors in zip(graph.shape(node), dims, strict=True)
+                for factor in factors
+                if any(size % rows == 0 for rows in graph.rows)
+            }
+            found += _where(operation, results, of_rows, axis, f"batch({axis!r})")
+        return found
+
+    return tactic
+
+
+def megatron(axis: str, *, vocabulary: bool = True) -> Tactic:
+    """Divides layers as Megatron-LM does: the first of two products by columns, heads included, the second by rows.
+
+    Args:
+        vocabulary: divide tables of embeddings, and the scores of a cross entropy, by words.
+    """
+
+    def tactic(graph: ShardableGraph) -> list[Annotation]:
+        label = f"megatron({axis!r})"
+        found = {}
+        for number, dim, is_vocabulary in graph.program.sandwiches(graph.axis(axis)):
+            if vocabulary or not is_vocabulary:
+                found[graph.values[number]] = dim
+        if vocabulary:
+            found |= {table: 0 for table in _tables(graph) if table not in found}
+        return [_divide(graph, node, dim, axis, label) for node, dim in found.items()]
+
+    return tactic
+
+
+def sequence(axis: str) -> Tactic:
+    """Divides what `megatron` leaves whole, norms and what is between them, by positions of the sequence."""
+
+    def tactic(graph: ShardableGraph) -> list[Annotation]:
+        normed = [op.operands[0] for op in graph.operations if op.name in _NORMS or _is_mean_of_features(graph, op)]
+        return [
+            _divide(graph, node, len(graph.shape(node)) - 2, axis, f"sequence({axis!r})")
+            for node in dict.fromkeys(normed)
+            if node is not None and len(graph.shape(node)) >= 3
+        ]
+
+    return tactic
+
+
+def zero(axis: str, least: int = 1024) -> Tactic:
+    """Keeps parameters divided (ZeRO-3, FSDP): they are gathered for use, and their gradients reduce-scattered.
+
+    Args:
+        least: numbers of elements below which a parameter is kept whole.
+    """
+
+    def tactic(graph: ShardableGraph) -> list[Annotation]:
+        found = []
+        size = graph.mesh[list(graph.mesh)[graph.axis(axis)]]
+        for node in graph.values:
+            shape = graph.shape(node)
+            if not graph.is_parameter(node) or node.meta["val"].numel() < least:
+                continue
+            dim = next((dim for dim, length in enumerate(shape) if length % size == 0), 0)
+            found.append(_divide(graph, node, dim, axis, f"zero({axis!r})", spreads=False))
+        return found
+
+    return tactic
+
+
+def from_tp_plan(plan: Mapping[str, str], axis: str) -> Tactic:
+    """A `tp_plan` of Hugging Face's as annotations: "colwise" and "rowwise" of linear layers, by modules' names.
+
+    Raises:
+        ValueError: when it is applied: a style is unknown.
+    """
+
+    def tactic(graph: ShardableGraph) -> list[Annotation]:
+        found = []
+        for module, style in plan.items():
+            dims = _TP_STYLES.get(style)
+            if dims is None:
+                raise ValueError(f"tp_plan: {module} is {style!r}; known are {', '.join(_TP_STYLES)}")
+            for dim in dims:
+                label = f"tp_plan[{module!r}] = {style!r}"
+                spec: tuple[Entry, ...] = (axis, None) if dim == 0 else (None, axis)
+                found.append(Annotation(f"{module}.weight", spec, label=label))
+        return found
+
+    return tactic
+
+
+_TP_STYLES: dict[str, tuple[int, ...]] = {
+    "colwise": (0,),
+    "colwise_rep": (0,),
+    "colwise_gather_output": (0,),
+    "rowwise": (1,),
+    "rowwise_rep": (1,),
+    "embedding_rowwise": (0,),
+    "replicated_with_grad_allreduce": (),
+    "sequence_parallel": (),
+}
+
+Condition = Callable[[Operation], bool]
+
+
+def _where(
+    operation: Operation, results: Sequence[Sequence[Sequence[int]]], wanted: set[int], axis: str, label: str
+) -> list[Annotation]:
+    """The results' dimensions that begin with one of these factors."""
+    found = []
+    for node, dims in zip(operation.results, results, strict=True):
+        for dim, factors in enumerate(dims):
+            if node is not None and factors and factors[0] in wanted:
+                spec = tuple(axis if other == dim else None for other in range(len(dims)))
+                found.append(Annotation(node.name, spec, label=label))
+    return found
+
+
+def _divide(
+    graph: ShardableGraph, node: fx.Node, dim: int, axis: str, label: str, *, spreads: bool = True
+) -> Annotation:
+    spec = tuple(axis if other == dim else None for other in range(len(node.meta["val"].shape)))
+    name = graph.captured.sources[node.name].key if node.op == "placeholder" else node.name
+    return Annotation(name, spec, spreads=spreads, label=label)
+
+
+def _tables(graph: ShardableGraph) -> list[fx.Node]:
+    """The large tables of embeddings that are parameters: those of words, not of positions or types."""
+    tables = [
+        table
+        for operation in graph.operations
+        if operation.name == "embedding" and (table := operation.operands[0]) is not None and graph.is_parameter(table)
+    ]
+    words = [table for operation in graph.operations for table in tables if _reads_inputs(graph, operation, table)]
+    most = max((graph.shape(table)[0] for table in words), default=0)
+    return [table for table in dict.fromkeys(words) if 4 * graph.shape(table)[0] >= most]
+
+
+def _reads_inputs(graph: ShardableGraph, operation: Operation, table: fx.Node) -> bool:
+    """Whether an embedding reads a table by ids that are the batch's own, perhaps in another shape."""
+    if operation.name != "embedding" or operation.operands[0] is not table:
+        return False
+    ids = operation.operands[1]
+    while ids is not None and (called := operation_of(ids)) and called._schema.name.removeprefix("aten::") in _SAME_IDS:
+        ids = ids.args[0] if isinstance(ids.args[0], fx.Node) else None
+    return ids is not None and ids.op == "placeholder" and graph.captured.sources[ids.name].kind == "input"
+
+
+def _is_mean_of_features(graph: ShardableGraph, operation: Operation) -> bool:
+    """The mean of squares that begins a root mean square norm."""
+    if operation.name != "mean" or operation.operands[0] is None:
+        return False
+    last = len(graph.shape(operation.operands[0])) - 1
+    return operation.arguments.get("dim") in ([-1], [last]) and operation.arguments.get("keepdim") == [1]

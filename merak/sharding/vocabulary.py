@@ -1,0 +1,105 @@
+"""Embeddings and cross entropies of a vocabulary whose words are divided over ranks.
+
+An embedding looks up what it has, and gives zeros for the rest: the sum over ranks is the whole lookup. A cross entropy
+needs of all words only the largest score, the sum of exponentials and the score of the target: three numbers a row,
+which are all that travels, and nothing in the backward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from merak._torch_compat import group_by_name
+from merak.sharding.collectives import chunk_of
+
+
+def embedding_part(
+    weight: torch.Tensor, ids: torch.Tensor, padding_idx: int, *, words: int, group: str
+) -> torch.Tensor:
+    """Rows of this rank's words, zeros for those of others.
+
+    Args:
+        padding_idx: of the whole table; -1 for none.
+        words: of the whole table.
+    """
+    begin, count = _range_of(words, group)
+    local = ids - begin
+    is_here = (local >= 0) & (local < count)
+    rows = torch.nn.functional.embedding(
+        torch.where(is_here, local, 0) if count else torch.zeros_like(local),
+        weight if count else weight.new_zeros(1, weight.shape[1]),
+        padding_idx - begin if begin <= padding_idx < begin + count else None,
+    )
+    return rows * is_here.unsqueeze(-1).to(rows.dtype)
+
+
+def _range_of(words: int, group: str) -> tuple[int, int]:
+    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
+    return min(rank * -(-words // ranks), words), chunk_of(words, ranks, rank)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: torch.Tensor, targets: torch.Tensor, how: tuple[Any, ...]) -> torch.Tensor:
+        words, group, reduction, ignored, smoothing = how
+        begin, count = _range_of(words, group)
+        largest = scores.amax(-1) if count else scores.new_full(scores.shape[:1], -torch.inf)
+        largest = _over(largest, group, "max")
+        shifted = scores - largest.unsqueeze(-1)
+        local = targets - begin
+        is_here = (local >= 0) & (local < count)
+        at = torch.where(is_here, local, 0).unsqueeze(-1)
+        own = shifted.gather(-1, at).squeeze(-1) if count else torch.zeros_like(largest)
+        exponentials = shifted.exp()
+        sums = torch.stack([exponentials.sum(-1), torch.where(is_here, own, 0), shifted.sum(-1)])
+        total, of_target, of_all = _over(sums, group, "sum")
+        losses = total.log() - of_target
+        if smoothing:
+            losses = (1 - smoothing) * losses + smoothing * (total.log() - of_all / words)
+        counted = targets != ignored
+        ctx.save_for_backward(exponentials, total, at, is_here, counted)
+        ctx.how = how
+        losses = torch.where(counted, losses, 0)
+        return losses.sum() if reduction == 2 else losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        exponentials, total, at, is_here, counted = ctx.saved_tensors
+        words, _, _, _, smoothing = ctx.how
+        back = exponentials / total.unsqueeze(-1)
+        if smoothing:
+            back -= smoothing / words
+        if back.shape[-1]:
+            back.scatter_add_(-1, at, -(1 - smoothing) * is_here.unsqueeze(-1).to(back.dtype))
+        return back * (gradient * counted.to(back.dtype)).unsqueeze(-1), None, None
+
+
+def cross_entropy(
+    scores: torch.Tensor,
+    targets: torch.Tensor,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+    *,
+    words: int,
+    group: str,
+) -> Any:
+    """Of scores (rows, own words) and targets (rows); each row's, or (reduction 2) their sum, the same on all ranks."""
+    return _CrossEntropy.apply(scores, targets, (words, group, reduction, ignore_index, label_smoothing))
+
+
+@torch.library.custom_op("merak::sharding_over", mutates_args=())
+def _over(x: torch.Tensor, group: str, how: str) -> torch.Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    operation = torch.distributed.ReduceOp.MAX if how == "max" else torch.distributed.ReduceOp.SUM
+    torch.distributed.all_reduce(total, op=operation, group=group_by_name(group))
+    return total
+
+
+@_over.register_fake
+def _(x: torch.Tensor, group: str, how: str) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -1,0 +1,5 @@
+"""Fixtures: the backend tests' pool of ranks."""
+
+from tests.backend.conftest import backend, pool, run
+
+__all__ = ["backend", "pool", "run"]

@@ -1,0 +1,48 @@
+"""Same numbers as one process, however a model's tensors are divided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine import zoo
+from tests.sharding import whole
+
+Runner = Callable[..., list[Any]]
+
+MESHES: dict[tuple[int, int], list[str]] = {
+    (1, 2): ["megatron", "megatron-no-vocabulary", "sequence"],
+    (2, 1): ["batch", "zero"],
+    (2, 2): ["2d", "2d-sequence", "2d-zero"],
+    (1, 3): ["megatron", "sequence"],
+    (3, 1): ["batch", "zero"],
+}
+SAMPLE = {"gpt2", "llama"}
+
+
+def assert_same(found: whole.Outcome, expected: whole.Outcome, tolerance: float) -> None:
+    assert found.loss == pytest.approx(expected.loss, rel=tolerance)
+    norms = torch.stack([gradient.norm() for gradient in expected.gradients.values()])
+    slack = tolerance / 10 * float(norms.norm())
+    assert found.gradients.keys() == expected.gradients.keys()
+    for name, theirs in expected.gradients.items():
+        difference = float((found.gradients[name] - theirs).norm())
+        assert difference <= tolerance * float(theirs.norm()) + slack, f"{name} is off by {difference:.3g}"
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=lambda mesh: "x".join(map(str, mesh)))
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.slow) for name in zoo.ZOO]
+)
+def test_same_numbers(run: Runner, model: str, mesh: tuple[int, int]) -> None:
+    axes: Mapping[str, int] = {"dp": mesh[0], "tp": mesh[1]}
+    dtype = torch.float64 if zoo.ZOO[model].double and model not in ("gpt2", "llama") else torch.float32
+    outcomes = run(whole.on_mesh, model, axes, MESHES[mesh], 4, dtype, world_size=mesh[0] * mesh[1], deadline=240)
+    expected = whole.in_one_process(model, 4, dtype)
+    for of_rank in outcomes:
+        for tactic, outcome in zip(MESHES[mesh], of_rank, strict=True):
+            print(tactic)
+            assert_same(outcome, expected, 1e-5)
