@@ -213,6 +213,29 @@ class PipelineSchedule:
         shared_links: bool,
     ) -> PipelineSimulation: ...
 
+_Pieces = list[tuple[int, list[int]]]
+
+class ShardingProgram:
+    def __init__(
+        self,
+        mesh: list[tuple[str, int]],
+        values: list[tuple[str, list[int], float, bool, bool, bool, bool]],
+        operations: list[tuple[str, str, list[int], list[int], dict[str, list[int]]]],
+    ) -> None: ...
+    def rule(self, operation: int) -> tuple[list[tuple[int, str]], list[list[list[int]]], list[list[list[int]]]]: ...
+    def complete(self, annotations: list[tuple[int, int, list[int], bool, int, bool, str]]) -> dict[str, Any]: ...
+    def assign(self, layouts: list[list[_Pieces]], wanted: list[list[_Pieces]]) -> list[dict[str, Any]]: ...
+    def sandwiches(self, axis: int) -> list[tuple[int, int, bool]]: ...
+
+def sharding_rules() -> list[str]: ...
+def sharding_steps(
+    mesh: list[tuple[str, int]],
+    from_layout: list[_Pieces],
+    partial: list[int],
+    to_layout: list[_Pieces],
+    varies: list[int],
+) -> list[dict[str, Any]]: ...
+
 class PipelineSimulation:
     @property
     def schedule(self) -> PipelineSchedule: ...

@@ -41,6 +41,7 @@ __all__ = [
     "check_torch_matches_build",
     "default_store",
     "depends_on_values",
+    "end_group",
     "equal_sizes",
     "evaluate_size",
     "export_graph",
@@ -64,6 +65,7 @@ __all__ = [
     "strided_shard",
     "symbol_names",
     "symbols_of_size",
+    "timeout_of",
     "torch_minor",
 ]
 
@@ -133,6 +135,27 @@ def backend_below(group: ProcessGroup | None, device: str) -> C10dBackend:
     below = found._get_backend(torch.device(device))
     wrapper = getattr(dist.distributed_c10d, "_ProcessGroupWrapper", None)
     return below.wrapped_pg if wrapper is not None and isinstance(below, wrapper) else below
+
+
+def timeout_of(group: ProcessGroup | None) -> datetime.timedelta | None:
+    """How long a group's operations may take (None: those of the default group); None where no backend says."""
+    found = group if group is not None else dist.distributed_c10d._get_default_group()
+    for device in found._device_types:
+        timeout = getattr(getattr(backend_below(found, device.type), "options", None), "_timeout", None)
+        if isinstance(timeout, datetime.timedelta):
+            return timeout
+    return None
+
+
+def end_group(group: ProcessGroup, reason: str) -> None:
+    """Fails what is under way in a group, on all its ranks, which are told the reason where the backend can tell them.
+    The group is of no use any more."""
+    for device in group._device_types:
+        with contextlib.suppress(RuntimeError):  # some backends cannot end before their time
+            below = backend_below(group, device.type)
+            if tell := getattr(below, "end", None):
+                tell(reason)
+            below.abort()
 
 
 def all_gather(
@@ -363,9 +386,8 @@ def size_conditions(fakes: Iterable[torch.Tensor]) -> list[Any]:
 
 def group_by_name(name: str) -> ProcessGroup:
     """The process group that is registered under a name."""
-    from torch.distributed.distributed_c10d import _resolve_process_group
-
-    return _resolve_process_group(name)  # type: ignore[arg-type, no-any-return]
+    group: ProcessGroup = torch._C._distributed_c10d._resolve_process_group(name)  # type: ignore[arg-type]
+    return group
 
 
 def holds(condition: Any, bindings: dict[str, int]) -> bool:

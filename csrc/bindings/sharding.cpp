@@ -168,6 +168,19 @@ py::list sandwiches(const Program& program, int axis) {
   return result;
 }
 
+// From one layout of a tensor of one byte, which has a gradient, to another.
+py::list steps_list(const std::vector<std::pair<std::string, int>>& axes, const LayoutTuple& from, const Axes& partial,
+                    const LayoutTuple& to, const Axes& varies) {
+  Mesh mesh;
+  for (const auto& [name, size] : axes) mesh.push_back({name, size});
+  const auto canonical_layout = [&](const LayoutTuple& tuple) {
+    Layout layout = layout_of(tuple);
+    for (Pieces& pieces : layout) pieces = canonical(pieces, mesh);
+    return layout;
+  };
+  return list_of({steps_between(mesh, {canonical_layout(from), partial}, {canonical_layout(to)}, varies, 1, true)})[0];
+}
+
 // By factor its size and kind; of each operand and result, by dimension, which factors.
 py::tuple rule_tuple(const Program& program, int operation) {
   static const char* const kKinds[] = {"pass", "reduce", "partial", "inside", "replicate"};
@@ -187,6 +200,8 @@ void bind_sharding(pybind11::module_& module) {
   namespace py = pybind11;
   using namespace sharding;
   module.def("sharding_rules", &names_of_rules);
+  module.def("sharding_steps", &steps_list, py::arg("mesh"), py::arg("from_layout"), py::arg("partial"),
+             py::arg("to_layout"), py::arg("varies"));
   py::class_<Program>(module, "ShardingProgram")
       .def(py::init(&program_of), py::arg("mesh"), py::arg("values"), py::arg("operations"))
       .def("rule", &rule_tuple, py::arg("operation"))

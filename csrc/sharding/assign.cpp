@@ -109,11 +109,12 @@ class Assigning {
     }
     for (std::size_t t = 0; t < operation_.results.size(); ++t) {
       const int number = operation_.results[t];
-      way.results.push_back({number < 0 ? Layout{} : layout_of(rule_.results[t], value(number).shape, factors), partial});
+      way.results.push_back(
+          {number < 0 ? Layout{} : layout_of(rule_.results[t], value(number).shape, factors), partial});
       way.after.emplace_back();
       if (number >= 0)
-        way.after.back() = steps_between(program_.mesh, way.results.back(), {layouts_[number]}, {},
-                                         value(number).bytes, value(number).has_gradient);
+        way.after.back() = steps_between(program_.mesh, way.results.back(), {layouts_[number]}, {}, value(number).bytes,
+                                         value(number).has_gradient);
     }
     way.factors = std::move(factors);
     return way;

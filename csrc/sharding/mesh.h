@@ -48,10 +48,10 @@ struct Part {
   bool is_divisible = true;
 };
 
-// A dimension as a product of parts, the major first: the layout of each. The axes of a piece that is larger than a part
-// go to the first part that may be divided. That may change how the dimension is cut (it has to be laid out anew as
-// join() of what is returned): to say over which axes it lies is to leave open where it is cut. Nothing if no piece ends
-// where a part does.
+// A dimension as a product of parts, the major first: the layout of each. The axes of a piece that is larger than a
+// part go to the first part that may be divided. That may change how the dimension is cut (it has to be laid out anew
+// as join() of what is returned): to say over which axes it lies is to leave open where it is cut. Nothing if no piece
+// ends where a part does.
 std::optional<std::vector<Pieces>> split(const Pieces& pieces, const std::vector<Part>& parts, const Mesh& mesh);
 Pieces join(const std::vector<Pieces>& factors, const Mesh& mesh);
 

@@ -38,11 +38,11 @@ struct Program {
 // A wish for one dimension of a value.
 struct Annotation {
   int value = 0, dim = 0;
-  Axes axes = {};       // none: it stays whole
-  bool closed = false;  // no more axes may be added
-  int priority = 0;     // the lower, the earlier
-  bool spreads = true;  // otherwise it says how the value is kept, and nothing follows from it
-  std::string label;    // who wished it
+  Axes axes = {};          // none: it stays whole
+  bool closed = false;     // no more axes may be added
+  int priority = 0;        // the lower, the earlier
+  bool spreads = true;     // otherwise it says how the value is kept, and nothing follows from it
+  std::string label = {};  // who wished it
 };
 
 // Throws std::invalid_argument, naming what is wrong: a value, dimension or axis that there is not, an axis that is

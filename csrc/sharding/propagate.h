@@ -6,10 +6,10 @@
 // goes on, forward and backward, until nothing changes.
 //
 // Order decides, so it is that of Shardy: first by the annotations' priority, all of one before the next is looked at;
-// within it by how safe a step is: elementwise operations and reshapes; then factors that pass from operands to results;
-// then all factors; and only then from what is broadcast to what it is broadcast to. Within one of these, all proposals
-// are collected before any is taken, the one from the largest tensor first, names breaking ties: so the order in which
-// the operations are listed decides nothing.
+// within it by how safe a step is: elementwise operations and reshapes; then factors that pass from operands to
+// results; then all factors; and only then from what is broadcast to what it is broadcast to. Within one of these, all
+// proposals are collected before any is taken, the one from the largest tensor first, names breaking ties: so the order
+// in which the operations are listed decides nothing.
 //
 // Axes are only ever added, so it ends.
 

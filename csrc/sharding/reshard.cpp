@@ -61,11 +61,22 @@ class Steps {
       const double travels = whole * (mesh_[axis].size - 1) / mesh_[axis].size;
       if (there.dim >= 0) {
         add_axis(there);
-        push({.kind = StepKind::kAllToAll, .axes = {axis}, .dim = dim, .piece = last, .pieces = divided,
-              .to_dim = there.dim, .to_piece = there.piece, .to_pieces = now_.layout[there.dim],
-              .bytes = travels / mesh_[axis].size, .backward_bytes = travels / mesh_[axis].size});
+        push({.kind = StepKind::kAllToAll,
+              .axes = {axis},
+              .dim = dim,
+              .piece = last,
+              .pieces = divided,
+              .to_dim = there.dim,
+              .to_piece = there.piece,
+              .to_pieces = now_.layout[there.dim],
+              .bytes = travels / mesh_[axis].size,
+              .backward_bytes = travels / mesh_[axis].size});
       } else {
-        push({.kind = StepKind::kAllGather, .axes = {axis}, .dim = dim, .piece = last, .pieces = divided,
+        push({.kind = StepKind::kAllGather,
+              .axes = {axis},
+              .dim = dim,
+              .piece = last,
+              .pieces = divided,
               .bytes = travels});
       }
       if (pieces_are_plain(dim)) now_.layout[dim] = canonical(now_.layout[dim], mesh_);
@@ -117,8 +128,13 @@ class Steps {
     const double part = static_cast<double>(mesh_[axis].size - 1) / mesh_[axis].size * local_bytes();
     if (there.dim >= 0) {
       add_axis(there);
-      push({.kind = StepKind::kReduceScatter, .axes = {axis}, .dim = there.dim, .piece = there.piece,
-            .pieces = now_.layout[there.dim], .bytes = part, .backward_bytes = part});
+      push({.kind = StepKind::kReduceScatter,
+            .axes = {axis},
+            .dim = there.dim,
+            .piece = there.piece,
+            .pieces = now_.layout[there.dim],
+            .bytes = part,
+            .backward_bytes = part});
     } else {
       push({.kind = StepKind::kAllReduce, .axes = {axis}, .bytes = 2 * part});
     }
@@ -129,8 +145,12 @@ class Steps {
     const int axis = axes_of(to_.layout[dim])[have];
     const double part = static_cast<double>(mesh_[axis].size - 1) / mesh_[axis].size * local_bytes();
     now_.layout[dim] = shape_of_wanted(dim, have + 1);
-    push({.kind = StepKind::kSlice, .axes = {axis}, .dim = dim, .piece = piece_of_axis(dim, have),
-          .pieces = now_.layout[dim], .backward_bytes = part});
+    push({.kind = StepKind::kSlice,
+          .axes = {axis},
+          .dim = dim,
+          .piece = piece_of_axis(dim, have),
+          .pieces = now_.layout[dim],
+          .backward_bytes = part});
   }
 
   // An all-gather over the same axis takes it over: its transpose is then a reduce-scatter.

@@ -28,13 +28,13 @@ const char* name(StepKind kind);
 
 struct Step {
   StepKind kind = StepKind::kSlice;
-  Axes axes;         // one group of ranks
-  int dim = -1;      // that becomes whole, or divided
-  int piece = 0;     // of it
-  Pieces pieces;     // of the dimension, while it is divided
-  int to_dim = -1;   // all_to_all: that becomes divided
+  Axes axes;           // one group of ranks
+  int dim = -1;        // that becomes whole, or divided
+  int piece = 0;       // of it
+  Pieces pieces = {};  // of the dimension, while it is divided
+  int to_dim = -1;     // all_to_all: that becomes divided
   int to_piece = 0;
-  Pieces to_pieces;
+  Pieces to_pieces = {};
   bool varies = false;        // all_gather: its result is used for what differs between ranks
   double bytes = 0;           // that a rank sends in the forward
   double backward_bytes = 0;  // and in the backward

@@ -29,7 +29,7 @@ struct Factor {
 };
 
 using Shape = std::vector<std::int64_t>;
-using DimFactors = std::vector<int>;         // major to minor; none for a size of 1
+using DimFactors = std::vector<int>;            // major to minor; none for a size of 1
 using TensorFactors = std::vector<DimFactors>;  // by dimension
 
 struct Rule {

@@ -14,7 +14,8 @@ class RuleBuilder {
   // A factor of one dimension, or of several tensors' dimensions; for sizes of 1 there is none.
   void operand(int tensor, int dim, int factor);
   void result(int tensor, int dim, int factor);
-  // The same, unless the sizes differ (of what is known of them: the batch may make them equal): then it is needed whole.
+  // The same, unless the sizes differ (of what is known of them: the batch may make them equal): then it is needed
+  // whole.
   void operand_if_same(int tensor, int dim, int factor);
   // A dimension that every rank needs whole.
   void replicate_operand(int tensor, int dim);

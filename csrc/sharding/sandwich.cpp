@@ -127,18 +127,32 @@ std::optional<Sandwich> columns_of(const Program& program, const Operation& oper
 }  // namespace
 
 std::vector<Sandwich> find_sandwiches(const Program& program, int axis) {
-  std::vector<Sandwich> found;
-  std::set<int> contracted;  // products that an earlier sandwich ends in
+  struct Candidate {
+    int operation;
+    Sandwich columns;
+    Followed followed;
+  };
+  std::vector<Candidate> candidates;
+  std::set<int> scoring, contracted;  // products that make scores, and those that an earlier sandwich ends in
   Search search(program, axis);
   for (int o = 0; o < static_cast<int>(program.operations.size()); ++o) {
     int result_dim = 0;
     auto columns = columns_of(program, program.operations[o], result_dim);
-    if (!columns || contracted.count(o)) continue;
-    const Followed followed = search.follow(o, program.operations[o].results[0], result_dim);
+    if (!columns) continue;
+    Followed followed = search.follow(o, program.operations[o].results[0], result_dim);
     if (followed.is_blocked || (followed.contractions.empty() && !followed.meets_loss)) continue;
     columns->is_vocabulary = followed.contractions.empty();
-    contracted.insert(followed.contractions.begin(), followed.contractions.end());
-    found.push_back(*columns);
+    if (columns->is_vocabulary) scoring.insert(o);
+    candidates.push_back({o, *columns, std::move(followed)});
+  }
+  std::vector<Sandwich> found;
+  for (const auto& [operation, columns, followed] : candidates) {
+    const std::set<int>& ends = followed.contractions;
+    // What makes scores is divided by words, and so not by what it sums over.
+    const bool ends_in_scores = std::any_of(ends.begin(), ends.end(), [&](int end) { return scoring.count(end) > 0; });
+    if (contracted.count(operation) || ends_in_scores) continue;
+    contracted.insert(ends.begin(), ends.end());
+    found.push_back(columns);
   }
   return found;
 }

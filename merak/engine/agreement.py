@@ -2,17 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
-from typing import Any
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from merak.engine.layout import Layout
+
 _LONGEST_LINE = 400
+
+
+class Call(NamedTuple):
+    """What ranks must agree on when an engine is called, in words."""
+
+    everywhere: str = ""
+    """The same on all ranks."""
+    in_replica: str = ""
+    """The same on the ranks of one replica: a line for each micro-batch."""
+
+    def differences(self, layout: Layout) -> list[float]:
+        """Numbers whose sums over all ranks are 0 if all agree: the first rank's counts once for each of the others,
+        and theirs are taken off. They are whole and small, so that the sums are exact."""
+        pairs = (self.everywhere, layout.rank, layout.pp * layout.dp), (self.in_replica, layout.pp_rank, layout.pp)
+        return [float(zlib.crc32(text.encode()) * (-1 if place else places - 1)) for text, place, places in pairs]
+
+    def refusal(self, layout: Layout, device: torch.device) -> ValueError:
+        """Who differs, and how; the same on all ranks. Collective."""
+        calls = {int(rank): Call(*call) for rank, call in merge_on_all({str(layout.rank): self}, device).items()}
+        for rank, call in sorted(calls.items()):
+            if call.everywhere != calls[0].everywhere:
+                return ValueError(
+                    f"rank {rank} was asked for {call.everywhere}, and rank 0 for {calls[0].everywhere}: all ranks "
+                    "must make the same calls of an engine in the same order"
+                )
+        for rank, call in sorted(calls.items()):
+            first = rank % layout.dp
+            lines = itertools.zip_longest(*(one.in_replica.splitlines() for one in (call, calls[first])))
+            for mine, other in lines:
+                if mine != other:
+                    return ValueError(
+                        f"rank {rank} was given a micro-batch of {mine or 'nothing'}, and rank {first} of "
+                        f"{other or 'nothing'}: give all ranks of one replica (`engine.dp_rank`) the same batches"
+                    )
+        return ValueError("ranks of one engine were called in different ways")
+
+
+@contextlib.contextmanager
+def together(what: str, device: torch.device) -> Iterator[None]:
+    """What each rank does by itself, and may fail at: then all ranks raise, those where it did not ValueError."""
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # whatever it is, other ranks wait to hear of it
+        problem = error
+    rank = dist.get_rank()
+    failed = add_up([float(problem is not None and one == rank) for one in range(dist.get_world_size())], None, device)
+    if problem is not None:
+        raise problem
+    if any(failed):
+        ranks = [one for one, number in enumerate(failed) if number]
+        raise ValueError(f"{what} failed on ranks {ranks}; they say why")
 
 
 def add_up(numbers: Sequence[float], group: dist.ProcessGroup | None, device: torch.device) -> list[float]:

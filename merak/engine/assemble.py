@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from merak.engine.agreement import check_same, digest_of_values
-from merak.engine.build import Builder
+from merak.engine.agreement import check_same, digest_of_values, together
+from merak.engine.build import Builder, undisturbed
 from merak.engine.engine import Engine
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
@@ -58,28 +58,46 @@ def parallelize(
     layout = Layout(plan.pp, plan.dp)
     device = torch.device(device or next((p.device for p in model.parameters() if not p.is_meta), "cpu"))
     check_same(plan.to_json(), "plans", device)
+    with undisturbed(device):
+        engine = _assemble(model, plan, layout, example_inputs, optimizer, loss_fn, clip, device)
+    layout.open()
+    return engine
+
+
+def _assemble(
+    model: nn.Module,
+    plan: Plan,
+    layout: Layout,
+    example_inputs: Mapping[str, Any],
+    optimizer: OptimizerMaker,
+    loss_fn: LossFunction | None,
+    clip: float | None,
+    device: torch.device,
+) -> Engine:
     check_same(digest_of_values(model), "values of the models' parameters and buffers", device)
-    example = split(example_inputs, min(plan.microbatches, rows_of(example_inputs)))[0]
+    with together("splitting the example into micro-batches", device):
+        example = split(example_inputs, min(plan.microbatches, rows_of(example_inputs)))[0]
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     builder = Builder(model, plan, layout, trainable, loss_fn, device)
     prepared, stages = builder.first(example)
     check_same("\n".join(segment.module.code for stage in stages for segment in stage.segments), "models", device)
     schedule = builder.schedule(stages, plan.microbatches)
     schedule.check()
-    owned = own(model, stages, schedule.stage_to_rank, layout, plan.seed, device)
-    reached = parameters_with_gradients(prepared.captured, trainable)
-    gradients = Gradients(
-        {name: one for name, one in owned.parameters.items() if name in reached},
-        owned.stages,
-        [action.stage for action in schedule.actions(layout.pp_rank) if action.kind == "REDUCE_GRAD"],
-        layout.replicas,
-        owned.shared,
-        plan.data_parallel == "zero1",
-        embedding_tables(prepared.captured) if plan.data_parallel == "sparse" else (),
-    )
-    first = builder.variant(prepared, stages, owned, gradients)
-    variants = Variants(first, example, partial(builder.another, owned, gradients))
-    made = _make_optimizer(optimizer, gradients.own, device)
+    with together("making the engine", device):
+        owned = own(model, stages, schedule.stage_to_rank, layout, plan.seed, device)
+        reached = parameters_with_gradients(prepared.captured, trainable)
+        gradients = Gradients(
+            {name: one for name, one in owned.parameters.items() if name in reached},
+            owned.stages,
+            [action.stage for action in schedule.actions(layout.pp_rank) if action.kind == "REDUCE_GRAD"],
+            layout.replicas,
+            owned.shared,
+            plan.data_parallel == "zero1",
+            embedding_tables(prepared.captured) if plan.data_parallel == "sparse" else (),
+        )
+        first = builder.variant(prepared, stages, owned, gradients)
+        variants = Variants(first, example, partial(builder.another, owned, gradients))
+        made = _make_optimizer(optimizer, gradients.own, device)
     if layout.rank == 0 and prepared.terms.inexact and plan.microbatches * plan.dp > 1:
         _warn_of_averages(prepared.terms.inexact)
     return Engine(plan, builder.cut, schedule, layout, variants, owned, gradients, made, clip, device)
@@ -91,7 +109,7 @@ def _warn_of_averages(inexact: Sequence[str]) -> None:
         "rows, so that losses and gradients are not those of the whole batch at once (docs/graph.md, on losses). "
         "Where that matters, let the loss be a mean over targets, or run one replica with microbatches=1",
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from merak.engine.agreement import check_same, merge_on_all
+from merak.engine.agreement import check_same, merge_on_all, together
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.parameters import Owned
@@ -60,11 +61,12 @@ class Builder:
 
     def first(self, example: Mapping[str, Any]) -> tuple[Prepared, list[Stage]]:
         """The graph of training, cut as the plan wants it. The others follow it."""
-        prepared = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
-        sizes = bind(prepared.captured, example, 0).sizes
-        kept = kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)
-        measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type, kept)
-        chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
+        with together("capturing the model, or cutting it,", self._device):
+            prepared = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
+            sizes = bind(prepared.captured, example, 0).sizes
+            kept = kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)
+            measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type, kept)
+            chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
         # Replicas' examples may have other sizes, for which other cuts are best: all take rank 0's.
         check_same(str(prepared.captured.graph), "models", self._device)
         agreed = merge_on_all({"boundaries": chosen.boundaries, "recomputed": chosen.recomputed}, self._device)
@@ -117,6 +119,16 @@ class Builder:
         """What each pipeline rank does with so many micro-batches."""
         recomputed = [any(segment.recomputed for segment in stage.segments) for stage in stages]
         return self._plan.make_schedule(edges_between(stages), microbatches, recomputed)
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Switches off what a program may have on around a call: autocast, since the plan says in what is computed and
+    stages rely on each other's dtypes, and inference mode, which knows no gradients."""
+    torch.clear_autocast_cache()
+    with torch.autocast(device.type, enabled=False), torch.inference_mode(False):
+        yield
+    torch.clear_autocast_cache()  # of parameters as they were before the step
 
 
 def edges_between(stages: Sequence[Stage]) -> list[tuple[int, int, bool]]:

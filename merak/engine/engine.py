@@ -13,12 +13,13 @@ import torch.distributed as dist
 from torch import nn
 
 from merak.engine import checkpoint
-from merak.engine.agreement import add_up
+from merak.engine.agreement import Call, add_up
+from merak.engine.build import undisturbed
 from merak.engine.explaining import explain
 from merak.engine.gathering import gather_into
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
-from merak.engine.outputs import gather_outputs
+from merak.engine.outputs import check_outputs, gather_outputs
 from merak.engine.parameters import Owned
 from merak.engine.plan import Plan
 from merak.engine.precision import LossScale
@@ -88,7 +89,8 @@ class Engine:
         self._scale = LossScale.for_precision(plan.precision)
 
     def train_step(self, batch: Batch) -> float:
-        """Forward, backward, clipping and the optimizer's step.
+        """Forward, backward, clipping and the optimizer's step. In what is computed is for the plan's precision to say:
+        `torch.autocast` around a step is switched off in it.
 
         Args:
             batch: what `model(**batch)` takes, of this data-parallel rank, or a list of micro-batches; ranks of one
@@ -97,10 +99,11 @@ class Engine:
         Returns:
             The mean loss over the global batch, per target that is not ignored; on every rank.
         """
-        variant, microbatches = self._bind(batch, training=True)
-        loss_output = _loss_of(variant)
-        with self._whole():
-            return self._train(variant, microbatches, loss_output)
+        with undisturbed(self._device):
+            variant, microbatches = self._bind(batch, training=True)
+            loss_output = _loss_of(variant)
+            with self._whole():
+                return self._train(variant, microbatches, loss_output)
 
     def _train(self, variant: Variant, microbatches: list[MicroBatch], loss_output: int) -> float:
         self._gradients.clear()
@@ -128,9 +131,10 @@ class Engine:
             batch: as in `train_step`, with or without labels.
             output: also give the output, on every rank of the replica; else only the loss.
         """
-        variant, microbatches = self._bind(batch, training=False)
-        with self._whole():
-            return self._evaluate(variant, microbatches, output)
+        with undisturbed(self._device):
+            variant, microbatches = self._bind(batch, training=False, output=output)
+            with self._whole():
+                return self._evaluate(variant, microbatches, output)
 
     def _evaluate(self, variant: Variant, microbatches: list[MicroBatch], output: bool) -> Evaluation:
         captured = variant.prepared.captured
@@ -140,7 +144,7 @@ class Engine:
         loss = None
         if captured.loss is not None:
             shares = sum(float(one[captured.loss]) for one in made if captured.loss in one)
-            (loss,) = add_up([shares], None, self._device)
+            (loss,) = add_up([shares], self._layout.everyone, self._device)
         if not output:
             return Evaluation(loss, None)
         leaves = gather_outputs(variant, microbatches, made, self._layout, self.schedule, self._device)
@@ -204,7 +208,7 @@ class Engine:
         be the model that was given to `parallelize`."""
         gather_into(model, self._owned.state, self._device)
 
-    def _bind(self, batch: Batch, training: bool) -> tuple[Variant, list[MicroBatch]]:
+    def _bind(self, batch: Batch, training: bool, output: bool = False) -> tuple[Variant, list[MicroBatch]]:
         """The graph for a batch, and its micro-batches with their scales. What does not fit one rank is refused by all,
         before anything else moves."""
         self._check_usable()
@@ -214,26 +218,52 @@ class Engine:
         try:
             variant, bound = self._variants.bind(self._parts(batch), training, self.dp_rank * self.plan.microbatches)
             counts = count_targets(variant.prepared.terms, bound)
+            if output:
+                check_outputs(variant, bound)
         except Exception as error:  # whatever it is, other ranks wait to hear of it
             problem = error
-        # All ranks of a replica have the same batch: one counts. All must send as many numbers, and a rank that refuses
-        # does not know how many counts there are.
-        mine = [sum(one.rows for one in bound), *counts] if self._layout.pp_rank == 0 else []
-        mine += [0.0] * (1 + _COUNTS * max(1, math.ceil(len(counts) / _COUNTS)) - len(mine))
-        with self._whole(), self._during("counting the batch's targets"):
-            refusing, all_rows, *totals = add_up([float(problem is not None), *mine], None, self._device)
-        if problem is not None:
-            raise problem
-        if refusing:
-            raise ValueError(f"the batches of {int(refusing)} other ranks do not fit; they say how")
+        all_rows, totals = self._sums(self._call(variant, bound, training, output), problem, bound, counts)
         for one in bound:
-            one.scales = scales(variant.prepared.terms, totals[: len(counts)], one.rows, int(all_rows))
+            # Autograd cannot keep what was made in inference mode.
+            one.inputs = {path: leaf.clone() if leaf.is_inference() else leaf for path, leaf in one.inputs.items()}
+            one.scales = scales(variant.prepared.terms, totals, one.rows, all_rows)
         for runner in variant.runners.values():
             runner.step = self.steps
         return variant, bound
 
+    def _sums(
+        self, call: Call, problem: Exception | None, bound: Sequence[MicroBatch], counts: Sequence[float]
+    ) -> tuple[int, list[float]]:
+        """The rows and the counts of the global batch. Raises on all ranks if one has a problem, or is called in
+        another way."""
+        # All ranks of a replica have the same batch: one counts. All must send as many numbers, and a rank that refuses
+        # does not know how many counts there are.
+        mine = [sum(one.rows for one in bound), *counts] if self._layout.pp_rank == 0 else []
+        mine += [0.0] * (1 + _COUNTS * max(1, math.ceil(len(counts) / _COUNTS)) - len(mine))
+        mine = [float(problem is not None), *call.differences(self._layout), *mine]
+        with self._whole(), self._during("counting the batch's targets"):
+            refusing, calls_differ, batches_differ, all_rows, *totals = add_up(
+                mine, self._layout.everyone, self._device
+            )
+        if problem is not None:
+            raise problem
+        if refusing:
+            raise ValueError(f"the batches of {int(refusing)} other ranks do not fit; they say how")
+        if calls_differ or batches_differ:
+            raise call.refusal(self._layout, self._device)
+        return int(all_rows), totals[: len(counts)]
+
+    def _call(self, variant: Variant, bound: Sequence[MicroBatch], training: bool, output: bool) -> Call:
+        captured, terms = variant.prepared.captured, len(variant.prepared.terms.counts)
+        what = f"a step of {'training' if training else 'evaluation'} after {self.steps}"
+        what += f", with a loss of {terms} terms" if captured.loss is not None else ", without a loss"
+        shapes = [", ".join(f"{path} {tuple(leaf.shape)}" for path, leaf in one.inputs.items()) for one in bound]
+        return Call(what + (", with the model's output" if output else ""), "\n".join(shapes))
+
     def _parts(self, batch: Batch) -> list[Mapping[str, Any]]:
         if not isinstance(batch, Mapping):
+            if not isinstance(batch, Sequence) or not batch or not all(isinstance(one, Mapping) for one in batch):
+                raise ValueError("a batch is a mapping, what `model(**batch)` takes, or a list of several of them")
             return list(batch)
         return list(split(batch, min(self.plan.microbatches, rows_of(batch))))
 
@@ -244,7 +274,7 @@ class Engine:
             counted = [one.grad for name, one in self._gradients.own.items() if name in self._owned.counted]
             norms = torch._foreach_norm([one for one in counted if one is not None]) if counted else []
             squares = sum(float(norm.double().square()) for norm in norms)
-        loss, all_squares = add_up([float(sum(losses)), squares], None, self._device)
+        loss, all_squares = add_up([float(sum(losses)), squares], self._layout.everyone, self._device)
         return loss, all_squares**0.5 / self._scale.value
 
     def _check_usable(self) -> None:
@@ -257,11 +287,13 @@ class Engine:
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
-        """What must happen as a whole: when it fails, or is interrupted, the engine is of no use any more."""
+        """What must happen as a whole: when it fails, or is interrupted, the engine is of no use any more. The other
+        ranks, which wait for this one's messages, hear of it at once."""
         try:
             yield
         except BaseException as error:
             self._failure = f"{type(error).__name__}: {error}"
+            self._layout.end(self._failure)
             raise
 
     @contextlib.contextmanager

@@ -10,6 +10,11 @@ from collections.abc import Sequence
 
 import torch.distributed as dist
 
+from merak._torch_compat import end_group, timeout_of
+
+_FAILED = "a step of merak's engine failed on rank"
+"""What ranks tell each other: of all ranks, where groups have numbers of their own."""
+
 
 class Layout:
     """Places and groups of the ranks. Making one is collective over all ranks of the default group.
@@ -18,6 +23,8 @@ class Layout:
         pp_rank, dp_rank: this rank's place.
         pipeline: group of this rank's replica, in order of pipeline ranks.
         replicas: group of the ranks with the same stages.
+        everyone: group of all ranks. The engine's own, so that it can be ended and the program's is as it was.
+        groups: all that this rank is in, in the order in which they were made.
     """
 
     def __init__(self, pp: int, dp: int) -> None:
@@ -27,8 +34,11 @@ class Layout:
         self.pp, self.dp = pp, dp
         self.rank = dist.get_rank()
         self.pp_rank, self.dp_rank = divmod(self.rank, dp)
+        self.groups: list[dist.ProcessGroup] = []
+        self._timeout = timeout_of(None)
         self.pipeline = self._mine([[p * dp + d for p in range(pp)] for d in range(dp)])
         self.replicas = self._mine([[p * dp + d for d in range(dp)] for p in range(pp)])
+        self.everyone = self._mine([list(range(world))])
 
     def groups_of(self, pp_ranks: Sequence[Sequence[int]]) -> list[dist.ProcessGroup | None]:
         """For each list of pipeline ranks: the group of those of this rank's replica, if it is one of them."""
@@ -36,6 +46,20 @@ class Layout:
             self._one_of([[p * self.dp + d for p in places] for d in range(self.dp)]) if len(places) > 1 else None
             for places in pp_ranks
         ]
+
+    def open(self) -> None:
+        """Opens the connections of all groups, after which the end of any rank is noticed by the others at once. Else
+        they would be opened at first use, and a rank that is gone by then would be waited for."""
+        for group in self.groups:  # one order everywhere, so that no rank waits for another in two of them
+            dist.barrier(group=group)
+
+    def end(self, error: str) -> None:
+        """Ends all groups, after an error here: whatever other ranks wait for in them fails. They are told who was the
+        first to fail, with which error."""
+        first = error.find(_FAILED)
+        reason = error[first:] if first >= 0 else f"{_FAILED} {self.rank}: {error}"
+        for group in self.groups:
+            end_group(group, reason)
 
     def _mine(self, ranks: list[list[int]]) -> dist.ProcessGroup:
         group = self._one_of(ranks)
@@ -46,7 +70,8 @@ class Layout:
         """Makes all these groups, in one order everywhere; the one that this rank is in."""
         mine = None
         for members in ranks:
-            group = dist.new_group(members)
+            group = dist.new_group(members, timeout=self._timeout)
             if self.rank in members and isinstance(group, dist.ProcessGroup):
                 mine = group
+                self.groups.append(group)
         return mine

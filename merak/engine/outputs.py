@@ -24,7 +24,8 @@ def gather_outputs(
     schedule: Schedule,
     device: torch.device,
 ) -> list[Any]:
-    """The output's values by number. Those with rows are put together; of others the mean over rows is taken.
+    """The output's values by number, of which `check_outputs` has said that they can be put together: those with rows
+    one behind the other, of others the mean over rows.
 
     Args:
         made: by micro-batch, the values that this rank's stages have made.
@@ -42,15 +43,47 @@ def gather_outputs(
     return merged
 
 
+def check_outputs(variant: Variant, microbatches: Sequence[MicroBatch]) -> None:
+    """Refuses what `gather_outputs` could not put together. All ranks know all shapes, so that all refuse.
+
+    Raises:
+        ValueError: names the output, and says how to get it.
+    """
+    captured, graph_output = variant.prepared.captured, variant.prepared.captured.graph.output_node().args[0]
+    owned = {number for stage in variant.stages for number in stage.outputs}
+    for number, name in enumerate(captured.outputs):
+        if number not in owned or number == captured.loss or len(microbatches) == 1:
+            continue
+        fake = graph_output[number].meta["val"]  # type: ignore[index, union-attr]
+        shapes = _shapes(fake, microbatches)
+        if _are_rows(shapes, microbatches) or (fake.is_floating_point() and all(one == shapes[0] for one in shapes)):
+            continue
+        kinds = ", ".join(dict.fromkeys(str(tuple(one)) for one in shapes))
+        raise ValueError(
+            f"the model's output {name} is {fake.dtype} of shape {kinds} in {len(microbatches)} micro-batches, which "
+            "cannot be put together: only what has the batch's rows, or can be averaged, can. Let the model "
+            "give a value for each row, or leave it out, or give the batch as one micro-batch "
+            "(`[batch]`), or ask for no output (`eval_step(batch, output=False)`)"
+        )
+
+
+def _shapes(fake: torch.Tensor, microbatches: Sequence[MicroBatch]) -> list[list[int]]:
+    return [[evaluate_size(size, one.sizes) for size in fake.shape] for one in microbatches]
+
+
+def _are_rows(shapes: Sequence[Sequence[int]], microbatches: Sequence[MicroBatch]) -> bool:
+    return all(shape and shape[0] == one.rows for shape, one in zip(shapes, microbatches, strict=True))
+
+
 def _merge(parts: Sequence[torch.Tensor], microbatches: Sequence[MicroBatch]) -> torch.Tensor | None:
     if not parts:
         return None
-    if all(part.dim() and part.shape[0] == one.rows for part, one in zip(parts, microbatches, strict=True)):
+    if len(parts) == 1:
+        return parts[0].clone()
+    if _are_rows([part.shape for part in parts], microbatches):
         return torch.cat(list(parts))
     rows = sum(one.rows for one in microbatches)
-    if parts[0].is_floating_point() and all(part.shape == parts[0].shape for part in parts):
-        return sum((part * (one.rows / rows) for part, one in zip(parts, microbatches, strict=True)), 0 * parts[0])
-    raise ValueError(f"outputs of shapes {[tuple(part.shape) for part in parts]} cannot be put together")
+    return sum((part * (one.rows / rows) for part, one in zip(parts, microbatches, strict=True)), 0 * parts[0])
 
 
 def _broadcast(
@@ -62,9 +95,9 @@ def _broadcast(
     device: torch.device,
 ) -> torch.Tensor:
     if value is None:
-        shapes = [[evaluate_size(size, one.sizes) for size in fake.shape] for one in microbatches]
+        shapes = _shapes(fake, microbatches)
         shape = shapes[0]
-        if all(one and one[0] == microbatch.rows for one, microbatch in zip(shapes, microbatches, strict=True)):
+        if _are_rows(shapes, microbatches):
             shape = [sum(one[0] for one in shapes), *shape[1:]]
         value = torch.empty(shape, dtype=fake.dtype, device=device)
     value = value.contiguous()

@@ -149,7 +149,9 @@ class StageRunner:
         written = segment.written if scratch else ()
         arguments = [self._argument(argument, live, written) for argument in segment.arguments]
         with torch.set_grad_enabled(grad), self._around():
-            return dict(zip(segment.results, segment.module(*arguments), strict=True))
+            results = dict(zip(segment.results, segment.module(*arguments), strict=True))
+        torch.clear_autocast_cache()  # which the end of `around` does only if no other autocast is around that
+        return results
 
     def _argument(self, argument: Any, live: _Live, scratch: Any) -> Any:
         kind, key, fake = argument

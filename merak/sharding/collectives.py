@@ -34,7 +34,7 @@ def chunk_of(size: int, ranks: int, rank: int) -> int:
     return max(0, min(chunk, size - rank * chunk))
 
 
-# What travels ----------------------------------------------------------------------------------------------------------
+# What travels ---------------------------------------------------------------------------------------------------------
 
 
 @torch.library.custom_op("merak::sharding_sum", mutates_args=())
@@ -130,7 +130,8 @@ def _in_chunks(x: torch.Tensor, cut: Cut, ranks: int) -> torch.Tensor:
     """(ranks, ..., outer, chunk, inner, ...), padded."""
     chunk = -(-cut.size // ranks)
     wide = _padded(_apart(x, cut, cut.size), cut.dim + 1, ranks * chunk)
-    return wide.unflatten(cut.dim + 1, (ranks, chunk)).movedim(cut.dim + 1, 0).contiguous()
+    apart: torch.Tensor = wide.unflatten(cut.dim + 1, (ranks, chunk))  # type: ignore[no-untyped-call]
+    return apart.movedim(cut.dim + 1, 0).contiguous()
 
 
 def _joined(chunks: torch.Tensor, cut: Cut) -> torch.Tensor:
@@ -143,12 +144,12 @@ def _trimmed(chunk: torch.Tensor, cut: Cut, ranks: int, rank: int) -> torch.Tens
     return chunk.narrow(cut.dim + 1, 0, chunk_of(cut.size, ranks, rank)).contiguous()
 
 
-# Differentiable steps --------------------------------------------------------------------------------------------------
+# Differentiable steps -------------------------------------------------------------------------------------------------
 
 
 class _AllReduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: str) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, group: str) -> Any:
         return _sum(x, group)
 
     @staticmethod
@@ -159,7 +160,7 @@ class _AllReduce(torch.autograd.Function):
 
 class _Vary(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: str) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, group: str) -> Any:
         ctx.group = group
         return x.view_as(x)
 
@@ -171,7 +172,7 @@ class _Vary(torch.autograd.Function):
 
 class _AllGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: str, varies: bool, cut: Cut) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, group: str, varies: bool, cut: Cut) -> Any:
         ctx.group, ctx.varies, ctx.cut = group, varies, cut
         return _gather(x, group, list(cut))
 
@@ -185,7 +186,7 @@ class _AllGather(torch.autograd.Function):
 
 class _ReduceScatter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> Any:
         ctx.group, ctx.cut = group, cut
         return _scatter_sum(x, group, list(cut))
 
@@ -197,7 +198,7 @@ class _ReduceScatter(torch.autograd.Function):
 
 class _AllToAll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: str, gathered: Cut, divided: Cut) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, group: str, gathered: Cut, divided: Cut) -> Any:
         ctx.group, ctx.gathered, ctx.divided = group, gathered, divided
         return _exchange(x, group, list(gathered), list(divided))
 
@@ -209,7 +210,7 @@ class _AllToAll(torch.autograd.Function):
 
 class _Slice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> Any:
         ctx.group, ctx.cut = group, cut
         return _own_part(x, group, cut)
 

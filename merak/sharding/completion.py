@@ -89,12 +89,14 @@ class Completion:
         for operation, way in zip(self.graph.operations, self.ways, strict=True):
             for node, steps in zip(operation.operands, way["before"], strict=True):
                 for count in range(1, len(steps) + 1):
+                    assert node is not None, "what is not given is not laid out anew"
                     key = (node, repr(steps[:count]))
-                    if node is not None and key not in seen:
+                    if key not in seen:
                         seen.add(key)
                         yield from self._reshard(operation, node, steps[count - 1], "needs")
             for node, steps in zip(operation.results, way["after"], strict=True):
-                for step in steps if node is not None else ():
+                for step in steps:
+                    assert node is not None, "what nobody takes is not laid out anew"
                     yield from self._reshard(operation, node, step, "gives")
 
     def _reshard(
@@ -164,7 +166,8 @@ class Completion:
         if len(reshards) > most:
             yield f"... and {len(reshards) - most} more"
         sums = [one for one in self.reshards() if one.parameter]
-        yield f"and of {len(sums)} parameters, {sum(one.nbytes + one.backward_nbytes for one in sums) / 1e6:.3f} MB a step"
+        travel = sum(one.nbytes + one.backward_nbytes for one in sums)
+        yield f"and of {len(sums)} parameters, {travel / 1e6:.3f} MB a step"
         for label in self.not_followed:
             yield f"not followed, since an earlier one had settled it otherwise: {label}"
 

@@ -1,7 +1,7 @@
 """What an operation's call becomes on a rank: mostly the same, on the rank's parts.
 
-Different are those that are told sizes (views), those that take items of a divided dimension by number (embeddings, cross
-entropy), and products that add a bias: if their sum is not complete, the bias has to wait until it is.
+Different are those that are told sizes (views), those that take items of a divided dimension by number (embeddings,
+cross entropy), and products that add a bias: if their sum is not complete, the bias has to wait until it is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def local_call(lowering: _Lowering, operation: Operation, way: dict[str, Any], o
     node = operation.node
     called = operation_of(node)
     if called is None:
-        known = {one: new for one, new in zip(operation.operands, operands, strict=True)}
+        known = dict(zip(operation.operands, operands, strict=True))
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda one: known.get(one) or lowering.values[one])
         return LocalCall(node.target, args, kwargs)
     args, kwargs = _with_operands(lowering, node, called, list(operands))
@@ -134,7 +134,9 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
     (factor,) = way["inside"]
     axes = [axis for _, axes in way["factors"][factor] for axis in axes]
     (axis,) = _one_axis(lowering, operation, axes)
-    given = dict(zip(("self", "target", "weight", "reduction", "ignore_index", "label_smoothing"), call.args, strict=False))
+    given = dict(
+        zip(("self", "target", "weight", "reduction", "ignore_index", "label_smoothing"), call.args, strict=False)
+    )
     given |= call.kwargs
     scores = operation.operands[0]
     assert scores is not None
@@ -185,15 +187,36 @@ def _convolution(lowering: _Lowering, operation: Operation, way: dict[str, Any],
     if bias is None or not _is_incomplete(operation, way):
         return call
     without = (*call.args[:2], None, *call.args[3:])
-    return LocalCall(call.target, without, dict(call.kwargs) | {"bias": None} if len(call.args) <= 2 else call.kwargs,
-                     LocalCall(_added_to_channels, (bias,), {}))
+    return LocalCall(
+        call.target,
+        without,
+        dict(call.kwargs) | {"bias": None} if len(call.args) <= 2 else call.kwargs,
+        LocalCall(_added_to_channels, (bias,), {}),
+    )
 
 
 def _added_to_channels(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return x + bias.view(-1, *[1] * (x.dim() - 2))
 
 
+def _attention(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    return call._replace(target=attention_part, args=(call.target, *call.args)) if way["divided"] else call
+
+
+def attention_part(
+    attention: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any
+) -> Any:
+    """Attention of this rank's heads or rows, of which it may have none. Then too it depends on all its arguments: what
+    their gradients set off must happen on all ranks, and PyTorch's attention of nothing depends on nothing."""
+    if query.numel() and key.numel():
+        return attention(query, key, value, *rest, **named)
+    mask = rest[0] if rest else named.get("attn_mask")
+    nothing = sum(one.sum() for one in (key, value, mask) if one is not None and one.dtype.is_floating_point)
+    return query.new_zeros(*query.shape[:-1], value.shape[-1]) + query.sum(-1, keepdim=True) * 0 + nothing * 0
+
+
 _FORMS: dict[str, Form] = {
+    "scaled_dot_product_attention": _attention,
     **dict.fromkeys(_TOLD_SHAPES, _told_shape),
     "split": _told_split,
     "chunk": _told_split,

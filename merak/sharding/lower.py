@@ -1,8 +1,8 @@
 """From a completed sharding to the graph of one rank: its parts of all tensors, and every collective written out.
 
 The graph computes what the whole one does. Each value is there as this rank has it, by the value's layout; where an
-operation needs it otherwise there are the steps in between, once for all operations that need the same (so queries, keys
-and values share one sum in the backward). Sizes in the arguments of operations become those of the rank's parts.
+operation needs it otherwise there are the steps in between, once for all operations that need the same (so queries,
+keys and values share one sum in the backward). Sizes in the arguments of operations become those of the rank's parts.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Lowering:
             if node in self.operations:
                 self._lower(self.source.operations[self.operations[node]], self.completion.ways[self.operations[node]])
             elif node.op == "output":
-                outputs = list(node.args[0])  # type: ignore[arg-type]
+                outputs = list(node.args[0])
                 self.graph.output([fx.map_arg(one, self.values.__getitem__) for one in outputs])
             elif node not in self.values:
                 self._copy(node)
@@ -202,7 +202,8 @@ class _Lowering:
         """A random operation whose ranks draw different numbers for different parts."""
         if not way["divided"]:
             return call
-        return SeededCall(call.operation, call.name + "".join(f"@{self.places[axis].rank}" for axis in way["divided"]))
+        where = "".join(f"@{self.places[axis].rank}" for axis in way["divided"])
+        return SeededCall(call.operation, call.name + where)
 
 
 def _is_divided(layout: Layout) -> bool:
@@ -242,7 +243,7 @@ def _gathers(layout: Layout, places: Sequence[Place]) -> Iterator[tuple[int, int
     for dim, pieces in enumerate(layout):
         now = [(size, list(axes)) for size, axes in pieces]
         for number in reversed(range(len(now))):
-            size, axes = now[number]
+            axes = now[number][1]
             while axes:
                 axis = axes.pop()
                 local = [_range_of(*piece, places)[1] for piece in now]
@@ -256,7 +257,7 @@ def places_of(mesh: Mapping[str, int], rank: int, groups: Mapping[str, str]) -> 
         groups: names of this rank's groups, by axis.
     """
     places = []
-    for name, ranks in reversed(mesh.items()):
+    for name, ranks in reversed(list(mesh.items())):
         rank, place = divmod(rank, ranks)
         places.append(Place(place, ranks, groups[name]))
     return places[::-1]

@@ -123,9 +123,10 @@ class ShardableGraph:
             return None
         called = operation_of(node)
         if called is None:
-            operands = tuple(one for one in node.all_input_nodes if one in self.number)
-            return None if node.target is operator.getitem else Operation(node, str(node.target), operands, results, {})
-        operands, arguments = [], {}
+            known = tuple(one for one in node.all_input_nodes if one in self.number)
+            return None if node.target is operator.getitem else Operation(node, str(node.target), known, results, {})
+        operands: list[fx.Node | None] = []
+        arguments: dict[str, list[int]] = {}
         for argument, value in _arguments(node, called):
             kind = str(argument.type)
             if "Tensor" in kind:

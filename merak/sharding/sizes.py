@@ -51,8 +51,12 @@ class SizeNodes:
 
     def stand_for(self, size: int) -> Size:
         """The size that C++ knows by a number."""
-        formula = self._formulas.get(size)
-        return size if formula is None else self.of(formula)
+        if size in self._formulas:
+            return self.of(self._formulas[size])
+        for stand_in in sorted(self._formulas, reverse=True):  # a product of such sizes
+            if size >= stand_in and size % stand_in == 0:
+                return self.product([self.of(self._formulas[stand_in]), self.stand_for(size // stand_in)])
+        return size
 
     def of(self, size: int | torch.SymInt) -> Size:
         """A node for a formula."""
@@ -60,8 +64,11 @@ class SizeNodes:
             return size
         key = str(size)
         if key not in self._of:
-            symbols = [self._symbol(name) for name in symbol_names(size)]
-            made = symbols[0] if key in self._symbols else self._graph.call_function(Formula(size), tuple(symbols))
+            names = symbol_names(size)
+            if not names:  # the model has fixed it
+                return evaluate_size(size, {})
+            symbols = [self._symbol(name) for name in names]
+            made = symbols[0] if key == names[0] else self._graph.call_function(Formula(size), tuple(symbols))
             self._of[key] = made
             made.meta["val"] = size
         return self._of[key]

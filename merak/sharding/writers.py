@@ -1,7 +1,7 @@
 """Operations in place, in a graph whose tensors are to be divided.
 
-A divided tensor is another piece of memory wherever it is laid out anew, and what is written to one piece is not seen in
-another. Mostly that does not matter: a sum in place (`x += y`) whose old value nobody reads is as good out of place.
+A divided tensor is another piece of memory wherever it is laid out anew, and what is written to one is not seen in the
+other. Mostly that does not matter: a sum in place (`x += y`) whose old value nobody reads is as good out of place.
 Where a view of a tensor is written to and the tensor is read, or a buffer is written to, the memory has to stay what it
 is: all that shares it stays whole.
 """
@@ -15,9 +15,7 @@ from merak.graph.normal_form import AliasGroups, written_arguments
 from merak.graph.randomness import operation_of
 
 
-def split_writers(
-    captured: Captured, groups: AliasGroups, free: set[fx.Node]
-) -> tuple[set[fx.Node], set[fx.Node]]:
+def split_writers(captured: Captured, groups: AliasGroups, free: set[fx.Node]) -> tuple[set[fx.Node], set[fx.Node]]:
     """The operations that may be called out of place, and the values that must stay whole."""
     order = {node: index for index, node in enumerate(captured.graph.nodes)}
     members: dict[fx.Node, list[fx.Node]] = {}

@@ -38,9 +38,7 @@ class Outcome(NamedTuple):
     gradients: dict[str, torch.Tensor]
 
 
-def arguments(
-    captured: Captured, part: MicroBatch, tensors: Mapping[tuple[str, str], torch.Tensor]
-) -> list[Any]:
+def arguments(captured: Captured, part: MicroBatch, tensors: Mapping[tuple[str, str], torch.Tensor]) -> list[Any]:
     """For each placeholder of a graph."""
     given: list[Any] = []
     for node in captured.graph.find_nodes(op="placeholder"):

@@ -1,0 +1,43 @@
+#pragma once
+// The forms that rules have: each gives the factors of a call to the builder. Which operation has which: rules.cpp.
+
+#include "sharding/rule_builder.h"
+
+namespace merak::sharding {
+
+// Operands broadcast against the result, element by element.
+void elementwise(RuleBuilder& b);
+// The first operand's dimensions stay, but for those named `dim` or `dims`, which are needed whole.
+void along_dim(RuleBuilder& b);
+void along_dims(RuleBuilder& b);
+void layer_norm(RuleBuilder& b);
+// Of the dimensions `dim`, or of all: sums, and what is no sum of parts.
+void sum(RuleBuilder& b);
+void whole_reduction(RuleBuilder& b);
+
+// Products (forms_of_products.cpp).
+void matmul(RuleBuilder& b);
+void addmm(RuleBuilder& b);
+void linear(RuleBuilder& b);
+void embedding(RuleBuilder& b);
+void attention(RuleBuilder& b);
+void convolution(RuleBuilder& b);
+
+void cross_entropy(RuleBuilder& b);
+void loss_of_pairs(RuleBuilder& b);
+void by_channel(RuleBuilder& b);
+void batch_norm(RuleBuilder& b);
+void group_norm(RuleBuilder& b);
+void replicated(RuleBuilder& b);
+
+// Shapes (forms_of_shapes.cpp).
+void view(RuleBuilder& b);
+void transpose(RuleBuilder& b);
+void permute(RuleBuilder& b);
+void resized(RuleBuilder& b);
+void select(RuleBuilder& b);
+void parts(RuleBuilder& b);
+void unbind(RuleBuilder& b);
+void gather(RuleBuilder& b);
+
+}  // namespace merak::sharding

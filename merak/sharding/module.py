@@ -1,0 +1,192 @@
+"""A model as one rank of a mesh runs it: called as the plain model is, with parts of its parameters.
+
+Every rank calls it with the same batch, whole; what it divides of that, it takes for itself. The loss is that of the
+whole batch, the same on all ranks, and after `backward` each part of a parameter has its part of the gradient. State
+dicts have the plain model's names, and are DTensors; a parameter that is cut as torch's placements cannot say (chunks
+of whole heads) is gathered for it, so that making one is collective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+from torch.distributed.tensor import Replicate, Shard
+
+from merak._torch_compat import bind_symbols, make_dtensor, strided_shard
+from merak.graph.losses import scales
+from merak.graph.randomness import RandomState
+from merak.graph.trees import flatten, rebuild
+from merak.sharding.completion import Completion
+from merak.sharding.lower import Place, gather, lower, parts
+from merak.sharding.program import Layout
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+class ShardedModule(nn.Module):
+    """One rank's part of a model.
+
+    Args:
+        model: the plain model, the same on all ranks; its parameters are copied from.
+        completion: of it.
+        mesh: with the same axes, in the same order, as the completion's.
+        seed: of random operations; ranks with different parts draw different numbers.
+
+    Attributes:
+        step: random numbers are new with each.
+    """
+
+    def __init__(self, model: nn.Module, completion: Completion, mesh: DeviceMesh, seed: int = 0) -> None:
+        super().__init__()
+        self._mesh, self._seed, self.step = mesh, seed, 0
+        self._places = _places(completion, mesh)
+        lowered = lower(completion, self._places)
+        self._captured, self._layouts, self._outputs = lowered.captured, lowered.layouts, lowered.outputs
+        self._terms = completion.graph.prepared.terms
+        root = completion.graph.captured.graph.owning_module
+        self._graph = [fx.GraphModule(root if root is not None else nn.Module(), lowered.captured.graph)]
+        self._names: dict[str, torch.Tensor] = {}
+        for name, parameter in model.named_parameters():
+            if name in self._layouts:
+                self._add(name, nn.Parameter(self._part(name, parameter), parameter.requires_grad))
+        for name, buffer in model.named_buffers():
+            if name in self._layouts:
+                self._add(name, self._part(name, buffer))
+        self._register_state_dict_hook(_as_dtensors)  # type: ignore[no-untyped-call]
+
+    def _part(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return parts(tensor.detach(), self._layouts[name], self._places).clone()
+
+    def _add(self, name: str, tensor: torch.Tensor) -> None:
+        """Under the plain model's name: modules are made for its parts."""
+        *path, last = name.split(".")
+        module: nn.Module = self
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(last, tensor)
+        else:
+            module.register_buffer(last, tensor)
+        self._names[name] = tensor
+
+    def forward(self, **batch: Any) -> Any:
+        """What the plain model gives for a batch; whole, on all ranks."""
+        outputs = self._run(batch)
+        for number, layout in self._outputs.items():
+            outputs[number] = gather(outputs[number], layout, self._places)
+        return rebuild(self._captured.template, self._captured.all_leaves(outputs))
+
+    def loss(self, **batch: Any) -> torch.Tensor:
+        """The loss of a batch, of the model or of the `loss_fn` that it was completed with; outputs stay divided."""
+        if self._captured.loss is None:
+            raise ValueError("the model's output has no loss: give labels in the batch, or loss_fn to `complete`")
+        loss: torch.Tensor = self._run(batch)[self._captured.loss]
+        return loss
+
+    def _run(self, batch: Mapping[str, Any]) -> list[Any]:
+        captured = self._captured
+        flat = flatten(dict(batch))
+        leaves = dict(zip(flat.paths, flat.leaves, strict=True))
+        if misfits := _misfits(captured.inputs, captured.fixed, leaves):
+            raise ValueError("the batch does not fit the example of the sharding:\n  " + "\n  ".join(misfits))
+        RandomState.set(self._seed, self.step, 0)
+        return list(self._graph[0](*self._arguments(leaves)))
+
+    def _arguments(self, leaves: Mapping[str, Any]) -> list[Any]:
+        captured = self._captured
+        sizes: dict[str, int] = {}
+        for path, fake in captured.inputs.items():
+            bind_symbols(fake, leaves[path], sizes)
+        inputs = {path: leaves[path] for path in captured.inputs}
+        totals = [count(inputs, sizes) if count else 0.0 for count in self._terms.counts]
+        values = scales(self._terms, totals, 1, 1)
+        state = dict(self.named_parameters()) | dict(self.named_buffers())
+        given: list[Any] = []
+        for node in captured.graph.find_nodes(op="placeholder"):
+            kind, key = captured.sources[node.name]
+            by_kind = {"input": inputs, "constant": captured.constants, "parameter": state, "buffer": state}
+            given.append(values[int(key)] if kind == "scale" else by_kind[kind][key])
+        return given
+
+    def whole(self, name: str) -> torch.Tensor:
+        """A parameter or buffer, gathered. Collective over the mesh."""
+        with torch.no_grad():
+            return gather(self._names[name], self._layouts[name], self._places)
+
+    def whole_gradient(self, name: str) -> torch.Tensor | None:
+        """A parameter's gradient, gathered. Collective over the mesh, unless there is none."""
+        gradient = self._names[name].grad
+        return None if gradient is None else gather(gradient, self._layouts[name], self._places)
+
+
+def _places(completion: Completion, mesh: DeviceMesh) -> list[Place]:
+    names, wanted = mesh.mesh_dim_names or (), completion.graph.mesh
+    if tuple(names) != tuple(wanted) or tuple(mesh.shape) != tuple(wanted.values()):
+        raise ValueError(
+            f"the sharding is for a mesh {dict(wanted)}, and this one is {dict(zip(names, mesh.shape, strict=False))}"
+        )
+    groups = [mesh.get_group(name) for name in names]
+    return [Place(group.rank(), group.size(), str(group.group_name)) for group in groups]
+
+
+def _misfits(inputs: Mapping[str, torch.Tensor], fixed: Mapping[str, Any], leaves: Mapping[str, Any]) -> list[str]:
+    misfits = [f"{path}: is missing" for path in (*inputs, *fixed) if path not in leaves]
+    misfits += [f"{path}: was not in the example" for path in leaves if path not in inputs and path not in fixed]
+    sizes: dict[str, int] = {}
+    for path, fake in inputs.items():
+        leaf = leaves.get(path)
+        if isinstance(leaf, torch.Tensor) and leaf.dim() == fake.dim() and leaf.dtype == fake.dtype:
+            misfits += [f"{path}: {misfit}" for misfit in bind_symbols(fake, leaf, sizes)]
+        elif path in leaves:
+            misfits.append(f"{path}: must be {fake.dtype} with {fake.dim()} dimensions")
+    misfits += [
+        f"{path}: is {leaves[path]!r} and was {fixed[path]!r}" for path in fixed if leaves.get(path) != fixed[path]
+    ]
+    return misfits
+
+
+def _as_dtensors(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    assert isinstance(module, ShardedModule)
+    for name in module._layouts:
+        if prefix + name not in state:
+            continue
+        layout, local = module._layouts[name], state[prefix + name].detach()
+        placements = placements_of(layout, module._mesh.ndim)
+        if placements is None:
+            local, placements = module.whole(name), [Replicate()] * module._mesh.ndim
+        state[prefix + name] = make_dtensor(local, module._mesh, tuple(placements), torch.Size(_whole_shape(layout)))
+
+
+def _whole_shape(layout: Layout) -> list[int]:
+    shape = []
+    for pieces in layout:
+        size = 1
+        for piece, _ in pieces:
+            size *= piece
+        shape.append(size)
+    return shape
+
+
+def placements_of(layout: Layout, axes: int) -> list[Any] | None:
+    """The layout as torch's placements, one for each axis of the mesh; None where torch has none for it."""
+    placements: list[Any] = [Replicate()] * axes
+    for dim, pieces in enumerate(layout):
+        divided = [number for number, (_, of_piece) in enumerate(pieces) if of_piece]
+        if not divided:
+            continue
+        if len(divided) > 1 or (divided[0] > 0 and len(pieces[divided[0]][1]) > 1):
+            return None
+        outer = 1
+        for size, _ in pieces[: divided[0]]:
+            outer *= size
+        if divided[0] + 1 < len(pieces):  # chunks of whole heads, say, which torch would cut elsewhere
+            return None
+        for axis in pieces[divided[0]][1]:
+            placements[axis] = Shard(dim) if outer == 1 else strided_shard(dim, outer)
+    return placements
