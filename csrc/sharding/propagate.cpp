@@ -49,6 +49,7 @@ class Propagation {
     for (const Annotation& one : annotations_) priorities.insert(one.priority);
     for (bool spreads : {true, false}) {
       for (int priority : priorities) {
+        touched_.clear();
         for (int i = 0; i < static_cast<int>(annotations_.size()); ++i)
           if (annotations_[i].priority == priority && annotations_[i].spreads == spreads) install(i);
         for (level_ = 0; spreads && level_ < kLevels; ++level_) spread();
@@ -78,6 +79,7 @@ class Propagation {
     }
     if (result_.annotations[one.value][one.dim] < 0) result_.annotations[one.value][one.dim] = number;
     if (one.closed) closed_[one.value][one.dim] = true;
+    touched_.insert(users_[one.value].begin(), users_[one.value].end());
   }
 
   // Whether no other dimension of the value lies on any of these axes.
@@ -89,9 +91,9 @@ class Propagation {
     return true;
   }
 
+  // Operations none of whose tensors has changed in this round have settled in an earlier one, at every level.
   void spread() {
-    std::set<int> dirty;
-    for (int o = 0; o < static_cast<int>(program_.operations.size()); ++o) dirty.insert(o);
+    std::set<int> dirty = touched_;
     while (!dirty.empty()) {
       std::vector<Proposal> proposals;
       for (int operation : dirty) propose(operation, proposals);
@@ -102,6 +104,7 @@ class Propagation {
       dirty.clear();
       for (const Proposal& proposal : proposals)
         if (take(proposal)) dirty.insert(users_[proposal.value].begin(), users_[proposal.value].end());
+      touched_.insert(dirty.begin(), dirty.end());
     }
   }
 
@@ -212,6 +215,7 @@ class Propagation {
   std::vector<std::vector<bool>> closed_;  // by value and dimension
   Completed result_;
   int level_ = 0;
+  std::set<int> touched_;  // operations to look at in this round
 };
 
 }  // namespace

@@ -130,7 +130,7 @@ def _in_chunks(x: torch.Tensor, cut: Cut, ranks: int) -> torch.Tensor:
     """(ranks, ..., outer, chunk, inner, ...), padded."""
     chunk = -(-cut.size // ranks)
     wide = _padded(_apart(x, cut, cut.size), cut.dim + 1, ranks * chunk)
-    apart: torch.Tensor = wide.unflatten(cut.dim + 1, (ranks, chunk))  # type: ignore[no-untyped-call]
+    apart: torch.Tensor = wide.unflatten(cut.dim + 1, (ranks, chunk))
     return apart.movedim(cut.dim + 1, 0).contiguous()
 
 

@@ -22,6 +22,7 @@ from merak.graph.trees import flatten, rebuild
 from merak.sharding.completion import Completion
 from merak.sharding.lower import Place, gather, lower, parts
 from merak.sharding.program import Layout
+from merak.sharding.sizes import real_size
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -46,7 +47,7 @@ class ShardedModule(nn.Module):
         self._places = _places(completion, mesh)
         lowered = lower(completion, self._places)
         self._captured, self._layouts, self._outputs = lowered.captured, lowered.layouts, lowered.outputs
-        self._terms = completion.graph.prepared.terms
+        self._terms, self._formulas = completion.graph.prepared.terms, completion.graph.formulas
         root = completion.graph.captured.graph.owning_module
         self._graph = [fx.GraphModule(root if root is not None else nn.Module(), lowered.captured.graph)]
         self._names: dict[str, torch.Tensor] = {}
@@ -77,34 +78,36 @@ class ShardedModule(nn.Module):
 
     def forward(self, **batch: Any) -> Any:
         """What the plain model gives for a batch; whole, on all ranks."""
-        outputs = self._run(batch)
+        outputs, symbols = self._run(batch)
         for number, layout in self._outputs.items():
-            outputs[number] = gather(outputs[number], layout, self._places)
+            real = [[(real_size(size, self._formulas, symbols), axes) for size, axes in pieces] for pieces in layout]
+            outputs[number] = gather(outputs[number], real, self._places)
         return rebuild(self._captured.template, self._captured.all_leaves(outputs))
 
     def loss(self, **batch: Any) -> torch.Tensor:
         """The loss of a batch, of the model or of the `loss_fn` that it was completed with; outputs stay divided."""
         if self._captured.loss is None:
             raise ValueError("the model's output has no loss: give labels in the batch, or loss_fn to `complete`")
-        loss: torch.Tensor = self._run(batch)[self._captured.loss]
+        loss: torch.Tensor = self._run(batch)[0][self._captured.loss]
         return loss
 
-    def _run(self, batch: Mapping[str, Any]) -> list[Any]:
+    def _run(self, batch: Mapping[str, Any]) -> tuple[list[Any], dict[str, int]]:
+        """Outputs as this rank has them, and what the symbols of the batch's sizes stand for."""
         captured = self._captured
         flat = flatten(dict(batch))
         leaves = dict(zip(flat.paths, flat.leaves, strict=True))
         if misfits := _misfits(captured.inputs, captured.fixed, leaves):
             raise ValueError("the batch does not fit the example of the sharding:\n  " + "\n  ".join(misfits))
         RandomState.set(self._seed, self.step, 0)
-        return list(self._graph[0](*self._arguments(leaves)))
-
-    def _arguments(self, leaves: Mapping[str, Any]) -> list[Any]:
-        captured = self._captured
-        sizes: dict[str, int] = {}
+        symbols: dict[str, int] = {}
         for path, fake in captured.inputs.items():
-            bind_symbols(fake, leaves[path], sizes)
+            bind_symbols(fake, leaves[path], symbols)
+        return list(self._graph[0](*self._arguments(leaves, symbols))), symbols
+
+    def _arguments(self, leaves: Mapping[str, Any], symbols: dict[str, int]) -> list[Any]:
+        captured = self._captured
         inputs = {path: leaves[path] for path in captured.inputs}
-        totals = [count(inputs, sizes) if count else 0.0 for count in self._terms.counts]
+        totals = [count(inputs, symbols) if count else 0.0 for count in self._terms.counts]
         values = scales(self._terms, totals, 1, 1)
         state = dict(self.named_parameters()) | dict(self.named_buffers())
         given: list[Any] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,16 @@ from merak._torch_compat import evaluate_size, symbol_names
 from merak.graph.capture import Captured
 
 Size = int | fx.Node
+
+
+def real_size(size: int, formulas: Mapping[int, torch.SymInt], symbols: dict[str, int]) -> int:
+    """What a stand-in, or a product of some, stands for."""
+    if size in formulas:
+        return evaluate_size(formulas[size], symbols)
+    for stand_in in sorted(formulas, reverse=True):
+        if size >= stand_in and size % stand_in == 0:
+            return evaluate_size(formulas[stand_in], symbols) * real_size(size // stand_in, formulas, symbols)
+    return size
 
 
 class Formula:

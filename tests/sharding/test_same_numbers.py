@@ -20,23 +20,31 @@ MESHES: dict[tuple[int, int], list[str]] = {
     (1, 3): ["megatron", "sequence"],
     (3, 1): ["batch", "zero"],
 }
-SAMPLE = {"gpt2", "llama"}
+SAMPLE = {("gpt2", (2, 2)), ("llama", (1, 2)), ("t5", (1, 3)), ("bert", (3, 1))}
 
 
-def assert_same(found: whole.Outcome, expected: whole.Outcome, tolerance: float) -> None:
-    assert found.loss == pytest.approx(expected.loss, rel=tolerance)
+def trials() -> list[Any]:
+    """All models on all meshes; `make test` runs a sample, the rest takes half an hour: `pytest -m slow`."""
+    return [
+        pytest.param(
+            model, mesh, id=f"{model}-{mesh[0]}x{mesh[1]}", marks=() if (model, mesh) in SAMPLE else pytest.mark.slow
+        )
+        for model in zoo.ZOO
+        for mesh in MESHES
+    ]
+
+
+def assert_same(found: whole.Outcome, expected: whole.Outcome, tolerance: float, tactic: str) -> None:
+    assert found.loss == pytest.approx(expected.loss, rel=tolerance), tactic
     norms = torch.stack([gradient.norm() for gradient in expected.gradients.values()])
     slack = tolerance / 10 * float(norms.norm())
-    assert found.gradients.keys() == expected.gradients.keys()
+    assert found.gradients.keys() == expected.gradients.keys(), tactic
     for name, theirs in expected.gradients.items():
         difference = float((found.gradients[name] - theirs).norm())
-        assert difference <= tolerance * float(theirs.norm()) + slack, f"{name} is off by {difference:.3g}"
+        assert difference <= tolerance * float(theirs.norm()) + slack, f"{tactic}: {name} is off by {difference:.3g}"
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=lambda mesh: "x".join(map(str, mesh)))
-@pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.slow) for name in zoo.ZOO]
-)
+@pytest.mark.parametrize(("model", "mesh"), trials())
 def test_same_numbers(run: Runner, model: str, mesh: tuple[int, int]) -> None:
     axes: Mapping[str, int] = {"dp": mesh[0], "tp": mesh[1]}
     dtype = torch.float64 if zoo.ZOO[model].double and model not in ("gpt2", "llama") else torch.float32
@@ -44,5 +52,4 @@ def test_same_numbers(run: Runner, model: str, mesh: tuple[int, int]) -> None:
     expected = whole.in_one_process(model, 4, dtype)
     for of_rank in outcomes:
         for tactic, outcome in zip(MESHES[mesh], of_rank, strict=True):
-            print(tactic)
-            assert_same(outcome, expected, 1e-5)
+            assert_same(outcome, expected, 1e-5, tactic)
