@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from merak._torch_compat import evaluate_size
+from merak._torch_graphs import evaluate_size
 from merak.graph.stages import Argument, Stage
 from merak.pipeline.microbatches import MicroBatch
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from merak._torch_compat import evaluate_size
+from merak._torch_graphs import evaluate_size
 from merak.engine.layout import Layout
 from merak.engine.variants import Variant
 from merak.pipeline.messages import on_wire

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import fx, nn
 
-from merak._torch_compat import ExportedGraph, depends_on_values, export_graph, size_conditions
+from merak._torch_graphs import ExportedGraph, depends_on_values, export_graph, size_conditions
 from merak.graph.attributes import Attributes
 from merak.graph.buffers import Buffers
 from merak.graph.errors import CaptureError, explain_changes, explain_failure, explain_sizes_of_values

@@ -24,7 +24,7 @@ import torch
 from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from merak._torch_compat import evaluate_size, fake_as, fake_mode
+from merak._torch_graphs import evaluate_size, fake_as, fake_mode
 from merak.graph.capture import Captured
 from merak.graph.cutting import GraphCosts, NodeCost
 from merak.graph.cutting import Value as ValueCost

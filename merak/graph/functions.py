@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 from torch.utils.checkpoint import CheckpointFunction
 
-from merak._torch_compat import TorchDispatchMode, inside_functorch, memory_of
+from merak._torch_graphs import TorchDispatchMode, inside_functorch, memory_of
 from merak.graph.errors import CaptureError
 from merak.graph.randomness import SeededCall, region_of
 from merak.graph.trees import Flat, flatten, rebuild

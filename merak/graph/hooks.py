@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from merak._torch_compat import backward_hooks
+from merak._torch_graphs import backward_hooks
 from merak.graph.errors import CaptureError
 
 _OF_TENSORS = ("register_hook", "register_post_accumulate_grad_hook")

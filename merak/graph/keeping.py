@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import fx
 
-from merak._torch_compat import TorchDispatchMode
+from merak._torch_graphs import TorchDispatchMode
 from merak.graph.errors import CaptureError
 from merak.graph.normal_form import AliasGroups
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from merak._torch_compat import evaluate_size, symbols_of_size
+from merak._torch_graphs import evaluate_size, symbols_of_size
 from merak.graph.capture import Captured, Source
 from merak.graph.dependence import with_dependencies
 from merak.graph.normal_form import AliasGroups, erase_unused

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from merak._torch_compat import memory_of
+from merak._torch_graphs import memory_of
 from merak.graph.capture import Captured
 from merak.graph.errors import CaptureError
 from merak.graph.randomness import operation_of, region_of

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from merak._torch_compat import ExportedGraph, memory_of
+from merak._torch_graphs import ExportedGraph, memory_of
 from merak.graph.attributes import Attributes
 from merak.graph.buffers import Buffers
 from merak.graph.functions import FunctionCall

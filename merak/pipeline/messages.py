@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.distributed as dist
 
-from merak._torch_compat import evaluate_size, size_hint
+from merak._torch_graphs import evaluate_size, size_hint
 from merak.graph.stages import Stage, Value
 
 Direction = Literal["F", "B"]

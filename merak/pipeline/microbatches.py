@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from merak._torch_compat import bind_symbols, evaluate_size, holds
+from merak._torch_graphs import bind_symbols, evaluate_size, holds
 from merak.graph.capture import Captured
 from merak.graph.losses import Terms
 from merak.graph.trees import flatten, rebuild

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from merak._torch_compat import evaluate_size
+from merak._torch_graphs import evaluate_size
 from merak.graph.keeping import Kept
 from merak.graph.randomness import RandomState
 from merak.graph.stages import Segment, Stage

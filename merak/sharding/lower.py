@@ -175,7 +175,7 @@ class _Lowering:
         return new
 
     def _cut(self, dim: int, pieces: Pieces, number: int, axis: int) -> tuple[Any, ...]:
-        """(dim, outer, size, inner), as `collectives.Cut`: all but `axis`, the last of the piece, as the rank has it."""
+        """(dim, outer, size, inner), as `collectives.Cut`: as the rank has it, but for `axis`, the last."""
         size, axes = pieces[number]
         assert axes[-1] == axis
         outer, inner = self.local_size(pieces[:number]), self.local_size(pieces[number + 1 :])

@@ -15,7 +15,8 @@ import torch
 from torch import fx, nn
 from torch.distributed.tensor import Replicate, Shard
 
-from merak._torch_compat import bind_symbols, make_dtensor, strided_shard
+from merak._torch_compat import make_dtensor, strided_shard
+from merak._torch_graphs import bind_symbols
 from merak.graph.losses import scales
 from merak.graph.randomness import RandomState
 from merak.graph.trees import flatten, rebuild

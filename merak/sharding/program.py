@@ -21,7 +21,7 @@ import torch
 from torch import fx
 
 from merak import _C
-from merak._torch_compat import equal_sizes, evaluate_size, size_hint, symbols_of_size
+from merak._torch_graphs import equal_sizes, evaluate_size, size_hint, symbols_of_size
 from merak.graph.capture import Captured
 from merak.graph.errors import CaptureError
 from merak.graph.gradients import nodes_with_gradients

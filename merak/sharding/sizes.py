@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from merak._torch_compat import evaluate_size, symbol_names
+from merak._torch_graphs import evaluate_size, symbol_names
 from merak.graph.capture import Captured
 
 Size = int | fx.Node

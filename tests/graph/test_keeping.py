@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from merak._torch_compat import TorchDispatchMode
+from merak._torch_graphs import TorchDispatchMode
 from merak.graph import CaptureError, prepare
 from merak.graph.costs import DeviceModel, graph_costs, measure
 from merak.graph.gradients import nodes_with_gradients
