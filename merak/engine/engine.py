@@ -85,6 +85,7 @@ class Engine:
         self.steps = 0
         self._layout, self._variants, self._owned, self._gradients = layout, variants, owned, gradients
         self._clip, self._device = clip, device
+        self._frozen = [name for name, parameter in owned.parameters.items() if not parameter.requires_grad]
         self._failure = ""
         self._scale = LossScale.for_precision(plan.precision)
 
@@ -218,6 +219,11 @@ class Engine:
         try:
             variant, bound = self._variants.bind(self._parts(batch), training, self.dp_rank * self.plan.microbatches)
             counts = count_targets(variant.prepared.terms, bound)
+            if thawed := [name for name in self._frozen if training and self.parameters[name].requires_grad]:
+                raise ValueError(
+                    f"{', '.join(thawed[:5])} had no gradient when the engine was made, and its graphs give it none: "
+                    "make a new engine, and load the last checkpoint"
+                )
             if output:
                 check_outputs(variant, bound)
         except Exception as error:  # whatever it is, other ranks wait to hear of it

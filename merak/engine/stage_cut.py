@@ -108,7 +108,7 @@ def _position(cuttable: Cuttable, name: str) -> int:
             if position and cuttable.may_cut[position]:
                 return position
             raise CaptureError(f"no boundary may lie before {name} ({node.name})")
-    modules = sorted({module for node in cuttable.trunk for module in _modules(node)})
+    modules = sorted({module for node in cuttable.trunk for module in _modules(node) if module})
     raise CaptureError(f"there is no module or operation {name!r} to cut at; modules are {', '.join(modules[:40])}")
 
 

@@ -122,3 +122,26 @@ def clip_no_numbers(context: Context, spoiled: float, clip: float) -> tuple[list
 def test_a_norm_that_is_no_number_clips_as_torch_does(run: Runner, spoiled: float, clip: float) -> None:
     ((found, expected),) = run(clip_no_numbers, spoiled, clip, world_size=1)
     assert found == expected
+
+
+def thaw_too_late(context: Context) -> list[str]:
+    """What is said to a parameter that was frozen when the engine was made; the step that is frozen again runs."""
+    model = Chain()
+    model.get_parameter("layers.0.weight").requires_grad_(False)
+    engine = engine_of(PLANS["pipeline"], adam, model)
+    train(engine, [0])
+    model.get_parameter("layers.0.weight").requires_grad_()
+    said = []
+    try:
+        train(engine, [1])
+    except ValueError as error:
+        said.append(str(error))
+    model.get_parameter("layers.0.weight").requires_grad_(False)
+    train(engine, [1])
+    return said
+
+
+def test_what_was_frozen_from_the_start_cannot_be_thawed(run: Runner) -> None:
+    said = run(thaw_too_late, world_size=4)
+    assert all(len(one) == 1 for one in said), "all ranks refuse"
+    assert any("layers.0.weight had no gradient" in text for one in said for text in one)
