@@ -86,7 +86,7 @@ void reshape(RuleBuilder& builder, int tensor, int number) {
   const Shape& to = builder.call().results[number];
   std::size_t i = 0, j = 0;
   std::size_t even_i = 0, even_j = 0;  // what comes before these has the same elements
-  std::int64_t left = 0, right = 0;  // of the two dimensions that are compared: what has no factor yet
+  std::int64_t left = 0, right = 0;    // of the two dimensions that are compared: what has no factor yet
   while (i < from.size() || j < to.size()) {
     if (left <= 1 && right <= 1) even_i = i, even_j = j;
     if (left <= 1 && i < from.size() && from[i] <= 1) {
