@@ -20,12 +20,20 @@ from merak._torch_compat import group_by_name
 
 
 class Cut(NamedTuple):
-    """Where a tensor is divided: dimension `dim` is (outer, size, inner), of which `size` is."""
+    """Where a tensor is divided: dimension `dim` is (outer, size, inner), of which `size` is, over `ranks`; `rank` is
+    this one's number among them."""
 
     dim: int
     outer: int
     size: int
     inner: int
+    ranks: int
+    rank: int
+
+    @property
+    def own(self) -> int:
+        """How much of `size` this rank has."""
+        return chunk_of(self.size, self.ranks, self.rank)
 
 
 def chunk_of(size: int, ranks: int, rank: int) -> int:
@@ -47,10 +55,9 @@ def _sum(x: torch.Tensor, group: str) -> torch.Tensor:
 @torch.library.custom_op("merak::sharding_gather", mutates_args=())
 def _gather(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
     where = Cut(*cut)
-    ranks = group_by_name(group).size()
-    chunk = -(-where.size // ranks)
+    chunk = -(-where.size // where.ranks)
     mine = _padded(_apart(x, where), where.dim + 1, chunk).contiguous()
-    all_chunks = mine.new_empty(ranks, *mine.shape)
+    all_chunks = mine.new_empty(where.ranks, *mine.shape)
     dist.all_gather_into_tensor(all_chunks.view(-1), mine.view(-1), group=group_by_name(group))
     return _joined(all_chunks, where)
 
@@ -58,23 +65,21 @@ def _gather(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
 @torch.library.custom_op("merak::sharding_scatter_sum", mutates_args=())
 def _scatter_sum(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
     where = Cut(*cut)
-    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
-    chunks = _in_chunks(x, where, ranks)
+    chunks = _in_chunks(x, where)
     mine = torch.empty_like(chunks[0])
     dist.reduce_scatter_tensor(mine.view(-1), chunks.view(-1), group=group_by_name(group))
-    return _together(_trimmed(mine, where, ranks, rank), where.dim)
+    return _together(_trimmed(mine, where), where.dim)
 
 
 @torch.library.custom_op("merak::sharding_exchange", mutates_args=())
 def _exchange(x: torch.Tensor, group: str, gathered: list[int], divided: list[int]) -> torch.Tensor:
     whole, part = Cut(*gathered), Cut(*divided)
-    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
-    mine = _together(_padded(_apart(x, whole), whole.dim + 1, -(-whole.size // ranks)), whole.dim)
-    sent = _in_chunks(mine, part, ranks)
+    chunk = -(-whole.size // whole.ranks)
+    sent = _in_chunks(_together(_padded(_apart(x, whole), whole.dim + 1, chunk), whole.dim), part)
     received = torch.empty_like(sent)
     dist.all_to_all_single(received.view(-1), sent.view(-1), group=group_by_name(group))
-    pieces = [_together(_trimmed(one, part, ranks, rank), part.dim) for one in received]
-    chunks = torch.stack([_apart(piece, whole, -(-whole.size // ranks)) for piece in pieces])
+    pieces = [_together(_trimmed(one, part), part.dim) for one in received]
+    chunks = torch.stack([_apart(piece, whole, chunk) for piece in pieces])
     return _joined(chunks, whole)
 
 
@@ -90,17 +95,13 @@ def _(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
 
 @_scatter_sum.register_fake
 def _(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
-    return x.new_empty(_resized(x, Cut(*cut), _own_chunk(group, cut[2])))
+    return x.new_empty(_resized(x, Cut(*cut), Cut(*cut).own))
 
 
 @_exchange.register_fake
 def _(x: torch.Tensor, group: str, gathered: list[int], divided: list[int]) -> torch.Tensor:
     wide = x.new_empty(_resized(x, Cut(*gathered), gathered[2]))
-    return x.new_empty(_resized(wide, Cut(*divided), _own_chunk(group, divided[2])))
-
-
-def _own_chunk(group: str, size: int) -> int:
-    return chunk_of(size, group_by_name(group).size(), group_by_name(group).rank())
+    return x.new_empty(_resized(wide, Cut(*divided), Cut(*divided).own))
 
 
 def _resized(x: torch.Tensor, cut: Cut, size: int) -> list[int]:
@@ -126,11 +127,11 @@ def _padded(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     return longer
 
 
-def _in_chunks(x: torch.Tensor, cut: Cut, ranks: int) -> torch.Tensor:
+def _in_chunks(x: torch.Tensor, cut: Cut) -> torch.Tensor:
     """(ranks, ..., outer, chunk, inner, ...), padded."""
-    chunk = -(-cut.size // ranks)
-    wide = _padded(_apart(x, cut, cut.size), cut.dim + 1, ranks * chunk)
-    apart: torch.Tensor = wide.unflatten(cut.dim + 1, (ranks, chunk))
+    chunk = -(-cut.size // cut.ranks)
+    wide = _padded(_apart(x, cut, cut.size), cut.dim + 1, cut.ranks * chunk)
+    apart: torch.Tensor = wide.unflatten(cut.dim + 1, (cut.ranks, chunk))
     return apart.movedim(cut.dim + 1, 0).contiguous()
 
 
@@ -140,8 +141,8 @@ def _joined(chunks: torch.Tensor, cut: Cut) -> torch.Tensor:
     return _together(wide.narrow(cut.dim + 1, 0, cut.size), cut.dim).contiguous()
 
 
-def _trimmed(chunk: torch.Tensor, cut: Cut, ranks: int, rank: int) -> torch.Tensor:
-    return chunk.narrow(cut.dim + 1, 0, chunk_of(cut.size, ranks, rank)).contiguous()
+def _trimmed(chunk: torch.Tensor, cut: Cut) -> torch.Tensor:
+    return chunk.narrow(cut.dim + 1, 0, cut.own).contiguous()
 
 
 # Differentiable steps -------------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ class _AllGather(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         if ctx.varies:
             return _scatter_sum(gradient, ctx.group, list(ctx.cut)), None, None, None
-        return _own_part(gradient, ctx.group, ctx.cut), None, None, None
+        return _own_part(gradient, ctx.cut), None, None, None
 
 
 class _ReduceScatter(torch.autograd.Function):
@@ -212,7 +213,7 @@ class _Slice(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> Any:
         ctx.group, ctx.cut = group, cut
-        return _own_part(x, group, cut)
+        return _own_part(x, cut)
 
     @staticmethod
     @once_differentiable
@@ -220,10 +221,9 @@ class _Slice(torch.autograd.Function):
         return _gather(gradient, ctx.group, list(ctx.cut)), None, None
 
 
-def _own_part(x: torch.Tensor, group: str, cut: Cut) -> torch.Tensor:
-    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
-    begin = min(rank * -(-cut.size // ranks), cut.size)
-    part = _apart(x, cut, cut.size).narrow(cut.dim + 1, begin, chunk_of(cut.size, ranks, rank))
+def _own_part(x: torch.Tensor, cut: Cut) -> torch.Tensor:
+    begin = min(cut.rank * -(-cut.size // cut.ranks), cut.size)
+    part = _apart(x, cut, cut.size).narrow(cut.dim + 1, begin, cut.own)
     return _together(part, cut.dim).contiguous()
 
 
@@ -237,19 +237,19 @@ def vary(x: torch.Tensor, group: str) -> Any:
     return _Vary.apply(x, group)
 
 
-def all_gather(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+def all_gather(x: torch.Tensor, group: str, *cut: int) -> Any:
     """A divided tensor becomes whole."""
-    return _AllGather.apply(x, group, False, Cut(dim, outer, size, inner))
+    return _AllGather.apply(x, group, False, Cut(*cut))
 
 
-def all_gather_vary(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+def all_gather_vary(x: torch.Tensor, group: str, *cut: int) -> Any:
     """`all_gather`, then `vary`: in the backward a reduce-scatter."""
-    return _AllGather.apply(x, group, True, Cut(dim, outer, size, inner))
+    return _AllGather.apply(x, group, True, Cut(*cut))
 
 
-def reduce_scatter(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+def reduce_scatter(x: torch.Tensor, group: str, *cut: int) -> Any:
     """A partial sum becomes the sum, divided."""
-    return _ReduceScatter.apply(x, group, Cut(dim, outer, size, inner))
+    return _ReduceScatter.apply(x, group, Cut(*cut))
 
 
 def all_to_all(x: torch.Tensor, group: str, gathered: tuple[int, ...], divided: tuple[int, ...]) -> Any:
@@ -257,6 +257,6 @@ def all_to_all(x: torch.Tensor, group: str, gathered: tuple[int, ...], divided: 
     return _AllToAll.apply(x, group, Cut(*gathered), Cut(*divided))
 
 
-def slice_own(x: torch.Tensor, group: str, dim: int, outer: int, size: int, inner: int) -> Any:
+def slice_own(x: torch.Tensor, group: str, *cut: int) -> Any:
     """The part of this rank of what is the same everywhere."""
-    return _Slice.apply(x, group, Cut(dim, outer, size, inner))
+    return _Slice.apply(x, group, Cut(*cut))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import fx, nn
@@ -82,9 +83,10 @@ class Completion:
 
     def reshards(self) -> list[Reshard]:
         """All that travels, each once: operations that need the same of a tensor share it."""
-        return [one for _, one in self._all_reshards()]
+        return [one for _, one in self.reshards_of_operations()]
 
-    def _all_reshards(self) -> Iterator[tuple[Operation, Reshard]]:
+    def reshards_of_operations(self) -> Iterator[tuple[Operation, Reshard]]:
+        """The same, each with the operation that it is for."""
         seen: set[tuple[fx.Node, str]] = set()
         for operation, way in zip(self.graph.operations, self.ways, strict=True):
             for node, steps in zip(operation.operands, way["before"], strict=True):
@@ -139,6 +141,16 @@ class Completion:
         """The annotations that a layout comes from."""
         numbers = {number for number in self._sources[node] if number >= 0}
         return " and ".join(sorted({self._annotations[number][-1] for number in numbers})) or "nothing"
+
+    def picture(self, path: str | Path) -> None:
+        """Draws what travels, module by module, as PNG.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from merak.sharding.picture import draw
+
+        draw(self, path)
 
     def explain(self, most: int = 40) -> str:
         """Tables of what is divided and why, and of what travels and why."""

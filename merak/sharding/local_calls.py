@@ -15,6 +15,7 @@ from torch import fx
 from merak.graph.capture import CaptureError
 from merak.graph.randomness import SeededCall, operation_of
 from merak.sharding import vocabulary
+from merak.sharding.collectives import chunk_of
 from merak.sharding.program import Operation
 
 if TYPE_CHECKING:
@@ -122,10 +123,15 @@ def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], c
     weight, ids, *rest = call.args
     table = operation.operands[0]
     assert table is not None
-    words = lowering.source.shape(table)[0]
+    own = _words(lowering, lowering.source.shape(table)[0], axis)
     padding = rest[0] if rest else call.kwargs.get("padding_idx", -1)
-    kwargs = {"words": words, "group": lowering.places[axis].group}
-    return LocalCall(vocabulary.embedding_part, (weight, ids, padding), kwargs)
+    return LocalCall(vocabulary.embedding_part, (weight, ids, padding), {"begin": own.begin, "count": own.length})
+
+
+def _words(lowering: _Lowering, words: int, axis: int) -> vocabulary.Words:
+    place = lowering.places[axis]
+    begin = min(place.rank * -(-words // place.ranks), words)
+    return vocabulary.Words(begin, chunk_of(words, place.ranks, place.rank), words, place.group)
 
 
 def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
@@ -140,15 +146,15 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
     given |= call.kwargs
     scores = operation.operands[0]
     assert scores is not None
-    kwargs = {"words": lowering.source.shape(scores)[1], "group": lowering.places[axis].group}
     args = (
         given["self"],
         given["target"],
         given.get("reduction", 1),
         given.get("ignore_index", -100),
         given.get("label_smoothing", 0.0),
+        tuple(_words(lowering, lowering.source.shape(scores)[1], axis)),
     )
-    return LocalCall(vocabulary.cross_entropy, args, kwargs)
+    return LocalCall(vocabulary.cross_entropy, args, {})
 
 
 def _one_axis(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> Sequence[int]:

@@ -175,11 +175,12 @@ class _Lowering:
         return new
 
     def _cut(self, dim: int, pieces: Pieces, number: int, axis: int) -> tuple[Any, ...]:
-        """(dim, outer, size, inner), as `collectives.Cut`: as the rank has it, but for `axis`, the last."""
+        """As `collectives.Cut`: as this rank has it, but for `axis`, the last of the piece."""
         size, axes = pieces[number]
         assert axes[-1] == axis
         outer, inner = self.local_size(pieces[:number]), self.local_size(pieces[number + 1 :])
-        return dim, outer, self._chunk(self.sizes.stand_for(size), axes[:-1]), inner
+        place = self.places[axis]
+        return dim, outer, self._chunk(self.sizes.stand_for(size), axes[:-1]), inner, place.ranks, place.rank
 
     def local_size(self, pieces: Pieces) -> Size:
         """How much this rank has of a dimension, or of some of its pieces."""
@@ -235,7 +236,8 @@ def _range_of(size: int, axes: Sequence[int], places: Sequence[Place]) -> tuple[
 def gather(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torch.Tensor:
     """The whole of a tensor that this rank has a part of. Collective over the mesh."""
     for dim, axis, cut in _gathers(layout, places):
-        tensor = collectives.all_gather(tensor, places[axis].group, dim, *cut)
+        place = places[axis]
+        tensor = collectives.all_gather(tensor, place.group, dim, *cut, place.ranks, place.rank)
     return tensor
 
 

@@ -50,7 +50,7 @@ class ShardedModule(nn.Module):
         self._captured, self._layouts, self._outputs = lowered.captured, lowered.layouts, lowered.outputs
         self._terms, self._formulas = completion.graph.prepared.terms, completion.graph.formulas
         root = completion.graph.captured.graph.owning_module
-        self._graph = [fx.GraphModule(root if root is not None else nn.Module(), lowered.captured.graph)]
+        self._graph: list[Any] = [fx.GraphModule(root if root is not None else nn.Module(), lowered.captured.graph)]
         self._names: dict[str, torch.Tensor] = {}
         for name, parameter in model.named_parameters():
             if name in self._layouts:
@@ -117,6 +117,10 @@ class ShardedModule(nn.Module):
             by_kind = {"input": inputs, "constant": captured.constants, "parameter": state, "buffer": state}
             given.append(values[int(key)] if kind == "scale" else by_kind[kind][key])
         return given
+
+    def compile_graph(self, **options: Any) -> None:
+        """Has `torch.compile` run the graph from now on; `options` are its own, such as `backend="aot_eager"`."""
+        self._graph[0] = torch.compile(self._graph[0], **options)
 
     def whole(self, name: str) -> torch.Tensor:
         """A parameter or buffer, gathered. Collective over the mesh."""

@@ -7,25 +7,23 @@ which are all that travels, and nothing in the backward.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from merak._torch_compat import group_by_name
-from merak.sharding.collectives import chunk_of
 
 
 def embedding_part(
-    weight: torch.Tensor, ids: torch.Tensor, padding_idx: int, *, words: int, group: str
+    weight: torch.Tensor, ids: torch.Tensor, padding_idx: int, *, begin: int, count: int
 ) -> torch.Tensor:
     """Rows of this rank's words, zeros for those of others.
 
     Args:
         padding_idx: of the whole table; -1 for none.
-        words: of the whole table.
+        begin, count: which words this rank has.
     """
-    begin, count = _range_of(words, group)
     local = ids - begin
     is_here = (local >= 0) & (local < count)
     rows = torch.nn.functional.embedding(
@@ -36,16 +34,19 @@ def embedding_part(
     return rows * is_here.unsqueeze(-1).to(rows.dtype)
 
 
-def _range_of(words: int, group: str) -> tuple[int, int]:
-    ranks, rank = group_by_name(group).size(), group_by_name(group).rank()
-    return min(rank * -(-words // ranks), words), chunk_of(words, ranks, rank)
+class Words(NamedTuple):
+    """A vocabulary that is divided: which words this rank has, of how many, and the name of the group of all."""
+
+    begin: int
+    length: int
+    words: int
+    group: str
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: torch.Tensor, targets: torch.Tensor, how: tuple[Any, ...]) -> torch.Tensor:
-        words, group, reduction, ignored, smoothing = how
-        begin, count = _range_of(words, group)
+        (begin, count, words, group), reduction, ignored, smoothing = how
         largest = scores.amax(-1) if count else scores.new_full(scores.shape[:1], -torch.inf)
         largest = _over(largest, group, "max")
         shifted = scores - largest.unsqueeze(-1)
@@ -69,7 +70,7 @@ class _CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         exponentials, total, at, is_here, counted = ctx.saved_tensors
-        words, _, _, _, smoothing = ctx.how
+        (_, _, words, _), _, _, smoothing = ctx.how
         back = exponentials / total.unsqueeze(-1)
         if smoothing:
             back -= smoothing / words
@@ -84,12 +85,14 @@ def cross_entropy(
     reduction: int,
     ignore_index: int,
     label_smoothing: float,
-    *,
-    words: int,
-    group: str,
+    own: tuple[int, int, int, str],
 ) -> Any:
-    """Of scores (rows, own words) and targets (rows); each row's, or (reduction 2) their sum, the same on all ranks."""
-    return _CrossEntropy.apply(scores, targets, (words, group, reduction, ignore_index, label_smoothing))
+    """Of scores (rows, own words) and targets (rows); each row's, or (reduction 2) their sum, the same on all ranks.
+
+    Args:
+        own: as `Words`.
+    """
+    return _CrossEntropy.apply(scores, targets, (own, reduction, ignore_index, label_smoothing))
 
 
 @torch.library.custom_op("merak::sharding_over", mutates_args=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from merak import sharding
 from merak.graph import prepare
 from merak.sharding import Completion, Reshard
+from merak.sharding.picture import bytes_of_modules
 from tests.engine import zoo
 
 MESH = {"dp": 2, "tp": 2}
@@ -130,6 +132,27 @@ def test_it_says_why() -> None:
     assert "megatron('tp')" in text
     reasons = [one for one in completion.reshards() if one.kind == "all-reduce" and one.axis == "tp"]
     assert all(isinstance(one, Reshard) and "sums over what is divided" in one.cause for one in reasons)
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    completion = completed("gpt2", sharding.batch("dp"), sharding.megatron("tp"))
+    rows = bytes_of_modules(completion)
+    of_layers = rows["transformer.h.*.mlp.c_proj"]
+    assert of_layers["forward", "tp"] == sum(
+        one.nbytes for one in completion.reshards() if one.axis == "tp" and one.tensor in projections(completion)
+    )
+    assert of_layers["forward", "dp"] == 0
+    completion.picture(tmp_path / "sharding.png")
+    assert (tmp_path / "sharding.png").read_bytes().startswith(b"\x89PNG")
+
+
+def projections(completion: Completion) -> set[str]:
+    """Results of the products that end an MLP."""
+    return {
+        operation.node.name
+        for operation in completion.graph.operations
+        if any("mlp.c_proj" in str(path) for path, _ in (operation.node.meta.get("nn_module_stack") or {}).values())
+    }
 
 
 def test_what_an_earlier_tactic_settled_stays() -> None:

@@ -72,6 +72,30 @@ def test_outputs_are_whole_and_the_state_dict_is_the_models(run: Runner) -> None
         assert not wrong
 
 
+def compiled(context: Context) -> list[str]:
+    """What differs when torch.compile traces the graph, with its backward; and where it could not."""
+    _, divided = made("gpt2")
+    found = []
+    for is_compiled in (False, True):
+        if is_compiled:
+            torch._dynamo.utils.counters.clear()
+            divided.compile_graph(backend="aot_eager")
+        divided.zero_grad()
+        loss = divided.loss(**zoo.batch_of("gpt2", 4, 1))
+        loss.backward()
+        found.append((float(loss), [one.grad.clone() for one in divided.parameters() if one.grad is not None]))
+    wrong = [str(reason) for reason in torch._dynamo.utils.counters["graph_break"]]
+    (loss_, gradients), (again, same) = found
+    if loss_ != again or not all(map(torch.equal, gradients, same)):
+        wrong.append(f"numbers: {loss_}, {again}")
+    return wrong
+
+
+def test_the_graph_can_be_compiled_whole(run: Runner) -> None:
+    for wrong in run(compiled, world_size=4, deadline=240):
+        assert not wrong
+
+
 def bad_calls(context: Context) -> list[str]:
     """What is said of batches that do not fit, and of another mesh."""
     model, divided = made("gpt2")

@@ -61,7 +61,9 @@ def cut(dim: int, pieces: list[tuple[int, list[int]]], number: int, places: list
         return sizes
 
     size, axes = pieces[number]
-    return dim, local(pieces[:number]), local([(size, axes[:-1])]), local(pieces[number + 1 :])
+    place = places[axes[-1]]
+    outer, inner = local(pieces[:number]), local(pieces[number + 1 :])
+    return dim, outer, local([(size, axes[:-1])]), inner, place.ranks, place.rank
 
 
 def trial(context: Context, mesh: dict[str, int], seeds: range) -> list[str]:
