@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from merak import _C
 from merak.graph.capture import LossFunction
 from merak.graph.prepare import Prepared, prepare
 from merak.sharding.annotations import Annotation, Tactic, resolve
@@ -142,6 +143,16 @@ class Completion:
         numbers = {number for number in self._sources[node] if number >= 0}
         return " and ".join(sorted({self._annotations[number][-1] for number in numbers})) or "nothing"
 
+    def without_rules(self) -> dict[str, list[str]]:
+        """By what is called: the operations of which nothing is known, so that every rank computes them whole."""
+        known = set(_C.sharding_rules())
+        found: dict[str, list[str]] = {}
+        for operation in self.graph.operations:
+            could_be_divided = any(one is not None and self.graph.shape(one) for one in operation.operands)
+            if operation.name not in known and could_be_divided:
+                found.setdefault(operation.name, []).append(operation.node.name)
+        return found
+
     def picture(self, path: str | Path) -> None:
         """Draws what travels, module by module, as PNG.
 
@@ -180,6 +191,8 @@ class Completion:
         sums = [one for one in self.reshards() if one.parameter]
         travel = sum(one.nbytes + one.backward_nbytes for one in sums)
         yield f"and of {len(sums)} parameters, {travel / 1e6:.3f} MB a step"
+        for name, nodes in self.without_rules().items():
+            yield f"computed whole on every rank, since {name} has no rule: {', '.join(nodes[:5])}"
         for label in self.not_followed:
             yield f"not followed, since an earlier one had settled it otherwise: {label}"
 

@@ -36,6 +36,7 @@ def draw(completion: Completion, path: str | Path) -> None:
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_xlabel("MB that a rank sends: backward | forward")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.tick_params(axis="y", labelsize=7)
     mesh = " x ".join(f"{name} {size}" for name, size in completion.graph.mesh.items())
     axes.set_title(f"What travels in a step on a mesh {mesh}", fontsize=10)

@@ -124,7 +124,7 @@ class ShardableGraph:
         called = operation_of(node)
         if called is None:
             known = tuple(one for one in node.all_input_nodes if one in self.number)
-            return None if node.target is operator.getitem else Operation(node, str(node.target), known, results, {})
+            return None if node.target is operator.getitem else Operation(node, _called(node), known, results, {})
         operands: list[fx.Node | None] = []
         arguments: dict[str, list[int]] = {}
         for argument, value in _arguments(node, called):
@@ -214,6 +214,11 @@ def _arguments(node: fx.Node, called: torch._ops.OpOverload) -> Iterator[tuple[A
     for index, argument in enumerate(called._schema.arguments):
         given = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         yield argument, given
+
+
+def _called(node: fx.Node) -> str:
+    """What a node calls that is no operation of PyTorch's: an autograd.Function, a region under autocast."""
+    return str(getattr(node.target, "__name__", node.target))
 
 
 def _listed(value: Any) -> Sequence[Any]:

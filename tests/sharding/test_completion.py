@@ -134,6 +134,13 @@ def test_it_says_why() -> None:
     assert all(isinstance(one, Reshard) and "sums over what is divided" in one.cause for one in reasons)
 
 
+def test_what_has_no_rule_is_computed_whole_and_said_so() -> None:
+    completion = completed("mixtral", sharding.megatron("tp"))
+    assert any("grouped_mm" in name for name in completion.without_rules())
+    assert "has no rule" in completion.explain()
+    assert not completed("llama", sharding.megatron("tp")).without_rules()
+
+
 def test_the_picture(tmp_path: Path) -> None:
     completion = completed("gpt2", sharding.batch("dp"), sharding.megatron("tp"))
     rows = bytes_of_modules(completion)
