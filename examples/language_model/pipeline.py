@@ -39,6 +39,7 @@ class PipelineEngine:
             seed=options.seed,
         )
         self._engine = merak.parallelize(model, plan, example, optimizer=self._optimizer, clip=options.clip)
+        _begin(self._engine.optimizer)
         self.replica = self._engine.dp_rank
 
     def explain(self) -> str:
@@ -72,6 +73,14 @@ class PipelineEngine:
         decay = self._options.weight_decay
         groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=self._options.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def _begin(optimizer: torch.optim.Optimizer) -> None:
+    """Makes AdamW's moments, as they are before its first step: a checkpoint is read into the tensors that are there."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
 
 
 def shape(options: Options, world: World) -> tuple[int, int]:

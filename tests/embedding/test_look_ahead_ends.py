@@ -45,7 +45,7 @@ def resident_bytes(_: Context) -> list[int]:
     """After each step: the memory of the process. Circles through gradient functions are seen by no garbage
     collector."""
     table = ShardedEmbedding(4096, 64)
-    batches = [torch.randint(4096, (4096,)) for _ in range(30)]
+    batches = [torch.randint(4096, (4096,)) for _ in range(60)]
     optimizer = merak.embedding.SGD(table.parameters(), lr=0.1)
     sizes = []
     for batch in LookAhead(batches, lambda ids: {table: ids}, optimizer):
@@ -58,7 +58,7 @@ def resident_bytes(_: Context) -> list[int]:
 def test_batches_of_the_past_are_forgotten(pool: RankPool) -> None:
     of_a_batch = 4096 * 64 * 4  # bytes of its rows; its gradient has as many
     for sizes in pool.run(resident_bytes):
-        assert sizes[-1] - sizes[9] < 10 * of_a_batch, sizes
+        assert sizes[-1] - sizes[19] < 20 * of_a_batch, sizes  # a quarter of what 40 steps would keep
 
 
 def conversions(_: Context) -> None:

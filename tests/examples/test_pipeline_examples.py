@@ -54,7 +54,7 @@ def losses(printed: str) -> list[float]:
     "script",
     [
         "train_unet",
-        "train_vowels",
+        pytest.param("train_vowels", marks=pytest.mark.slow),
         pytest.param("train_digits", marks=pytest.mark.slow),
         pytest.param("train_masked_lm", marks=pytest.mark.slow),
     ],
