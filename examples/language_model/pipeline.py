@@ -76,7 +76,7 @@ class PipelineEngine:
 
 
 def _begin(optimizer: torch.optim.Optimizer) -> None:
-    """Makes AdamW's moments, as they are before its first step: a checkpoint is read into the tensors that are there."""
+    """Makes AdamW's moments, as they are before its first step: checkpoints are read into tensors that are there."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
