@@ -55,7 +55,7 @@ def compare(pipeline: Pipeline, repeats: int, realtime: bool) -> None:
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=0)
     with before_others(realtime):
-        times = take_turns(pipeline, ways, repeats)
+        times = take_turns(ways, repeats, pipeline.take_gradients)
     actions = sum(action.kind in "FB" for action in pipeline.schedule.actions(0))
     print(describe(pipeline.stages))
     for name, row in zip(ways, times, strict=True):
@@ -67,13 +67,13 @@ def compare(pipeline: Pipeline, repeats: int, realtime: bool) -> None:
     print(f"executor adds {added:.1f} us (median of pairs; fastest {least:.1f}); wanted < {WANTED_US}: {holds}")
 
 
-def take_turns(pipeline: Pipeline, ways: dict[str, Callable[[], None]], repeats: int) -> np.ndarray:
-    """Seconds of every step, shape (ways, repeats)."""
+def take_turns(ways: dict[str, Callable[[], None]], repeats: int, before: Callable[[], object]) -> np.ndarray:
+    """Seconds of every step, shape (ways, repeats); `before` each something is done that does not count."""
     times = np.zeros((len(ways), repeats))
     gc.disable()
     for repetition in range(repeats):
         for row, step in zip(times, ways.values(), strict=True):
-            pipeline.take_gradients()
+            before()
             start = time.perf_counter()
             step()
             row[repetition] = time.perf_counter() - start

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gc
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from benchmarks.collectives.priority import before_others
+from benchmarks.pipeline.overhead import take_turns
 from merak import sharding
 
 WANTED = 0.5
@@ -90,20 +89,6 @@ def check(ways: dict[str, nn.Module], x: torch.Tensor) -> None:
             torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def take_turns(ways: dict[str, Callable[[], None]], repeats: int) -> np.ndarray:
-    """Seconds of every step, shape (ways, repeats)."""
-    times = np.zeros((len(ways), repeats))
-    gc.disable()
-    for repetition in range(repeats):
-        for row, step in zip(times, ways.values(), strict=True):
-            dist.barrier()
-            start = time.perf_counter()
-            step()
-            row[repetition] = time.perf_counter() - start
-    gc.enable()
-    return times
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--layers", type=int, default=4)
@@ -129,9 +114,9 @@ def main() -> None:
     for step in steps.values():
         step()
     check(ways, x)
-    take_turns(steps, 5)
+    take_turns(steps, 5, dist.barrier)
     with before_others(options.realtime):
-        times = take_turns(steps, options.repeats)
+        times = take_turns(steps, options.repeats, dist.barrier)
     if dist.get_rank() == 0:
         report(dict(zip(steps, times, strict=True)), options.layers)
     dist.destroy_process_group()

@@ -37,7 +37,6 @@ void permute(RuleBuilder& b);
 void resized(RuleBuilder& b);
 void select(RuleBuilder& b);
 void parts(RuleBuilder& b);
-void unbind(RuleBuilder& b);
 void gather(RuleBuilder& b);
 
 }  // namespace merak::sharding

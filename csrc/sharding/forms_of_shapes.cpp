@@ -47,19 +47,6 @@ void resized(RuleBuilder& b) {
   }
 }
 
-void select(RuleBuilder& b) {
-  const int gone = b.call().dim("dim", b.dims(0), 0);
-  for (int dim = 0, to = 0; dim < b.dims(0); ++dim) {
-    if (dim == gone) {
-      b.replicate_operand(0, dim);
-      continue;
-    }
-    const int factor = b.factor(b.size(0, dim));
-    b.operand(0, dim, factor);
-    b.result(0, to++, factor);
-  }
-}
-
 // A dimension that is cut into equal parts is (parts, part); each result has the part.
 void parts(RuleBuilder& b) {
   const int cut = b.call().dim("dim", b.dims(0), 0);
@@ -83,8 +70,8 @@ void parts(RuleBuilder& b) {
   }
 }
 
-// One result for each index of a dimension, which is gone.
-void unbind(RuleBuilder& b) {
+// A dimension is gone: there is a result for an index of it, or for each.
+void select(RuleBuilder& b) {
   const int gone = b.call().dim("dim", b.dims(0), 0);
   for (int dim = 0, to = 0; dim < b.dims(0); ++dim) {
     if (dim == gone) {

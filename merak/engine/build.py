@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from merak.engine.agreement import check_same, merge_on_all, together
 from merak.engine.gradients import Gradients
@@ -64,7 +64,7 @@ class Builder:
         with together("capturing the model, or cutting it,", self._device):
             prepared = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
             sizes = bind(prepared.captured, example, 0).sizes
-            kept = kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)
+            kept = self._kept(prepared)
             measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type, kept)
             chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
         # Replicas' examples may have other sizes, for which other cuts are best: all take rank 0's.
@@ -85,11 +85,7 @@ class Builder:
             sizes = bind(prepared.captured, example, 0).sizes
             measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
         boundaries = same_boundaries(self._reference.cuttable, self._boundaries, self._stages, prepared.cuttable)
-        kept = (
-            {node.name for node in kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)}
-            if training
-            else set()
-        )
+        kept = {node.name for node in self._kept(prepared)} if training else set()
         if training and self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)
         recomputed = self._recomputed if training else None
@@ -114,6 +110,9 @@ class Builder:
             return Executor(schedule, self._layout.pp_rank, runners, messages, reduce)
 
         return Variant(prepared, stages, runners, executor)
+
+    def _kept(self, prepared: Prepared) -> set[fx.Node]:
+        return kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)
 
     def schedule(self, stages: Sequence[Stage], microbatches: int) -> Schedule:
         """What each pipeline rank does with so many micro-batches."""

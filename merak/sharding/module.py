@@ -97,12 +97,10 @@ class ShardedModule(nn.Module):
         captured = self._captured
         flat = flatten(dict(batch))
         leaves = dict(zip(flat.paths, flat.leaves, strict=True))
-        if misfits := _misfits(captured.inputs, captured.fixed, leaves):
+        symbols: dict[str, int] = {}
+        if misfits := _misfits(captured.inputs, captured.fixed, leaves, symbols):
             raise ValueError("the batch does not fit the example of the sharding:\n  " + "\n  ".join(misfits))
         RandomState.set(self._seed, self.step, 0)
-        symbols: dict[str, int] = {}
-        for path, fake in captured.inputs.items():
-            bind_symbols(fake, leaves[path], symbols)
         return list(self._graph[0](*self._arguments(leaves, symbols))), symbols
 
     def _arguments(self, leaves: Mapping[str, Any], symbols: dict[str, int]) -> list[Any]:
@@ -143,14 +141,16 @@ def _places(completion: Completion, mesh: DeviceMesh) -> list[Place]:
     return [Place(group.rank(), group.size(), str(group.group_name)) for group in groups]
 
 
-def _misfits(inputs: Mapping[str, torch.Tensor], fixed: Mapping[str, Any], leaves: Mapping[str, Any]) -> list[str]:
+def _misfits(
+    inputs: Mapping[str, torch.Tensor], fixed: Mapping[str, Any], leaves: Mapping[str, Any], symbols: dict[str, int]
+) -> list[str]:
+    """How a batch differs from the example; what the symbols of its sizes stand for is added to `symbols`."""
     misfits = [f"{path}: is missing" for path in (*inputs, *fixed) if path not in leaves]
     misfits += [f"{path}: was not in the example" for path in leaves if path not in inputs and path not in fixed]
-    sizes: dict[str, int] = {}
     for path, fake in inputs.items():
         leaf = leaves.get(path)
         if isinstance(leaf, torch.Tensor) and leaf.dim() == fake.dim() and leaf.dtype == fake.dtype:
-            misfits += [f"{path}: {misfit}" for misfit in bind_symbols(fake, leaf, sizes)]
+            misfits += [f"{path}: {misfit}" for misfit in bind_symbols(fake, leaf, symbols)]
         elif path in leaves:
             misfits.append(f"{path}: must be {fake.dtype} with {fake.dim()} dimensions")
     misfits += [

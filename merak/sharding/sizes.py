@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +16,19 @@ from merak.graph.capture import Captured
 Size = int | fx.Node
 
 
-def real_size(size: int, formulas: Mapping[int, torch.SymInt], symbols: dict[str, int]) -> int:
-    """What a stand-in, or a product of some, stands for."""
+def factors_of(size: int, formulas: Mapping[int, torch.SymInt]) -> list[int | torch.SymInt]:
+    """What a number of C++'s is the product of: what its stand-ins stand for, and a number."""
     if size in formulas:
-        return evaluate_size(formulas[size], symbols)
+        return [formulas[size]]
     for stand_in in sorted(formulas, reverse=True):
         if size >= stand_in and size % stand_in == 0:
-            return evaluate_size(formulas[stand_in], symbols) * real_size(size // stand_in, formulas, symbols)
-    return size
+            return [formulas[stand_in], *factors_of(size // stand_in, formulas)]
+    return [size]
+
+
+def real_size(size: int, formulas: Mapping[int, torch.SymInt], symbols: dict[str, int]) -> int:
+    """A number of C++'s, given what the symbols in formulas stand for."""
+    return math.prod(evaluate_size(factor, symbols) for factor in factors_of(size, formulas))
 
 
 class Formula:
@@ -61,12 +67,7 @@ class SizeNodes:
 
     def stand_for(self, size: int) -> Size:
         """The size that C++ knows by a number."""
-        if size in self._formulas:
-            return self.of(self._formulas[size])
-        for stand_in in sorted(self._formulas, reverse=True):  # a product of such sizes
-            if size >= stand_in and size % stand_in == 0:
-                return self.product([self.of(self._formulas[stand_in]), self.stand_for(size // stand_in)])
-        return size
+        return self.product([self.of(factor) for factor in factors_of(size, self._formulas)])
 
     def of(self, size: int | torch.SymInt) -> Size:
         """A node for a formula."""
