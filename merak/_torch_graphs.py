@@ -245,9 +245,11 @@ def inside_functorch() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
-def backward_hooks(module: torch.nn.Module | None) -> bool:
-    """Whether a module, or every module (None), has hooks that run in its backward."""
-    if module is None:
+def backward_hooks(hooked: torch.nn.Module | torch.Tensor | None) -> bool:
+    """Whether a module, a parameter, or every module (None), has hooks that run in the backward."""
+    if hooked is None:
         everywhere = torch.nn.modules.module
         return bool(everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks)
-    return bool(module._backward_hooks or module._backward_pre_hooks)
+    if isinstance(hooked, torch.Tensor):
+        return bool(hooked._backward_hooks or hooked._post_accumulate_grad_hooks)
+    return bool(hooked._backward_hooks or hooked._backward_pre_hooks)

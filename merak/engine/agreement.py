@@ -25,7 +25,7 @@ class Call(NamedTuple):
     everywhere: str = ""
     """The same on all ranks."""
     in_replica: str = ""
-    """The same on the ranks of one replica: a line for each micro-batch."""
+    """The same on the ranks of one replica: lines of what they were given."""
 
     def differences(self, layout: Layout) -> list[float]:
         """Numbers whose sums over all ranks are 0 if all agree: the first rank's counts once for each of the others,
@@ -48,8 +48,9 @@ class Call(NamedTuple):
             for mine, other in lines:
                 if mine != other:
                     return ValueError(
-                        f"rank {rank} was given a micro-batch of {mine or 'nothing'}, and rank {first} of "
-                        f"{other or 'nothing'}: give all ranks of one replica (`engine.dp_rank`) the same batches"
+                        f"rank {rank} was given {mine or 'nothing more'}, and rank {first} {other or 'nothing more'}: "
+                        "give all ranks of one replica (`engine.dp_rank`) the same batches, by samplers that have "
+                        "`rank=engine.dp_rank` and `num_replicas=engine.dp_size`, and one seed for what is drawn"
                     )
         return ValueError("ranks of one engine were called in different ways")
 
@@ -111,14 +112,15 @@ def digest_of_values(model: nn.Module) -> str:
     processor. What is on the meta device has no values yet."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     lines = [
-        f"{name}, {tuple(tensor.shape)} of {tensor.dtype}, with bits that sum to {_bits(tensor.detach())}"
+        f"{name}, {tuple(tensor.shape)} of {tensor.dtype}, with bits that sum to {bits_of(tensor.detach())}"
         for name, tensor in tensors
         if not tensor.is_meta
     ]
     return "\n".join(lines)
 
 
-def _bits(tensor: torch.Tensor) -> int:
+def bits_of(tensor: torch.Tensor) -> int:
+    """The sum of a tensor's bits, in words of its elements' size: the same wherever it is computed, in any order."""
     numbers = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[numbers.element_size()]
     return int(numbers.contiguous().view(words).sum(dtype=torch.int64))

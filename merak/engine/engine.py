@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from merak.engine import checkpoint
-from merak.engine.agreement import Call, add_up
+from merak.engine.agreement import Call, add_up, bits_of
 from merak.engine.build import undisturbed
 from merak.engine.explaining import explain
 from merak.engine.gathering import gather_into
@@ -230,8 +230,7 @@ class Engine:
             problem = error
         all_rows, totals = self._sums(self._call(variant, bound, training, output), problem, bound, counts)
         for one in bound:
-            # Autograd cannot keep what was made in inference mode.
-            one.inputs = {path: leaf.clone() if leaf.is_inference() else leaf for path, leaf in one.inputs.items()}
+            one.inputs = {path: _usable(leaf, self._device) for path, leaf in one.inputs.items()}
             one.scales = scales(variant.prepared.terms, totals, one.rows, all_rows)
         for runner in variant.runners.values():
             runner.step = self.steps
@@ -263,8 +262,9 @@ class Engine:
         captured, terms = variant.prepared.captured, len(variant.prepared.terms.counts)
         what = f"a step of {'training' if training else 'evaluation'} after {self.steps}"
         what += f", with a loss of {terms} terms" if captured.loss is not None else ", without a loss"
-        shapes = [", ".join(f"{path} {tuple(leaf.shape)}" for path, leaf in one.inputs.items()) for one in bound]
-        return Call(what + (", with the model's output" if output else ""), "\n".join(shapes))
+        given = [", ".join(f"{path} {tuple(leaf.shape)}" for path, leaf in one.inputs.items()) for one in bound]
+        lines = [f"a micro-batch of {one}" for one in given]
+        return Call(what + (", with the model's output" if output else ""), "\n".join([*lines, *_contents(bound)]))
 
     def _parts(self, batch: Batch) -> list[Mapping[str, Any]]:
         if not isinstance(batch, Mapping):
@@ -321,6 +321,21 @@ class Engine:
             factor *= min(self._clip / (norm + 1e-6), 1.0)
         if factor != 1:
             self._gradients.scale(factor)
+
+
+def _usable(leaf: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of a batch, on the engine's device. Autograd cannot keep what was made in inference mode."""
+    leaf = leaf.to(device, non_blocking=True)
+    return leaf.clone() if leaf.is_inference() else leaf
+
+
+def _contents(microbatches: Sequence[MicroBatch]) -> list[str]:
+    """By path, a sum of what is in a batch: ranks of one replica that draw it in other ways would never notice."""
+    sums: dict[str, int] = {}
+    for number, one in enumerate(microbatches, 1):
+        for path, leaf in one.inputs.items():
+            sums[path] = sums.get(path, 0) + number * bits_of(leaf)
+    return [f"values of {path} whose bits sum to {total}" for path, total in sums.items()]
 
 
 def _loss_of(variant: Variant) -> int:

@@ -31,6 +31,7 @@ from merak.graph.buffers import Buffers
 from merak.graph.errors import CaptureError, explain_changes, explain_failure, explain_sizes_of_values
 from merak.graph.functions import KeptFunctions
 from merak.graph.hooks import refuse_backward_hooks, tensor_hooks_refused
+from merak.graph.host_randomness import draws_refused
 from merak.graph.second_call import TwoCalls
 from merak.graph.trees import Flat, Template, flatten, rebuild, with_tensors
 
@@ -207,8 +208,9 @@ class _Call(nn.Module):
     def results_and_rest(self, tensors: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[Any]]:
         """The tensors that the model gives, and what else."""
         batch = rebuild(self._batch.template, with_tensors(self._batch.leaves, tensors))
-        output = self.model(**self._arguments(batch))
-        loss = find_loss(output) if self._loss_fn is None else self._loss_fn(output, batch)
+        with draws_refused():
+            output = self.model(**self._arguments(batch))
+            loss = find_loss(output) if self._loss_fn is None else self._loss_fn(output, batch)
         results = self._flat(output, loss)
         return results, [self.outputs, [None if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]]
 

@@ -7,7 +7,7 @@ whose hooks could run. Hooks of the forward are part of what is captured.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,18 +20,37 @@ _OF_TENSORS = ("register_hook", "register_post_accumulate_grad_hook")
 
 
 def refuse_backward_hooks(model: nn.Module) -> None:
-    """Raises CaptureError if any of a model's modules has hooks that run in a backward."""
+    """Raises CaptureError if any of a model's modules or parameters has hooks that run in a backward."""
+    _refuse_hooks_of_modules(model)
+    _refuse_hooks_of_parameters(model)
+
+
+def _refuse_hooks_of_modules(model: nn.Module) -> None:
     hooked = [name or "the model itself" for name, module in model.named_modules() if backward_hooks(module)]
     if backward_hooks(None):
         hooked.append("every module (hooks registered for all modules)")
     if hooked:
-        more = f" and {len(hooked) - 3} more" if len(hooked) > 3 else ""
         raise CaptureError(
-            f"{type(model).__name__} cannot be captured: {', '.join(hooked[:3])}{more} has hooks that run in the "
-            "backward (register_full_backward_hook or register_full_backward_pre_hook), and a graph has no modules. "
+            f"{type(model).__name__} cannot be captured: {_some(hooked)} has hooks that run in the backward "
+            "(register_full_backward_hook or register_full_backward_pre_hook), and a graph has no modules. "
             "Remove them (`handle.remove()`), and put what they do to gradients into the `backward` of a "
             "`torch.autograd.Function` that `forward` applies"
         )
+
+
+def _refuse_hooks_of_parameters(model: nn.Module) -> None:
+    """A schedule decides how often and when a gradient is added to: a hook would see parts of it, or none."""
+    hooked = [name for name, parameter in model.named_parameters() if backward_hooks(parameter)]
+    if hooked:
+        raise CaptureError(
+            f"{type(model).__name__} cannot be captured: the parameter {_some(hooked)} has hooks (register_hook or "
+            "register_post_accumulate_grad_hook), and a schedule adds to gradients in parts. Remove them "
+            "(`handle.remove()`), and change whole gradients in `engine.optimizer.register_step_pre_hook`"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextlib.contextmanager

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from merak.engine.agreement import gather_digests
 from merak.engine.checkpoint import failures_of_all
-from merak.graph.trees import flatten
 from merak.pipeline.messages import on_wire
 
 T = TypeVar("T")
@@ -38,20 +35,6 @@ def give_to_all(model: nn.Module) -> None:
             values = tensor.detach().contiguous()
             dist.broadcast(on_wire(values), src=0)
             tensor.detach().copy_(values)
-
-
-def check_same_in_replicas(batch: Mapping[str, Any], replicas: int, device: torch.device) -> None:
-    """Raises ValueError on every rank, unless ranks of one replica have the same batch. Collective over all ranks."""
-    digest = hashlib.blake2b(digest_size=7)
-    for leaf in flatten(dict(batch)).leaves:
-        text = repr((leaf.dtype, leaf.shape, leaf.tolist())) if isinstance(leaf, torch.Tensor) else repr(leaf)
-        digest.update(text.encode())
-    values = gather_digests(digest.digest(), device)
-    if odd := [rank for rank, value in enumerate(values) if value != values[rank % replicas]]:
-        raise ValueError(
-            f"ranks {odd} have other batches than the rest of their replicas: data sets and collators must draw the "
-            "same random numbers on all ranks, so seed them alike"
-        )
 
 
 def all_or_none(action: Callable[[], T], what: str, device: torch.device) -> T:

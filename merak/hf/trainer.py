@@ -36,7 +36,7 @@ from merak.engine import Engine, parallelize
 from merak.hf import losses, randomness
 from merak.hf.arguments import NO_HUB, PlanLike, check_supported, plan_for
 from merak.hf.data import example_of, loader_of_replica, only_mine
-from merak.hf.gather import all_or_none, check_same_in_replicas, gather_rows, give_to_all
+from merak.hf.gather import all_or_none, gather_rows, give_to_all
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
 
@@ -90,7 +90,6 @@ class Trainer(transformers.Trainer):
         self.engine: Engine | None = None
         self._made_for: tuple[Any, bool] = None, False
         self._parts: list[dict[str, Any]] = []
-        self._is_checked = False
         self._wants_output = True
         if isinstance(model, nn.Module) and any(parameter.is_meta for parameter in model.parameters()):
             raise ValueError(
@@ -217,7 +216,6 @@ class Trainer(transformers.Trainer):
             self.lr_scheduler, self._created_lr_scheduler = None, False
         engine = self._running() if self._has_engine() else self._make_engine(train_dataloader)
         self._parts.clear()
-        self._is_checked = False
         self.optimizer = SteppedOptimizer(engine.optimizer)
         self.accelerator._optimizers.append(self.optimizer)  # which tells the loop of skipped steps
         self.create_scheduler(max_steps, engine.optimizer)
@@ -230,9 +228,6 @@ class Trainer(transformers.Trainer):
     def training_step(self, model: Any, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Keeps a batch; with the last of a step, the step. The loss of the step, and zero before."""
         inputs = self._prepare_inputs(dict(inputs))
-        if not self._is_checked:
-            check_same_in_replicas(inputs, self.plan.dp, self.args.device)
-            self._is_checked = True
         mine = only_mine(inputs, self._replica) if self._parts and self._all_have_the_same() else inputs
         if mine is not None:
             self._parts += self._cut(mine, self.args.train_batch_size)

@@ -172,6 +172,7 @@ def apart(context: Context, plan: merak.Plan, what: str) -> list[tuple[str, floa
     odd, good = context.rank == context.world_size - 1, batch()
     calls: dict[str, Callable[[], Any]] = {
         "rows": lambda: engine.train_step(batch(6) if odd else good),
+        "values": lambda: engine.train_step(good | {"y": good["y"].flip(0)} if odd else good),
         "mode": lambda: engine.eval_step(good) if odd else engine.train_step(good),
         "output": lambda: engine.eval_step(good, output=odd),
         "labels": lambda: engine.eval_step({"x": good["x"]} if odd else good),
@@ -183,6 +184,7 @@ def apart(context: Context, plan: merak.Plan, what: str) -> list[tuple[str, floa
     ("plan", "what", "words"),
     [
         (merak.Plan(pp=2, microbatches=2), "rows", "x (3, 4)"),
+        (merak.Plan(pp=2, microbatches=2), "values", "values of y whose bits sum to"),
         (merak.Plan(pp=2, microbatches=2), "mode", "evaluation"),
         (merak.Plan(pp=2, microbatches=2), "output", "with the model's output"),
         (merak.Plan(dp=2, microbatches=2), "labels", "without a loss"),

@@ -53,3 +53,13 @@ def test_hooks_of_the_forward_are_captured() -> None:
     model.linear.register_forward_hook(lambda module, given, output: output * 2)
     model.linear.register_forward_pre_hook(lambda module, given: (given[0] + 1,))
     assert_as_plain(model, BATCH)
+
+
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_of_parameters(kind: str) -> None:
+    model = Net(squared)
+    handle = getattr(model.linear.weight, kind)(lambda given: None)
+    with pytest.raises(CaptureError, match=r"the parameter linear.weight has hooks.*register_step_pre_hook"):
+        capture(model, BATCH)
+    handle.remove()
+    assert_as_plain(model, BATCH)
