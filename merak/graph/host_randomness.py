@@ -24,9 +24,8 @@ def draws_refused() -> Iterator[None]:
     if moved:
         raise CaptureError(
             f"`forward` draws random numbers from {' and '.join(moved)}, which a graph would repeat at every step. "
-            "Draw them with torch (torch.rand), or where the batch is made, and pass them in it. (In transformers, speech "
-            "models do so, for SpecAugment: set mask_time_prob=0.0 and mask_feature_prob=0.0 in the "
-            "configuration, and mask the data)"
+            "Draw them with torch (torch.rand), or where the batch is made, and pass them in it. (transformers' speech "
+            "models do so for SpecAugment: set mask_time_prob=0.0 and mask_feature_prob=0.0, and mask the data)"
         )
 
 
