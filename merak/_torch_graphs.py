@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,6 +25,7 @@ __all__ = [
     "export_graph",
     "fake_as",
     "fake_mode",
+    "fakes_of",
     "holds",
     "inside_functorch",
     "memory_of",
@@ -230,6 +232,14 @@ def size_hint(size: int | torch.SymInt) -> int:
 def fake_mode() -> contextlib.AbstractContextManager[object]:
     """Tensors that are made within have shapes and no data."""
     return FakeTensorMode()
+
+
+@contextlib.contextmanager
+def fakes_of(fakes: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Tensors that are made within are fake like these, and their sizes may be in the same symbols."""
+    mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None)
+    with FakeTensorMode() if mode is None else mode, enable_python_dispatcher():
+        yield
 
 
 def fake_as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

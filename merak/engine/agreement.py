@@ -30,7 +30,8 @@ class Call(NamedTuple):
     def differences(self, layout: Layout) -> list[float]:
         """Numbers whose sums over all ranks are 0 if all agree: the first rank's counts once for each of the others,
         and theirs are taken off. They are whole and small, so that the sums are exact."""
-        pairs = (self.everywhere, layout.rank, layout.pp * layout.dp), (self.in_replica, layout.pp_rank, layout.pp)
+        in_replica, members = layout.in_replica, layout.pp * layout.tp
+        pairs = (self.everywhere, layout.rank, members * layout.dp), (self.in_replica, in_replica, members)
         return [float(zlib.crc32(text.encode()) * (-1 if place else places - 1)) for text, place, places in pairs]
 
     def refusal(self, layout: Layout, device: torch.device) -> ValueError:
@@ -43,7 +44,7 @@ class Call(NamedTuple):
                     "must make the same calls of an engine in the same order"
                 )
         for rank, call in sorted(calls.items()):
-            first = rank % layout.dp
+            first = layout.first_of_replica(rank)
             lines = itertools.zip_longest(*(one.in_replica.splitlines() for one in (call, calls[first])))
             for mine, other in lines:
                 if mine != other:

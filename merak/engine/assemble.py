@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -18,10 +19,12 @@ from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.parameters import own
 from merak.engine.plan import Plan
+from merak.engine.tensor_parallel import TensorParallel, warn_if_idle
 from merak.engine.variants import Variants
 from merak.graph.capture import LossFunction
 from merak.graph.gradients import embedding_tables, parameters_with_gradients
 from merak.pipeline.microbatches import rows_of, split
+from merak.sharding.annotations import Annotation, Tactic
 
 OptimizerMaker = Callable[[Iterable[Any]], torch.optim.Optimizer]
 
@@ -34,6 +37,7 @@ def parallelize(
     optimizer: OptimizerMaker,
     loss_fn: LossFunction | None = None,
     clip: float | None = None,
+    annotations: Sequence[Annotation | Tactic] = (),
     device: torch.device | str | None = None,
 ) -> Engine:
     """Captures a model, cuts it, and gives each rank its part. Collective over all ranks of the default group.
@@ -49,17 +53,18 @@ def parallelize(
         loss_fn: from the model's output and the batch to a loss; by default the output's `loss`. The model gets of the
             batch what its `forward` names.
         clip: the gradients' largest norm, over all parameters.
+        annotations: what is divided over the axis "tp" in other ways than Megatron's (see `merak.sharding`).
         device: where the model is, or is to be if it is on meta (by default the CPU).
 
     Raises:
         CaptureError: the model cannot be captured or cut.
         ValueError: the plan fits neither the ranks, nor the batch, nor the model.
     """
-    layout = Layout(plan.pp, plan.dp)
+    layout = Layout(plan.pp, plan.dp, plan.tp)
     device = torch.device(device or next((p.device for p in model.parameters() if not p.is_meta), "cpu"))
     check_same(plan.to_json(), "plans", device)
     with undisturbed(device):
-        engine = _assemble(model, plan, layout, example_inputs, optimizer, loss_fn, clip, device)
+        engine = _assemble(model, plan, layout, annotations, example_inputs, optimizer, loss_fn, clip, device)
     layout.open()
     return engine
 
@@ -68,6 +73,7 @@ def _assemble(
     model: nn.Module,
     plan: Plan,
     layout: Layout,
+    annotations: Sequence[Annotation | Tactic],
     example_inputs: Mapping[str, Any],
     optimizer: OptimizerMaker,
     loss_fn: LossFunction | None,
@@ -78,13 +84,16 @@ def _assemble(
     with together("splitting the example into micro-batches", device):
         example = split(example_inputs, min(plan.microbatches, rows_of(example_inputs)))[0]
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    builder = Builder(model, plan, layout, trainable, loss_fn, device)
-    prepared, stages = builder.first(example)
-    check_same("\n".join(segment.module.code for stage in stages for segment in stage.segments), "models", device)
+    tensor_parallel = TensorParallel(plan, layout, annotations, trainable)
+    builder = Builder(model, plan, layout, tensor_parallel, trainable, loss_fn, device)
+    divided, stages = builder.first(example)
+    prepared, division = divided.prepared, tensor_parallel.division
+    if plan.tp == 1:  # else ranks have parts of different sizes
+        check_same("\n".join(segment.module.code for stage in stages for segment in stage.segments), "models", device)
     schedule = builder.schedule(stages, plan.microbatches)
     schedule.check()
     with together("making the engine", device):
-        owned = own(model, stages, schedule.stage_to_rank, layout, plan.seed, device)
+        owned = own(model, stages, schedule.stage_to_rank, layout, division, plan.seed, device)
         reached = parameters_with_gradients(prepared.captured, trainable)
         gradients = Gradients(
             {name: one for name, one in owned.parameters.items() if name in reached},
@@ -94,13 +103,18 @@ def _assemble(
             owned.shared,
             plan.data_parallel == "zero1",
             embedding_tables(prepared.captured) if plan.data_parallel == "sparse" else (),
+            layout.tensor,
+            division.partial,
+            {name: math.prod(division.shape(name, one)) for name, one in owned.parameters.items()},
         )
-        first = builder.variant(prepared, stages, owned, gradients)
+        first = builder.variant(divided, stages, owned, gradients)
         variants = Variants(first, example, partial(builder.another, owned, gradients))
         made = _make_optimizer(optimizer, gradients.own, device)
+    if layout.rank == 0 and tensor_parallel.completion is not None:
+        warn_if_idle(tensor_parallel.completion)
     if layout.rank == 0 and prepared.terms.inexact and plan.microbatches * plan.dp > 1:
         _warn_of_averages(prepared.terms.inexact)
-    return Engine(plan, builder.cut, schedule, layout, variants, owned, gradients, made, clip, device)
+    return Engine(plan, builder.cut, schedule, layout, tensor_parallel, variants, owned, gradients, made, clip, device)
 
 
 def _warn_of_averages(inexact: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from merak.engine.parameters import Owned
 from merak.engine.plan import Plan
 from merak.engine.precision import autocast, autocast_dtype
 from merak.engine.stage_cut import choose_cut
+from merak.engine.tensor_parallel import Divided, TensorParallel
 from merak.engine.variants import Variant, names_of, same_boundaries
 from merak.graph.capture import LossFunction
 from merak.graph.costs import measure
@@ -37,6 +38,7 @@ class Builder:
 
     Args:
         model: the plain model.
+        tensor_parallel: divides graphs among the ranks that share each layer.
         trainable: names of the parameters that may get gradients.
         loss_fn: as in `parallelize`.
 
@@ -51,24 +53,29 @@ class Builder:
         model: nn.Module,
         plan: Plan,
         layout: Layout,
+        tensor_parallel: TensorParallel,
         trainable: set[str],
         loss_fn: LossFunction | None,
         device: torch.device,
     ) -> None:
         self._model, self._plan, self._layout = model, plan, layout
+        self._tensor_parallel = tensor_parallel
         self._trainable, self._loss_fn, self._device = trainable, loss_fn, device
         self._autocast = autocast(plan.precision, device)
 
-    def first(self, example: Mapping[str, Any]) -> tuple[Prepared, list[Stage]]:
+    def first(self, example: Mapping[str, Any]) -> tuple[Divided, list[Stage]]:
         """The graph of training, cut as the plan wants it. The others follow it."""
         with together("capturing the model, or cutting it,", self._device):
-            prepared = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
+            whole = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
+            divided = self._tensor_parallel.divide(whole)
+            prepared = divided.prepared
             sizes = bind(prepared.captured, example, 0).sizes
             kept = self._kept(prepared)
             measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type, kept)
             chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
         # Replicas' examples may have other sizes, for which other cuts are best: all take rank 0's.
-        check_same(str(prepared.captured.graph), "models", self._device)
+        check_same(str(whole.captured.graph), "models", self._device)
+        check_same(self._tensor_parallel.in_words(), "divisions of layers", self._device)
         agreed = merge_on_all({"boundaries": chosen.boundaries, "recomputed": chosen.recomputed}, self._device)
         if self._plan.splits_backward:
             delay_weight_gradients(prepared.captured)
@@ -76,11 +83,13 @@ class Builder:
         self.cut = chosen.cut
         names = {node.name for node in kept}
         self._stages = prepared.cuttable.cut(self._boundaries, self._recomputed, self._trainable, names)
-        return prepared, self._stages
+        return divided, self._stages
 
     def another(self, owned: Owned, gradients: Gradients, example: Mapping[str, Any], training: bool) -> Variant:
         """A graph of another mode, or for other batches."""
-        prepared = prepare(self._model, example, training=training, loss_fn=self._loss_fn)
+        whole = prepare(self._model, example, training=training, loss_fn=self._loss_fn)
+        divided = self._tensor_parallel.divide(whole)
+        prepared = divided.prepared
         if self._plan.precision != "fp32":
             sizes = bind(prepared.captured, example, 0).sizes
             measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
@@ -92,10 +101,11 @@ class Builder:
         trainable = self._trainable if training else set()
         stages = prepared.cuttable.cut(boundaries, recomputed, trainable, kept, may_be_empty=True)
         _check_owned(stages, self._stages)
-        return self.variant(prepared, stages, owned, gradients)
+        return self.variant(divided, stages, owned, gradients)
 
-    def variant(self, prepared: Prepared, stages: Sequence[Stage], owned: Owned, gradients: Gradients) -> Variant:
+    def variant(self, divided: Divided, stages: Sequence[Stage], owned: Owned, gradients: Gradients) -> Variant:
         """A graph that is cut, with all that running it takes."""
+        prepared = divided.prepared
         training = prepared.captured.training
         first = self.schedule(stages, 1 if not training else self._plan.microbatches)
         tensors = _tensors(prepared, owned, self._device)
@@ -109,7 +119,7 @@ class Builder:
             reduce = gradients.reduce if training else None
             return Executor(schedule, self._layout.pp_rank, runners, messages, reduce)
 
-        return Variant(prepared, stages, runners, executor)
+        return Variant(divided, stages, runners, executor)
 
     def _kept(self, prepared: Prepared) -> set[fx.Node]:
         return kept_nodes(prepared.cuttable.trunk, prepared.cuttable.groups, self._plan.keep)

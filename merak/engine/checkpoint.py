@@ -35,6 +35,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 
 from merak._extras import require
 from merak.engine.agreement import check_same, merge_on_all
+from merak.engine.tensor_parallel import Division
 from merak.graph.capture import canonical_names
 
 MODEL, OPTIMIZER = "model", "optimizer"
@@ -52,23 +53,47 @@ class Part:
     Attributes:
         model: of the model's state dict, by name.
         parameters: those that the optimizer updates, by name.
+        division: which of both are parts of whole tensors; a checkpoint has these whole.
         device: where ranks exchange messages.
     """
 
     model: Mapping[str, torch.Tensor]
     optimizer: torch.optim.Optimizer
     parameters: Mapping[str, nn.Parameter]
+    division: Division
     device: torch.device
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """By the names that a checkpoint has. An optimizer that has not stepped has none."""
+        """By the names that a checkpoint has. An optimizer that has not stepped has none. Collective over the ranks
+        that share layers."""
         kept = {
-            f"{OPTIMIZER}.{name}.{key}": value
+            f"{OPTIMIZER}.{name}.{key}": self._whole(name, value)
             for name, state in self.states().items()
             for key, value in state.items()
             if isinstance(value, torch.Tensor)
         }
-        return {f"{MODEL}.{name}": tensor.detach() for name, tensor in self.model.items()} | kept
+        model = {f"{MODEL}.{name}": self.division.whole(name, tensor.detach()) for name, tensor in self.model.items()}
+        return model | kept
+
+    def _whole(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """What the optimizer keeps of a parameter: a value for each element, or one."""
+        return self.division.whole(name, value) if value.shape == self.parameters[name].shape else value
+
+    def check_divisible(self, name: str, state: Mapping[str, Any]) -> None:
+        """Refuses what an optimizer keeps of a part that is neither of its shape nor one number: nobody could tell what
+        the whole of it is."""
+        parameter = self.parameters[name]
+        for key, value in state.items():
+            fits = not isinstance(value, torch.Tensor) or value.numel() == 1 or value.shape == parameter.shape
+            if not fits and self.division.divides(name):
+                raise ValueError(
+                    f"the optimizer keeps {key} of shape {tuple(value.shape)} of {name}, of which this rank has a part "
+                    f"of shape {tuple(parameter.shape)}: with tp, use an optimizer that keeps a value for each element"
+                )
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Of the model's whole tensors."""
+        return {name: self.division.shape(name, tensor) for name, tensor in self.model.items()}
 
     def states(self) -> dict[str, dict[str, Any]]:
         """What the optimizer keeps, by parameter's name."""
@@ -120,11 +145,11 @@ def load(path: str | Path, part: Part) -> dict[str, Any]:
     what = f"{path} was not loaded, and nothing has changed"
     saved = on_all(lambda: _Saved(path), what, part.device)
     check_same(saved.folder.name, f"checkpoints at {path}", part.device)
-    shapes = merge_on_all({name: list(tensor.shape) for name, tensor in part.model.items()}, part.device)
+    shapes = merge_on_all(part.shapes(), part.device)
     found = on_all(lambda: _read(saved, shapes, part), what, part.device)
     with torch.no_grad():
         for name, tensor in part.model.items():
-            tensor.copy_(found[f"{MODEL}.{name}"])
+            tensor.copy_(part.division.part(name, found[f"{MODEL}.{name}"]))
     _restore(part, saved.parameters, found)
     return saved.progress
 
@@ -261,6 +286,7 @@ def _describe(part: Part, progress: Mapping[str, Any]) -> dict[str, Any]:
     for name, group in groups.items():
         state = states.get(name, {})
         numbers = {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)}
+        part.check_divisible(name, state)
         if odd := [str(key) for key, value in numbers.items() if not isinstance(key, str) or not _plain(value)]:
             raise ValueError(f"the optimizer keeps {_some(odd)} of {name}, which is no tensor, number or text")
         parameters[name] = {
@@ -304,6 +330,8 @@ def _restore(part: Part, saved: Mapping[str, Mapping[str, Any]], found: Mapping[
         state = {key: _from_plain(value) for key, value in one["numbers"].items()}
         for key in one["tensors"]:
             tensor = found[f"{OPTIMIZER}.{name}.{key}"]
+            if list(tensor.shape) == part.division.shape(name, parameter):
+                tensor = part.division.part(name, tensor)
             state[key] = tensor if key == "step" and not counts_here else tensor.to(parameter.device)
         part.optimizer.state.pop(parameter, None)
         if state:

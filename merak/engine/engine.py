@@ -23,6 +23,7 @@ from merak.engine.outputs import check_outputs, gather_outputs
 from merak.engine.parameters import Owned
 from merak.engine.plan import Plan
 from merak.engine.precision import LossScale
+from merak.engine.tensor_parallel import TensorParallel
 from merak.engine.variants import Variant, Variants
 from merak.graph.cutting import Cut
 from merak.graph.losses import scales
@@ -70,6 +71,7 @@ class Engine:
         cut: Cut,
         schedule: Schedule,
         layout: Layout,
+        tensor_parallel: TensorParallel,
         variants: Variants,
         owned: Owned,
         gradients: Gradients,
@@ -83,7 +85,8 @@ class Engine:
         self.parameters: dict[str, nn.Parameter] = owned.parameters
         self.grad_norm: float | None = None
         self.steps = 0
-        self._layout, self._variants, self._owned, self._gradients = layout, variants, owned, gradients
+        self._layout, self._tensor_parallel = layout, tensor_parallel
+        self._variants, self._owned, self._gradients = variants, owned, gradients
         self._clip, self._device = clip, device
         self._frozen = [name for name, parameter in owned.parameters.items() if not parameter.requires_grad]
         self._failure = ""
@@ -115,7 +118,7 @@ class Engine:
         with self._during("summing gradients"):
             self._gradients.finish()
         with self._during("summing the loss and the gradients' norm"):
-            loss, norm = self._agree([one[loss_output] for one in outputs if loss_output in one])
+            loss, norm = self._agree(self._loss_share(outputs, loss_output))
         scale = self._scale.value  # the one that these gradients have; the next step's may be another
         if self._scale.update(norm):
             self._scale_gradients(norm, scale)
@@ -144,8 +147,7 @@ class Engine:
             made = variant.executor(len(microbatches)).step(microbatches, wanted)
         loss = None
         if captured.loss is not None:
-            shares = sum(float(one[captured.loss]) for one in made if captured.loss in one)
-            (loss,) = add_up([shares], self._layout.everyone, self._device)
+            (loss,) = add_up([self._loss_share(made, captured.loss)], self._layout.everyone, self._device)
         if not output:
             return Evaluation(loss, None)
         leaves = gather_outputs(variant, microbatches, made, self._layout, self.schedule, self._device)
@@ -165,7 +167,8 @@ class Engine:
     def explain(self, width: int = 120) -> str:
         """The plan, its stages with what they send, and a chart of a step by the model that they were cut by."""
         first = self._variants.first
-        return explain(self.plan, self.cut, first.stages, first.prepared.terms, self.schedule, width)
+        text = explain(self.plan, self.cut, first.stages, first.prepared.terms, self.schedule, width)
+        return "\n".join(filter(None, [text, self._tensor_parallel.explain()]))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """This rank's part of a checkpoint: `model.<name>` and `optimizer.<name>.<key>`, by the plain model's names. An
@@ -202,12 +205,14 @@ class Engine:
         return extra
 
     def _part(self) -> checkpoint.Part:
-        return checkpoint.Part(self._owned.state, self.optimizer, self._gradients.own, self._device)
+        owned = self._owned
+        return checkpoint.Part(owned.state, self.optimizer, self._gradients.own, owned.division, self._device)
 
     def gather_into(self, model: nn.Module) -> None:
         """Gives a plain model, on every rank, the parameters and buffers that all ranks have trained. In place; it may
         be the model that was given to `parallelize`."""
-        gather_into(model, self._owned.state, self._device)
+        division = self._owned.division
+        gather_into(model, {name: division.whole(name, one) for name, one in self._owned.state.items()}, self._device)
 
     def _bind(self, batch: Batch, training: bool, output: bool = False) -> tuple[Variant, list[MicroBatch]]:
         """The graph for a batch, and its micro-batches with their scales. What does not fit one rank is refused by all,
@@ -243,7 +248,7 @@ class Engine:
         another way."""
         # All ranks of a replica have the same batch: one counts. All must send as many numbers, and a rank that refuses
         # does not know how many counts there are.
-        mine = [sum(one.rows for one in bound), *counts] if self._layout.pp_rank == 0 else []
+        mine = [sum(one.rows for one in bound), *counts] if self._layout.in_replica == 0 else []
         mine += [0.0] * (1 + _COUNTS * max(1, math.ceil(len(counts) / _COUNTS)) - len(mine))
         mine = [float(problem is not None), *call.differences(self._layout), *mine]
         with self._whole(), self._during("counting the batch's targets"):
@@ -273,14 +278,18 @@ class Engine:
             return list(batch)
         return list(split(batch, min(self.plan.microbatches, rows_of(batch))))
 
-    def _agree(self, losses: list[torch.Tensor]) -> tuple[float, float]:
+    def _loss_share(self, outputs: Sequence[Mapping[int, torch.Tensor]], loss: int) -> float:
+        """What this rank adds to the loss. All that share a layer have the same: one counts."""
+        return float(sum(one[loss] for one in outputs if loss in one)) if self._layout.tp_rank == 0 else 0.0
+
+    def _agree(self, loss_share: float) -> tuple[float, float]:
         """The loss, and the norm of all gradients, each parameter's once."""
         squares = 0.0
         if (self._clip is not None or self._scale.moves) and (self.dp_rank == 0 or not self._gradients.are_whole):
             counted = [one.grad for name, one in self._gradients.own.items() if name in self._owned.counted]
             norms = torch._foreach_norm([one for one in counted if one is not None]) if counted else []
             squares = sum(float(norm.double().square()) for norm in norms)
-        loss, all_squares = add_up([float(sum(losses)), squares], self._layout.everyone, self._device)
+        loss, all_squares = add_up([loss_share, squares], self._layout.everyone, self._device)
         return loss, all_squares**0.5 / self._scale.value
 
     def _check_usable(self) -> None:

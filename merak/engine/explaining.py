@@ -43,8 +43,9 @@ def _lines(
 ) -> Iterator[str]:
     step = simulate(cut, schedule)
     yield (
-        f"plan: {plan.dp} replicas x {plan.pp} pipeline ranks, {plan.n_stages} stages; {plan.microbatches} "
-        f"micro-batches a replica, schedule {plan.schedule}, gradients by {plan.data_parallel}, {plan.precision}"
+        f"plan: {plan.dp} replicas x {plan.tp} tensor-parallel x {plan.pp} pipeline ranks, {plan.n_stages} stages; "
+        f"{plan.microbatches} micro-batches a replica, schedule {plan.schedule}, gradients by {plan.data_parallel}, "
+        f"{plan.precision}"
     )
     yield cut.explain()
     for stage in stages:

@@ -13,12 +13,15 @@ made of them is gathered. That takes as many bytes on the wire, if sections are 
 A parameter that was *frozen* (`requires_grad_(False)`) when a step began gets no gradient in it, so that the optimizer
 leaves it alone, as in one process. Its zeros travel all the same: what is sent must not depend on it. Where ranks
 differ in what is frozen, it is frozen on all that have it, lest their copies drift apart.
+
+Ranks of tensor parallelism have parts of most parameters, each with its gradient. Of a whole parameter that they have
+used on different parts of a tensor (a norm, where the sequence is divided) each has a part of the gradient.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,12 +39,14 @@ class Bucket:
     Attributes:
         table: the name of its only parameter, if that is a table of which only rows travel; else empty.
         flat: all sections.
-        owner: of each parameter's name, the replica whose section it is in.
+        owner: of each parameter's name, the replica whose section it is in: by `sizes`.
     """
 
-    def __init__(self, parameters: Named, sections: int, fixed: Mapping[str, int], table: str = "") -> None:
+    def __init__(
+        self, parameters: Named, sections: int, fixed: Mapping[str, int], sizes: Mapping[str, int], table: str = ""
+    ) -> None:
         self.parameters, self.table = dict(parameters), table
-        self.owner = _deal(parameters, sections, fixed)
+        self.owner = _deal(parameters, sections, fixed, sizes)
         first = next(iter(parameters.values()))
         filled = [0] * sections
         starts = {}
@@ -85,6 +90,9 @@ class Gradients:
         shared: names of parameters that other ranks of the pipeline have too, with the group of all that have them.
         sharded: ZeRO-1.
         tables: names of parameters of whose gradients only rows travel.
+        tensor: group of the ranks that share layers with this one.
+        partial: names of parameters of whose gradients each of those has a part.
+        sizes: by name, the elements of whole parameters, by which all ranks of `tensor` deal them alike.
     """
 
     def __init__(
@@ -96,7 +104,12 @@ class Gradients:
         shared: Mapping[str, dist.ProcessGroup],
         sharded: bool = False,
         tables: Collection[str] = (),
+        tensor: dist.ProcessGroup | None = None,
+        partial: Collection[str] = (),
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
+        self._tensor, self._partial = tensor, partial
+        sizes = {name: one.numel() for name, one in parameters.items()} | dict(sizes or {})
         self._replicas, self._sharded = replicas, sharded and replicas.size() > 1
         sections = replicas.size() if self._sharded else 1
         # By name, so that all ranks begin these in one order; and ranks of a pipeline must deal them alike.
@@ -109,7 +122,7 @@ class Gradients:
             by_end.setdefault((last, parameter.dtype, alone), {})[name] = parameter
         self._buckets: dict[int, list[Bucket]] = {}
         for (stage, _, table), members in by_end.items():
-            self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed, table))
+            self._buckets.setdefault(stage, []).append(Bucket(members, sections, fixed, sizes, table))
         self._parameters = dict(parameters)
         self._frozen = [False] * len(parameters)
         self._rows: list[tuple[torch.Tensor, Any]] = []
@@ -162,6 +175,8 @@ class Gradients:
         if self._replicas.size() > 1:
             self._working.append(dist.all_reduce(frozen, group=self._replicas, async_op=True))
         self._wait()
+        if self._tensor is not None:
+            dist.all_reduce(frozen, group=self._tensor)
         for table, work in self._rows:
             work.wait()
             (total,) = work.result()
@@ -170,12 +185,20 @@ class Gradients:
         if self._sharded:
             for bucket, own in self._own.items():
                 bucket.show(self._replicas.rank(), own)
+        self._add_parts()
         flags = dict(zip(self._parameters, frozen.split(1), strict=True))
         for name, group in self._shared:
             if name in self.own and (gradient := self.own[name].grad) is not None:
                 self._working += [dist.all_reduce(one, group=group, async_op=True) for one in (gradient, flags[name])]
         self._wait()
         self._frozen = [ranks > 0 for ranks in frozen.tolist()]
+
+    def _add_parts(self) -> None:
+        """Adds up the gradients of which ranks that share layers have parts."""
+        for name, parameter in self.own.items():
+            if name in self._partial and parameter.grad is not None:
+                self._working.append(dist.all_reduce(parameter.grad, group=self._tensor, async_op=True))
+        self._wait()
 
     def drop_frozen(self) -> None:
         """After `finish`: what is frozen has no gradient. Until then it has zeros, which no norm minds."""
@@ -204,13 +227,13 @@ class Gradients:
         self._working.clear()
 
 
-def _deal(parameters: Named, sections: int, fixed: Mapping[str, int]) -> dict[str, int]:
+def _deal(names: Iterable[str], sections: int, fixed: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
     """To which section each parameter goes: the largest first, each to the emptiest."""
     filled = [0] * sections
     dealt: dict[str, int] = {}
-    for name in sorted(parameters, key=lambda one: (one not in fixed, -parameters[one].numel())):
+    for name in sorted(names, key=lambda one: (one not in fixed, -sizes[one])):
         dealt[name] = fixed[name] if name in fixed else filled.index(min(filled))
-        filled[dealt[name]] += parameters[name].numel()
+        filled[dealt[name]] += sizes[name]
     return dealt
 
 

@@ -9,6 +9,7 @@ Memory is filled with a mark first; what still bears it has no code that gives i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -55,6 +56,19 @@ def materialise(model: nn.Module, names: Iterable[str], seed: int, device: torch
             f"the model is on the meta device, and nothing in it says what {', '.join(unknown)} should be: its modules "
             "have no `reset_parameters` that sets them. Build the model on a real device"
         )
+
+
+@contextlib.contextmanager
+def materialised(model: nn.Module, name: str, seed: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """A parameter or buffer; one without memory has it within. See `materialise`."""
+    before = _get(model, name)
+    materialise(model, [name], seed, device)
+    now = _get(model, name)
+    try:
+        yield now
+    finally:
+        if now is not before:
+            _set_everywhere(model, now, before)
 
 
 def _initialisers(model: nn.Module, name: str) -> Iterator[Callable[[], Any]]:

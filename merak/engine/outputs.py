@@ -30,15 +30,17 @@ def gather_outputs(
     Args:
         made: by micro-batch, the values that this rank's stages have made.
     """
-    graph_output: Any = variant.prepared.captured.graph.output_node().args[0]
     owners = {number: stage.index for stage in variant.stages for number in stage.outputs}
     merged = []
-    for number, node in enumerate(graph_output):
+    for number, fake in enumerate(variant.divided.outputs):
         if number not in owners:
-            merged.append(node)  # a constant of the graph
+            merged.append(fake)  # a constant of the graph
             continue
-        fake, source = node.meta["val"], schedule.stage_to_rank[owners[number]]
-        parts = [one[number] for one in made] if source == layout.pp_rank else []
+        source = schedule.stage_to_rank[owners[number]]
+        parts = []
+        if source == layout.pp_rank:
+            for one, given in zip(microbatches, made, strict=True):
+                parts.append(variant.divided.whole_output(number, given[number], one.sizes))
         merged.append(_broadcast(_merge(parts, microbatches), fake, microbatches, source, layout, device))
     return merged
 
@@ -49,12 +51,12 @@ def check_outputs(variant: Variant, microbatches: Sequence[MicroBatch]) -> None:
     Raises:
         ValueError: names the output, and says how to get it.
     """
-    captured, graph_output = variant.prepared.captured, variant.prepared.captured.graph.output_node().args[0]
+    captured = variant.prepared.captured
     owned = {number for stage in variant.stages for number in stage.outputs}
     for number, name in enumerate(captured.outputs):
         if number not in owned or number == captured.loss or len(microbatches) == 1:
             continue
-        fake = graph_output[number].meta["val"]  # type: ignore[index, union-attr]
+        fake = variant.divided.outputs[number]
         shapes = _shapes(fake, microbatches)
         if _are_rows(shapes, microbatches) or (fake.is_floating_point() and all(one == shapes[0] for one in shapes)):
             continue

@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from merak.engine.initialise import materialise
+from merak.engine.initialise import materialise, materialised
 from merak.engine.layout import Layout
+from merak.engine.tensor_parallel import Division
 from merak.graph.capture import canonical_names
 from merak.graph.stages import Stage
 
@@ -22,6 +23,7 @@ class Owned:
     Attributes:
         parameters, buffers: by name, those that its stages use.
         stages: of each parameter's name, the stages of this rank that use it.
+        division: which of them are parts, of whole tensors that ranks of tensor parallelism share.
         shared: of names that other ranks of the pipeline have too, the group of all that have them.
         counted: names of the parameters that this rank counts where each is to be counted once.
         state: what of the model's state dict this rank has, by name; what no stage uses belongs to the first rank.
@@ -30,6 +32,7 @@ class Owned:
     parameters: dict[str, nn.Parameter]
     buffers: dict[str, torch.Tensor]
     stages: dict[str, list[int]]
+    division: Division
     shared: dict[str, dist.ProcessGroup]
     counted: set[str]
     state: dict[str, torch.Tensor]
@@ -40,10 +43,12 @@ def own(
     stages: Sequence[Stage],
     stage_to_rank: Sequence[int],
     layout: Layout,
+    division: Division,
     seed: int,
     device: torch.device,
 ) -> Owned:
-    """Finds what this rank has, and makes what of it is on the meta device. Collective, since groups are made."""
+    """Finds what this rank has, and makes what of it is on the meta device. Parts of parameters are new ones; whole
+    parameters are the model's own. Collective, since groups are made."""
     ranks_of: dict[str, list[int]] = {}
     for stage in stages:
         for name in stage.parameters:
@@ -57,8 +62,10 @@ def own(
     used = {name for stage in stages for name in (*stage.parameters, *stage.buffers)}
     free = sorted(names - used) if layout.pp_rank == 0 else []
     here = dict.fromkeys(name for stage in mine for name in (*stage.parameters, *stage.buffers))
-    materialise(model, [*here, *free], seed, device)
-    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    made = {name: _part(model, name, division, seed, device) for name in here if division.divides(name)}
+    materialise(model, [name for name in (*here, *free) if name not in made], seed, device)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers()) | made
+    parameters |= {name: one for name, one in made.items() if isinstance(one, nn.Parameter)}
     using: dict[str, list[int]] = {}
     for stage in mine:
         for name in stage.parameters:
@@ -73,9 +80,23 @@ def own(
         parameters={name: parameters[name] for name in using},
         buffers=buffers_here,
         stages=using,
+        division=division,
         shared=shared,
-        counted={name for name in using if min(ranks_of[name]) == layout.pp_rank},
+        counted={
+            name
+            for name in using
+            if min(ranks_of[name]) == layout.pp_rank and (layout.tp_rank == 0 or division.divides(name))
+        },
         state={
-            name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name in here or name in free
+            name: made.get(name, tensor)
+            for name, tensor in model.state_dict(keep_vars=True).items()
+            if name in here or name in free
         },
     )
+
+
+def _part(model: nn.Module, name: str, division: Division, seed: int, device: torch.device) -> torch.Tensor:
+    """This rank's part of a parameter or buffer. The whole of one on the meta device is there for a moment only."""
+    with materialised(model, name, seed, device) as whole:
+        part = division.part(name, whole.detach())
+        return nn.Parameter(part, whole.requires_grad) if isinstance(whole, nn.Parameter) else part

@@ -22,7 +22,7 @@ class Plan:
 
     Attributes:
         dp: replicas, each of which gets a part of the global batch.
-        tp: ranks that share each layer. Only 1 for now.
+        tp: ranks that share each layer, as in Megatron-LM.
         pp: ranks that the stages are divided among.
         microbatches: how many parts each replica's batch is cut into.
         schedule: a kind (see `merak.pipeline.KINDS`), or a path to a CSV of actions.
@@ -32,6 +32,7 @@ class Plan:
             ("aten.linear"), of nodes of the graph or of modules, with * for anything.
         cuts: names of modules or of operations; each begins a stage. By default the stages are balanced by cost.
         stages: how many stages in all; by default one a rank, two for "zbv" and "interleaved".
+        sequence_parallel: divide what tensor parallelism leaves whole, norms and what is between them, by positions.
         data_parallel: how replicas agree: all-reduce of gradients; "sparse", the same, but of tables that only
             embeddings read the rows that a batch has touched; or ZeRO-1 (a replica updates its share of the parameters,
             and keeps the optimizer's state of that share only).
@@ -50,6 +51,7 @@ class Plan:
     keep: tuple[str, ...] = ()
     cuts: tuple[str, ...] | None = None
     stages: int | None = None
+    sequence_parallel: bool = False
     data_parallel: DataParallel = "all-reduce"
     precision: Precision = "fp32"
     memory: int | None = None
@@ -58,8 +60,12 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("dp", "tp", "pp", "microbatches"):
             _check_whole(name, getattr(self, name), 1)
-        if self.tp != 1:
-            raise ValueError(f"tp is {self.tp}; it must be 1: tensor parallelism is not there yet")
+        if not isinstance(self.sequence_parallel, bool):
+            raise ValueError(f"sequence_parallel is {self.sequence_parallel!r}; it must be True or False")
+        if self.sequence_parallel and self.tp == 1:
+            raise ValueError(
+                "sequence_parallel is True and tp is 1; it divides over the ranks of tp, of which there must be 2"
+            )
         self._check_schedule()
         if self.stages is not None:
             _check_whole("stages", self.stages, 1, or_none=True)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from merak.engine.tensor_parallel import Divided
 from merak.graph.dependence import with_dependencies
 from merak.graph.errors import CaptureError
 from merak.graph.prepare import Prepared
@@ -31,17 +32,23 @@ class Variant:
     """A graph that is ready to run.
 
     Attributes:
+        divided: the graph, as this rank has it.
         stages: of all ranks.
         runners: of this rank's stages.
         executors: by number of micro-batches.
         make_executor: for a number of micro-batches that is new.
     """
 
-    prepared: Prepared
+    divided: Divided
     stages: Sequence[Stage]
     runners: Mapping[int, StageRunner]
     make_executor: Callable[[int], Executor]
     executors: dict[int, Executor] = field(default_factory=dict)
+
+    @property
+    def prepared(self) -> Prepared:
+        """The graph."""
+        return self.divided.prepared
 
     def executor(self, microbatches: int) -> Executor:
         """The one for that many micro-batches."""

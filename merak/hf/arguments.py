@@ -47,7 +47,8 @@ def plan_for(args: Any, plan: PlanLike | None) -> Plan:
         )
     if found.world_size != dist.get_world_size():
         raise ValueError(
-            f"the plan is for {found.world_size} ranks (dp {found.dp} x pp {found.pp}), and {dist.get_world_size()} run"
+            f"the plan is for {found.world_size} ranks (dp {found.dp} x tp {found.tp} x pp {found.pp}), and "
+            f"{dist.get_world_size()} run"
         )
     wanted = "bf16" if args.bf16 else "fp16" if args.fp16 else found.precision
     if found.precision not in ("fp32", wanted):

@@ -39,7 +39,21 @@ class Cut(NamedTuple):
 def chunk_of(size: int, ranks: int, rank: int) -> int:
     """How much a rank has of a size."""
     chunk = -(-size // ranks)
-    return max(0, min(chunk, size - rank * chunk))
+    return _most(0, _least(chunk, size - rank * chunk))
+
+
+def begin_of(size: int, ranks: int, rank: int) -> int:
+    """Where a rank's chunk of a size begins."""
+    return _least(rank * -(-size // ranks), size)
+
+
+def _least(one: int, other: int) -> int:
+    """Of numbers, or of symbols, which must not be compared: one would be taken for the smaller for good."""
+    return min(one, other) if isinstance(one, int) and isinstance(other, int) else torch.sym_min(one, other)
+
+
+def _most(one: int, other: int) -> int:
+    return max(one, other) if isinstance(one, int) and isinstance(other, int) else torch.sym_max(one, other)
 
 
 # What travels ---------------------------------------------------------------------------------------------------------
@@ -222,7 +236,7 @@ class _Slice(torch.autograd.Function):
 
 
 def _own_part(x: torch.Tensor, cut: Cut) -> torch.Tensor:
-    begin = min(cut.rank * -(-cut.size // cut.ranks), cut.size)
+    begin = begin_of(cut.size, cut.ranks, cut.rank)
     part = _apart(x, cut, cut.size).narrow(cut.dim + 1, begin, cut.own)
     return _together(part, cut.dim).contiguous()
 

@@ -18,7 +18,7 @@ from torch import fx
 from merak.graph.capture import Captured
 from merak.graph.randomness import SeededCall
 from merak.sharding import collectives
-from merak.sharding.collectives import chunk_of
+from merak.sharding.collectives import begin_of, chunk_of
 from merak.sharding.completion import Completion
 from merak.sharding.local_calls import LocalCall, local_call
 from merak.sharding.program import Layout, Operation, Pieces
@@ -54,21 +54,28 @@ class Lowered:
         layouts: of parameters and buffers by name.
         outputs: of the model's outputs by number, those that are divided, with their layouts.
         places: this rank's, by axis.
+        partial: names of parameters of whose gradients each rank has a part, to be added up.
     """
 
     captured: Captured
     layouts: dict[str, Layout]
     outputs: dict[int, Layout]
     places: tuple[Place, ...]
+    partial: frozenset[str] = frozenset()
 
 
-def lower(completion: Completion, places: Sequence[Place]) -> Lowered:
-    """The graph of the rank at these places, one for each axis of the mesh in its order."""
-    return _Lowering(completion, tuple(places)).run()
+def lower(completion: Completion, places: Sequence[Place], *, sums_at_end: bool = False) -> Lowered:
+    """The graph of the rank at these places, one for each axis of the mesh in its order.
+
+    Args:
+        sums_at_end: the graph leaves it to its caller to add up gradients of whole parameters of which ranks have
+            parts, so that they travel once a step and not with every micro-batch; `Lowered.partial` names them.
+    """
+    return _Lowering(completion, tuple(places), sums_at_end).run()
 
 
 class _Lowering:
-    def __init__(self, completion: Completion, places: tuple[Place, ...]) -> None:
+    def __init__(self, completion: Completion, places: tuple[Place, ...], sums_at_end: bool) -> None:
         self.completion, self.places = completion, places
         self.source = completion.graph
         self.graph = fx.Graph(self.source.captured.graph.owning_module)
@@ -77,6 +84,7 @@ class _Lowering:
         self.sizes = SizeNodes(self.graph, self.source.captured, self.values)
         self.sizes.know(self.source.formulas)
         self.operations = {operation.node: index for index, operation in enumerate(self.source.operations)}
+        self.partial = self._only_varied() if sums_at_end else set()
 
     def run(self) -> Lowered:
         captured = self.source.captured
@@ -96,9 +104,19 @@ class _Lowering:
         divided = {
             number: self.completion.layouts[node]
             for number, node in enumerate(outputs)
-            if isinstance(node, fx.Node) and _is_divided(self.completion.layouts.get(node, []))
+            if isinstance(node, fx.Node) and is_divided(self.completion.layouts.get(node, []))
         }
-        return Lowered(dataclasses.replace(captured, graph=self.graph), layouts, divided, self.places)
+        partial = frozenset(captured.sources[node.name].key for node in self.partial)
+        return Lowered(dataclasses.replace(captured, graph=self.graph), layouts, divided, self.places, partial)
+
+    def _only_varied(self) -> set[fx.Node]:
+        """The parameters that operations take as they are, and all of them to compute parts with."""
+        steps_of: dict[fx.Node, list[list[str]]] = {}
+        for operation, way in zip(self.source.operations, self.completion.ways, strict=True):
+            for node, steps in zip(operation.operands, way["before"], strict=True):
+                if node is not None and self.source.is_parameter(node):
+                    steps_of.setdefault(node, []).append([step["kind"] for step in steps])
+        return {node for node, uses in steps_of.items() if all(kinds == ["vary"] for kinds in uses)}
 
     def _copy(self, node: fx.Node) -> None:
         """What is not divided: placeholders, sizes, and what the batch alone determines."""
@@ -146,6 +164,8 @@ class _Lowering:
     def _laid_out(self, node: fx.Node, steps: Sequence[dict[str, Any]]) -> fx.Node:
         """A value after these steps; what several operations need is made once."""
         value: fx.Node = self.values[node]
+        if node in self.partial:
+            return value
         for count, step in enumerate(steps, 1):
             key = (node, repr(steps[:count]))
             if key not in self.laid_out:
@@ -207,14 +227,15 @@ class _Lowering:
         return SeededCall(call.operation, call.name + where)
 
 
-def _is_divided(layout: Layout) -> bool:
+def is_divided(layout: Layout) -> bool:
+    """Whether a rank has only a part of a tensor with that layout."""
     return any(axes for pieces in layout for _, axes in pieces)
 
 
 def parts(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torch.Tensor:
     """The part of a whole tensor that the rank at these places has."""
     for dim, pieces in enumerate(layout):
-        if not _is_divided([pieces]):
+        if not is_divided([pieces]):
             continue
         split = tensor.unflatten(dim, [size for size, _ in pieces])
         for number, (size, axes) in enumerate(pieces):
@@ -224,11 +245,21 @@ def parts(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torc
     return tensor
 
 
+def local_shape(layout: Layout, places: Sequence[Place]) -> list[int]:
+    """Of the part that the rank at these places has of a tensor with that layout."""
+    return [math.prod(_range_of(size, axes, places)[1] for size, axes in pieces) for pieces in layout]
+
+
+def whole_shape(layout: Layout) -> list[int]:
+    """Of the whole tensor."""
+    return [math.prod(size for size, _ in pieces) for pieces in layout]
+
+
 def _range_of(size: int, axes: Sequence[int], places: Sequence[Place]) -> tuple[int, int]:
     begin, length = 0, size
     for axis in axes:
         ranks, rank = places[axis].ranks, places[axis].rank
-        begin += min(rank * -(-length // ranks), length)
+        begin += begin_of(length, ranks, rank)
         length = chunk_of(length, ranks, rank)
     return begin, length
 

@@ -21,7 +21,7 @@ from merak.graph.losses import scales
 from merak.graph.randomness import RandomState
 from merak.graph.trees import flatten, rebuild
 from merak.sharding.completion import Completion
-from merak.sharding.lower import Place, gather, lower, parts
+from merak.sharding.lower import Place, gather, lower, parts, whole_shape
 from merak.sharding.program import Layout
 from merak.sharding.sizes import real_size
 
@@ -168,17 +168,7 @@ def _as_dtensors(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) 
         placements = placements_of(layout, module._mesh.ndim)
         if placements is None:
             local, placements = module.whole(name), [Replicate()] * module._mesh.ndim
-        state[prefix + name] = make_dtensor(local, module._mesh, tuple(placements), torch.Size(_whole_shape(layout)))
-
-
-def _whole_shape(layout: Layout) -> list[int]:
-    shape = []
-    for pieces in layout:
-        size = 1
-        for piece, _ in pieces:
-            size *= piece
-        shape.append(size)
-    return shape
+        state[prefix + name] = make_dtensor(local, module._mesh, tuple(placements), torch.Size(whole_shape(layout)))
 
 
 def placements_of(layout: Layout, axes: int) -> list[Any] | None:

@@ -35,11 +35,11 @@ class Formula:
     """A size that follows from the batch's. Called by graphs with the sizes that its symbols stand for."""
 
     def __init__(self, size: torch.SymInt) -> None:
-        self._size, self.names = size, symbol_names(size)
+        self.size, self.names = size, symbol_names(size)
         self.__name__, self.__module__ = "size", __name__
 
     def __call__(self, *sizes: int) -> int:
-        return evaluate_size(self._size, dict(zip(self.names, sizes, strict=True)))
+        return evaluate_size(self.size, dict(zip(self.names, sizes, strict=True)))
 
 
 class SizeNodes:

@@ -162,7 +162,7 @@ def _whole(prepared: Prepared, model: nn.Module, part: MicroBatch) -> Any:
 def train(context: Context, trial: Trial) -> Outcome:
     """What one rank comes to. A body for `pool.run`."""
     model = trial.build()
-    dp_rank = context.rank % trial.plan.dp
+    dp_rank = context.rank // trial.plan.tp % trial.plan.dp
     batches = trial.batches(dp_rank)
     with mock.patch.object(build, "prepare", functools.partial(_prepare, trial)):
         engine = parallelize(
@@ -174,7 +174,7 @@ def train(context: Context, trial: Trial) -> Outcome:
             clip=CLIP,
         )
     assert (engine.dp_rank, engine.dp_size) == (dp_rank, trial.plan.dp)
-    own = engine.parameters
+    own, division = engine.parameters, engine._owned.division
     losses, gradients = [], []
     for step, batch in enumerate(batches):
         before = [leaf.clone() for leaf in flatten(batch).leaves]
@@ -182,7 +182,9 @@ def train(context: Context, trial: Trial) -> Outcome:
         assert all(map(torch.equal, before, flatten(batch).leaves)), "the batch was written to"
         if step in (0, STEPS - 1):
             whole = trial.plan.data_parallel != "zero1"  # there, a rank has its share of them only
-            gradients.append(_copies({name: p.grad for name, p in own.items() if whole and p.grad is not None}))
+            shown = {name: p.grad for name, p in own.items() if whole and p.grad is not None}
+            gradients.append(_copies({name: division.whole(name, one) for name, one in shown.items()}))
+    own = {name: division.whole(name, one.detach()) for name, one in own.items()}
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in engine._owned.buffers}
     return Outcome(losses, gradients, _copies(own), _copies(buffers) if trial.plan.dp == 1 else {})
 

@@ -37,6 +37,10 @@ PLANS = {
     "replicas": Plan(dp=4, pp=2, microbatches=2, recompute=0.4),
     "sparse": Plan(dp=2, pp=2, microbatches=2, data_parallel="sparse"),
     "zero1": Plan(dp=2, pp=2, microbatches=3, data_parallel="zero1"),
+    "tp": Plan(tp=2, microbatches=3),
+    "tp-3d": Plan(dp=2, tp=2, pp=2, microbatches=2, schedule="eager", recompute=(0.5, 1.0), data_parallel="zero1"),
+    "tp-uneven": Plan(tp=3, pp=2, microbatches=4, schedule="zbv"),
+    "tp-sequence": Plan(tp=2, pp=2, microbatches=3, sequence_parallel=True, schedule="zero-bubble", stages=2),
 }
 SAMPLE = {("unet", plan) for plan in PLANS} | {
     ("gpt2", "1f1b"),
