@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ __all__ = [
     "fake_as",
     "fake_mode",
     "fakes_of",
+    "formula_of",
     "holds",
     "inside_functorch",
     "memory_of",
@@ -222,6 +223,14 @@ def evaluate_size(size: int | torch.SymInt, bindings: dict[str, int]) -> int:
         return size
     expression = size.node.expr
     return int(expression.xreplace({symbol: bindings[symbol.name] for symbol in expression.free_symbols}))
+
+
+def formula_of(size: torch.SymInt) -> Callable[[Mapping[str, int]], int]:
+    """A size as a function of what its symbols stand for. They keep the names that `symbol_names` says now, also where
+    torch finds symbols to be equal later, and knows one by the name of the other from then on."""
+    expression = size.node.expr
+    symbols = list(expression.free_symbols)
+    return lambda bindings: int(expression.xreplace({symbol: bindings[symbol.name] for symbol in symbols}))
 
 
 def size_hint(size: int | torch.SymInt) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from merak._torch_graphs import evaluate_size, symbol_names
+from merak._torch_graphs import evaluate_size, formula_of, symbol_names
 from merak.graph.capture import Captured
 
 Size = int | fx.Node
@@ -35,11 +35,11 @@ class Formula:
     """A size that follows from the batch's. Called by graphs with the sizes that its symbols stand for."""
 
     def __init__(self, size: torch.SymInt) -> None:
-        self.size, self.names = size, symbol_names(size)
+        self.size, self.names, self._evaluate = size, symbol_names(size), formula_of(size)
         self.__name__, self.__module__ = "size", __name__
 
     def __call__(self, *sizes: int) -> int:
-        return evaluate_size(self.size, dict(zip(self.names, sizes, strict=True)))
+        return self._evaluate(dict(zip(self.names, sizes, strict=True)))
 
 
 class SizeNodes:

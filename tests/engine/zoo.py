@@ -33,7 +33,7 @@ class Specimen:
         batch: makes a batch of so many rows from a seed; a negative seed stands for no dropout of targets.
         targets: how many targets of a batch count.
         loss_fn: for models that have no loss of their own.
-        double: whether the CPU computes it in fp64.
+        double: whether it is computed in fp64 throughout: the CPU has it, and the model has no fp32 of its own.
         dropout: whether it has dropout at all.
     """
 
@@ -95,9 +95,12 @@ def _masked(rows: int, seed: int) -> Batch:
 
 
 def _plain_text(rows: int, seed: int) -> Batch:
-    """As `_text`, for models that take no mask."""
-    batch = _text(rows, seed)
-    return {key: batch[key] for key in ("input_ids", "labels")}
+    """As `_text`, for models that take no mask. Of one length for all replicas of a step: models that go over positions
+    one by one have another graph for each."""
+    length = LENGTH - seed % 10 % 3
+    ids = torch.randint(3, VOCABULARY, (rows, length), generator=_random(rows, seed))
+    starts = torch.randint(0, length // 2, (rows,), generator=_random(rows, seed + 1))
+    return {"input_ids": ids, "labels": ids.masked_fill(torch.arange(length) < starts[:, None], -100)}
 
 
 def _classified(rows: int, seed: int) -> Batch:
@@ -369,8 +372,8 @@ ZOO: dict[str, Specimen] = {
     "unet": Specimen(UNet, _segments, _not_ignored, loss_fn=_pixel_loss),
     "neox": Specimen(_neox, _text, after_shift),
     "bart": Specimen(_bart, _translation, _not_ignored),
-    "gemma3": Specimen(_gemma3, _text, after_shift),
+    "gemma3": Specimen(_gemma3, _text, after_shift, double=False),
     "modernbert": Specimen(_modernbert, _masked, _not_ignored),
-    "mamba": Specimen(_mamba, _plain_text, after_shift, dropout=False),
+    "mamba": Specimen(_mamba, _plain_text, after_shift, double=False, dropout=False),
     "xlnet": Specimen(_xlnet, _classified, _not_ignored),
 }
