@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Ranks share the cores of one machine: more threads than one a rank only contend.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help venv build builds train test test-core lint format sanitize fuzz conformance smoke docs bench clean
+.PHONY: help venv build builds train test test-slow test-core lint format sanitize fuzz conformance smoke docs bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,10 @@ train: build
 ## make test         build, then the core's unit tests, then pytest
 test: build test-core
 	$(PY) -m pytest -m "not slow" tests $(ARGS)
+
+## make test-slow    what `make test` leaves out: all models with all plans and meshes, the benchmarks' own tests; 2 hours
+test-slow: build test-core
+	$(PY) -m pytest -m slow tests $(ARGS)
 
 ## make venv         the virtual environment with torch, merak (editable) and the tools
 venv: $(VENV)/.merak-installed

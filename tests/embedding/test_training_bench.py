@@ -120,6 +120,7 @@ def test_steps_that_make_no_whole_turns_are_refused(capsys: pytest.CaptureFixtur
     assert "multiple of 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_ways_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "lines.jsonl"

@@ -111,7 +111,7 @@ WITH_DROPOUT = [name for name, specimen in zoo.ZOO.items() if specimen.dropout]
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(n, marks=() if n in ("unet", "vit") else pytest.mark.slow) for n in WITH_DROPOUT]
+    "model", [pytest.param(n, marks=() if n == "unet" else pytest.mark.slow) for n in WITH_DROPOUT]
 )
 def test_any_plan_drops_the_same(run: Runner, model: str) -> None:
     def trained(name: str, **changes: Any) -> list[parity.Outcome]:

@@ -63,6 +63,7 @@ def test_data_parallel_ranks_train_the_same_and_send_gradients_and_little_more(
     assert session["ring_bytes"] <= session["bytes_sent"] <= 1.5 * session["ring_bytes"]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_restarted_and_the_run_ends_as_if_nothing_had_happened(
     four_ranks: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from benchmarks.testbed import unavailable
 REASON = unavailable()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_ways_beside_each_other(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()

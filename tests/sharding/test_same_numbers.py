@@ -20,7 +20,7 @@ MESHES: dict[tuple[int, int], list[str]] = {
     (1, 3): ["megatron", "sequence"],
     (3, 1): ["batch", "zero"],
 }
-SAMPLE = {("gpt2", (2, 2)), ("t5", (1, 3)), ("bert", (3, 1))}
+SAMPLE = {("gpt2", (2, 2)), ("vit", (1, 3)), ("bert", (3, 1))}
 
 
 def trials() -> list[Any]:

@@ -14,6 +14,7 @@ from tests.benches import lines_by_way
 REASON = unavailable()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_ways_beside_each_other(tmp_path: Path) -> None:
     lines = lines_by_way(command, tmp_path, "--densities", "0.01")
