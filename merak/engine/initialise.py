@@ -38,24 +38,15 @@ def materialise(model: nn.Module, names: Iterable[str], seed: int, device: torch
     Raises:
         ValueError: naming those that no code of the model gives a value.
     """
-    unknown = []
-    with generators_kept(device), torch.no_grad():
-        for name in names:
-            tensor = _get(model, name)
-            if not tensor.is_meta:
-                continue
-            made = _marked(tensor, device)
-            _set_everywhere(model, tensor, made)
-            for initialise in _initialisers(model, name):
-                torch.manual_seed(_seed_of(seed, name))
-                initialise()
-            if _is_marked(_get(model, name)):
-                unknown.append(name)
-    if unknown:
+    missing = [name for name in names if _get(model, name).is_meta]
+    made = {name: _made(model, name, seed, device) for name in missing}
+    if unknown := [name for name, tensor in made.items() if _is_marked(tensor)]:
         raise ValueError(
             f"the model is on the meta device, and nothing in it says what {', '.join(unknown)} should be: its modules "
             "have no `reset_parameters` that sets them. Build the model on a real device"
         )
+    for name, tensor in made.items():
+        _set_everywhere(model, _get(model, name), tensor)
 
 
 @contextlib.contextmanager
@@ -69,6 +60,20 @@ def materialised(model: nn.Module, name: str, seed: int, device: torch.device) -
     finally:
         if now is not before:
             _set_everywhere(model, now, before)
+
+
+def _made(model: nn.Module, name: str, seed: int, device: torch.device) -> torch.Tensor:
+    """A tensor with the value that the model's code gives it. Its neighbours have no memory meanwhile, wherever they
+    belong, so that as many random numbers are drawn before it on any rank."""
+    before, made = _get(model, name), _marked(_get(model, name), device)
+    _set_everywhere(model, before, made)
+    with generators_kept(device), torch.no_grad():
+        for initialise in _initialisers(model, name):
+            torch.manual_seed(_seed_of(seed, name))
+            initialise()
+    made = _get(model, name)
+    _set_everywhere(model, made, before)
+    return made
 
 
 def _initialisers(model: nn.Module, name: str) -> Iterator[Callable[[], Any]]:

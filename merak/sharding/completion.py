@@ -148,7 +148,8 @@ class Completion:
         known = set(_C.sharding_rules())
         found: dict[str, list[str]] = {}
         for operation in self.graph.operations:
-            could_be_divided = any(one is not None and self.graph.shape(one) for one in operation.operands)
+            tensors = [one for one in operation.operands if one in self.layouts]
+            could_be_divided = any(self.graph.shape(one) for one in tensors if one is not None)
             if operation.name not in known and could_be_divided:
                 found.setdefault(operation.name, []).append(operation.node.name)
         return found

@@ -20,7 +20,9 @@ from merak.pipeline.schedule import KINDS
     [
         ({"dp": 0}, "dp is 0; it must be 1 or more"),
         ({"microbatches": 2.5}, "microbatches is 2.5; it must be 1 or more"),
-        ({"tp": 2}, "tp is 2; it must be 1"),
+        ({"tp": 0}, "tp is 0; it must be 1 or more"),
+        ({"sequence_parallel": True}, "sequence_parallel is True and tp is 1; it divides over the ranks of tp"),
+        ({"sequence_parallel": 1, "tp": 2}, "sequence_parallel is 1; it must be True or False"),
         ({"microbatches": True}, "microbatches is True; it must be 1 or more, a whole number"),
         ({"dp": "2"}, "dp is '2'; it must be 1 or more"),
         ({"stages": -2, "pp": 2}, "stages is -2; it must be 1 or more, a whole number (or None)"),
