@@ -28,7 +28,8 @@ from merak.graph.stages import Cuttable
 from merak.sharding.annotations import Annotation, Tactic
 from merak.sharding.completion import Completion
 from merak.sharding.local_values import give_values
-from merak.sharding.lower import Lowered, Place, gather, is_divided, lower, parts, whole_shape
+from merak.sharding.lower import Lowered, lower
+from merak.sharding.parts import Place, gather, is_divided, parts, whole_shape
 from merak.sharding.program import Layout as TensorLayout
 from merak.sharding.program import ShardableGraph
 from merak.sharding.sizes import real_size

@@ -16,6 +16,7 @@ from merak.graph.capture import CaptureError
 from merak.graph.randomness import SeededCall, operation_of
 from merak.sharding import vocabulary
 from merak.sharding.collectives import chunk_of
+from merak.sharding.dropout import part_of_random
 from merak.sharding.program import Operation
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ def local_call(lowering: _Lowering, operation: Operation, way: dict[str, Any], o
     args, kwargs = _with_operands(lowering, node, called, list(operands))
     target = node.target
     if node in lowering.source.out_of_place:
-        target = out_of_place(called)
-    elif isinstance(target, SeededCall):
-        target = lowering.seeded(target, way)
+        written = out_of_place(called)
+        target = SeededCall(written, target.name) if isinstance(target, SeededCall) else written
     call = LocalCall(target, args, kwargs)
+    if isinstance(target, SeededCall):
+        call = part_of_random(lowering, operation, way, call)
     form = _FORMS.get(operation.name)
     return call if form is None else form(lowering, operation, way, call)
 
@@ -206,19 +208,25 @@ def _added_to_channels(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
 
 
 def _attention(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
-    return call._replace(target=attention_part, args=(call.target, *call.args)) if way["divided"] else call
+    return call._replace(target=AttentionOfPart(call.target)) if way["divided"] else call
 
 
-def attention_part(
-    attention: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any
-) -> Any:
+class AttentionOfPart:
     """Attention of this rank's heads or rows, of which it may have none. Then too it depends on all its arguments: what
     their gradients set off must happen on all ranks, and PyTorch's attention of nothing depends on nothing."""
-    if query.numel() and key.numel():
-        return attention(query, key, value, *rest, **named)
-    mask = rest[0] if rest else named.get("attn_mask")
-    nothing = sum(one.sum() for one in (key, value, mask) if one is not None and one.dtype.is_floating_point)
-    return query.new_zeros(*query.shape[:-1], value.shape[-1]) + query.sum(-1, keepdim=True) * 0 + nothing * 0
+
+    def __init__(self, attention: Any) -> None:
+        self._attention = attention
+        self.operation = getattr(attention, "operation", attention)
+        self.__name__, self.__module__ = "attention_of_part", __name__
+
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        """What the operation gives."""
+        if query.numel() and key.numel():
+            return self._attention(query, key, value, *rest, **named)
+        mask = rest[0] if rest else named.get("attn_mask")
+        nothing = sum(one.sum() for one in (key, value, mask) if one is not None and one.dtype.is_floating_point)
+        return query.new_zeros(*query.shape[:-1], value.shape[-1]) + query.sum(-1, keepdim=True) * 0 + nothing * 0
 
 
 _FORMS: dict[str, Form] = {

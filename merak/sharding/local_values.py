@@ -14,7 +14,8 @@ from torch import fx
 
 from merak._torch_graphs import fakes_of
 from merak.graph.randomness import generators_kept
-from merak.sharding.lower import Lowered, local_shape
+from merak.sharding.lower import Lowered
+from merak.sharding.parts import local_shape
 from merak.sharding.sizes import Formula
 
 

@@ -8,19 +8,18 @@ keys and values share one sum in the backward). Sizes in the arguments of operat
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import fx
 
 from merak.graph.capture import Captured
-from merak.graph.randomness import SeededCall
 from merak.sharding import collectives
-from merak.sharding.collectives import begin_of, chunk_of
+from merak.sharding.collectives import chunk_of
 from merak.sharding.completion import Completion
 from merak.sharding.local_calls import LocalCall, local_call
+from merak.sharding.parts import Place, is_divided
 from merak.sharding.program import Layout, Operation, Pieces
 from merak.sharding.sizes import Size, SizeNodes
 
@@ -31,18 +30,6 @@ _STEPS = {
     "all_gather": collectives.all_gather,
     "slice": collectives.slice_own,
 }
-
-
-class Place(NamedTuple):
-    """Where a rank is along an axis.
-
-    Attributes:
-        group: name of the group of the ranks along the axis that share all other places.
-    """
-
-    rank: int
-    ranks: int
-    group: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,79 +205,3 @@ class _Lowering:
     def whole_size(self, size: int) -> Size:
         """A size that C++ knows by its stand-in."""
         return self.sizes.stand_for(size)
-
-    def seeded(self, call: SeededCall, way: dict[str, Any]) -> SeededCall:
-        """A random operation whose ranks draw different numbers for different parts."""
-        if not way["divided"]:
-            return call
-        where = "".join(f"@{self.places[axis].rank}" for axis in way["divided"])
-        return SeededCall(call.operation, call.name + where)
-
-
-def is_divided(layout: Layout) -> bool:
-    """Whether a rank has only a part of a tensor with that layout."""
-    return any(axes for pieces in layout for _, axes in pieces)
-
-
-def parts(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torch.Tensor:
-    """The part of a whole tensor that the rank at these places has."""
-    for dim, pieces in enumerate(layout):
-        if not is_divided([pieces]):
-            continue
-        split = tensor.unflatten(dim, [size for size, _ in pieces])
-        for number, (size, axes) in enumerate(pieces):
-            begin, length = _range_of(size, axes, places)
-            split = split.narrow(dim + number, begin, length)
-        tensor = split.flatten(dim, dim + len(pieces) - 1)
-    return tensor
-
-
-def local_shape(layout: Layout, places: Sequence[Place]) -> list[int]:
-    """Of the part that the rank at these places has of a tensor with that layout."""
-    return [math.prod(_range_of(size, axes, places)[1] for size, axes in pieces) for pieces in layout]
-
-
-def whole_shape(layout: Layout) -> list[int]:
-    """Of the whole tensor."""
-    return [math.prod(size for size, _ in pieces) for pieces in layout]
-
-
-def _range_of(size: int, axes: Sequence[int], places: Sequence[Place]) -> tuple[int, int]:
-    begin, length = 0, size
-    for axis in axes:
-        ranks, rank = places[axis].ranks, places[axis].rank
-        begin += begin_of(length, ranks, rank)
-        length = chunk_of(length, ranks, rank)
-    return begin, length
-
-
-def gather(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torch.Tensor:
-    """The whole of a tensor that this rank has a part of. Collective over the mesh."""
-    for dim, axis, cut in _gathers(layout, places):
-        place = places[axis]
-        tensor = collectives.all_gather(tensor, place.group, dim, *cut, place.ranks, place.rank)
-    return tensor
-
-
-def _gathers(layout: Layout, places: Sequence[Place]) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
-    for dim, pieces in enumerate(layout):
-        now = [(size, list(axes)) for size, axes in pieces]
-        for number in reversed(range(len(now))):
-            axes = now[number][1]
-            while axes:
-                axis = axes.pop()
-                local = [_range_of(*piece, places)[1] for piece in now]
-                yield dim, axis, (math.prod(local[:number]), local[number], math.prod(local[number + 1 :]))
-
-
-def places_of(mesh: Mapping[str, int], rank: int, groups: Mapping[str, str]) -> list[Place]:
-    """A rank's places on a mesh whose last axis counts fastest.
-
-    Args:
-        groups: names of this rank's groups, by axis.
-    """
-    places = []
-    for name, ranks in reversed(list(mesh.items())):
-        rank, place = divmod(rank, ranks)
-        places.append(Place(place, ranks, groups[name]))
-    return places[::-1]

@@ -21,7 +21,8 @@ from merak.graph.losses import scales
 from merak.graph.randomness import RandomState
 from merak.graph.trees import flatten, rebuild
 from merak.sharding.completion import Completion
-from merak.sharding.lower import Place, gather, lower, parts, whole_shape
+from merak.sharding.lower import lower
+from merak.sharding.parts import Place, gather, parts, whole_shape
 from merak.sharding.program import Layout
 from merak.sharding.sizes import real_size
 

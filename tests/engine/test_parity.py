@@ -106,6 +106,9 @@ SAME_MICRO_BATCHES = {
     "gpipe": Plan(dp=2, pp=2, microbatches=2, schedule="gpipe"),
     "zbv": Plan(pp=2, microbatches=4, schedule="zbv"),
     "shifted": Plan(pp=3, microbatches=4, schedule="shifted"),
+    "tp": Plan(tp=2, pp=2, microbatches=4, recompute=1.0),
+    "tp-uneven": Plan(tp=3, microbatches=4),
+    "tp-sequence": Plan(tp=2, dp=2, microbatches=2, sequence_parallel=True),
 }
 WITH_DROPOUT = [name for name, specimen in zoo.ZOO.items() if specimen.dropout]
 

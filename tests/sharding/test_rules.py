@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from merak import _C
-from merak.sharding.lower import Place, parts
+from merak.sharding.parts import Place, parts
 from tests.sharding.operations import MAKERS, Draw, Drawn
 
 SEEDS = 600  # of each kind of operation: some 11,000 calls, each with every factor divided over 2 and 3 ranks

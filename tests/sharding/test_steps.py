@@ -12,7 +12,7 @@ import torch
 
 from merak import _C
 from merak.sharding import collectives
-from merak.sharding.lower import Place, parts, places_of
+from merak.sharding.parts import Place, parts, places_of
 from tests.backend.harness import Context
 from tests.sharding.whole import groups_of
 

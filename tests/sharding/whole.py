@@ -15,7 +15,8 @@ from merak.graph.prepare import Prepared, prepare
 from merak.graph.randomness import RandomState
 from merak.pipeline.microbatches import MicroBatch, bind, count_targets
 from merak.sharding.completion import Completion
-from merak.sharding.lower import Place, gather, lower, parts, places_of
+from merak.sharding.lower import lower
+from merak.sharding.parts import Place, gather, parts, places_of
 from merak.sharding.program import ShardableGraph
 from merak.sharding.tactics import batch, megatron, sequence, zero
 from tests.backend.harness import Context
