@@ -28,10 +28,12 @@ __all__ = [
     "ProcessGroup",
     "Store",
     "all_gather",
+    "autograd_time",
     "backend_below",
     "check_torch_matches_build",
     "default_store",
     "end_group",
+    "give_turn",
     "group_by_name",
     "local_of",
     "make_dtensor",
@@ -228,6 +230,17 @@ def split_factor(placement: Placement) -> int | None:
     from torch.distributed.tensor.placement_types import _StridedShard
 
     return int(placement.split_factor) if isinstance(placement, _StridedShard) else None
+
+
+def autograd_time() -> int:
+    """A number that grows with every operation that autograd records in this thread."""
+    return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
+
+
+def give_turn(tensor: torch.Tensor, time: int) -> None:
+    """Has the backward of what made a tensor come as late as if that had been at a time of `autograd_time`."""
+    if tensor.grad_fn is not None:
+        tensor.grad_fn._set_sequence_nr(time)  # type: ignore[attr-defined]
 
 
 def group_by_name(name: str) -> ProcessGroup:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
+from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
@@ -29,7 +31,9 @@ __all__ = [
     "formula_of",
     "holds",
     "inside_functorch",
+    "is_fake",
     "memory_of",
+    "new_symbol",
     "size_conditions",
     "size_hint",
     "symbol_names",
@@ -233,6 +237,14 @@ def formula_of(size: torch.SymInt) -> Callable[[Mapping[str, int]], int]:
     return lambda bindings: int(expression.xreplace({symbol: bindings[symbol.name] for symbol in symbols}))
 
 
+def new_symbol(like: torch.SymInt, example: int) -> Any:
+    """A size of its own, in the same shapes' environment."""
+    environment: Any = like.node.shape_env
+    source = ConstantSource(f"merak_size_{len(environment.backed_var_to_val)}")
+    symbol = environment.create_symbol(example, source, DimDynamic.DYNAMIC)
+    return environment.create_symintnode(symbol, hint=example, source=source)
+
+
 def size_hint(size: int | torch.SymInt) -> int:
     """What a size, or a stride, was in the example."""
     return size if isinstance(size, int) else int(str(size.node.hint))
@@ -249,6 +261,11 @@ def fakes_of(fakes: Iterable[torch.Tensor]) -> Iterator[None]:
     mode = next((fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor)), None)
     with FakeTensorMode() if mode is None else mode, enable_python_dispatcher():
         yield
+
+
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a shape and no data."""
+    return isinstance(tensor, FakeTensor)
 
 
 def fake_as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -82,7 +82,9 @@ class Builder:
         self._reference, self._boundaries, self._recomputed = prepared, agreed["boundaries"], agreed["recomputed"]
         self.cut = chosen.cut
         names = {node.name for node in kept}
-        self._stages = prepared.cuttable.cut(self._boundaries, self._recomputed, self._trainable, names)
+        self._stages = prepared.cuttable.cut(
+            self._boundaries, self._recomputed, self._trainable, names, in_order=self._tensor_parallel.in_order
+        )
         return divided, self._stages
 
     def another(self, owned: Owned, gradients: Gradients, example: Mapping[str, Any], training: bool) -> Variant:
@@ -99,7 +101,9 @@ class Builder:
             delay_weight_gradients(prepared.captured)
         recomputed = self._recomputed if training else None
         trainable = self._trainable if training else set()
-        stages = prepared.cuttable.cut(boundaries, recomputed, trainable, kept, may_be_empty=True)
+        stages = prepared.cuttable.cut(
+            boundaries, recomputed, trainable, kept, may_be_empty=True, in_order=self._tensor_parallel.in_order
+        )
         _check_owned(stages, self._stages)
         return self.variant(divided, stages, owned, gradients)
 

@@ -33,6 +33,8 @@ class Plan:
         cuts: names of modules or of operations; each begins a stage. By default the stages are balanced by cost.
         stages: how many stages in all; by default one a rank, two for "zbv" and "interleaved".
         sequence_parallel: divide what tensor parallelism leaves whole, norms and what is between them, by positions.
+        sub_batches: into how many parts the layers of tensor parallelism compute a micro-batch, one after the other, so
+            that what one part sends travels while another computes.
         data_parallel: how replicas agree: all-reduce of gradients; "sparse", the same, but of tables that only
             embeddings read the rows that a batch has touched; or ZeRO-1 (a replica updates its share of the parameters,
             and keeps the optimizer's state of that share only).
@@ -52,6 +54,7 @@ class Plan:
     cuts: tuple[str, ...] | None = None
     stages: int | None = None
     sequence_parallel: bool = False
+    sub_batches: int = 1
     data_parallel: DataParallel = "all-reduce"
     precision: Precision = "fp32"
     memory: int | None = None
@@ -60,6 +63,11 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("dp", "tp", "pp", "microbatches"):
             _check_whole(name, getattr(self, name), 1)
+        _check_whole("sub_batches", self.sub_batches, 1)
+        if self.sub_batches > 1 and self.tp == 1:
+            raise ValueError(
+                f"sub_batches is {self.sub_batches} and tp is 1; it is for tensor parallelism, whose messages it hides"
+            )
         if not isinstance(self.sequence_parallel, bool):
             raise ValueError(f"sequence_parallel is {self.sequence_parallel!r}; it must be True or False")
         if self.sequence_parallel and self.tp == 1:

@@ -11,7 +11,7 @@ All graphs of an engine divide parameters as the first does, since their parts a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +27,16 @@ from merak.graph.prepare import Prepared
 from merak.graph.stages import Cuttable
 from merak.sharding.annotations import Annotation, Tactic
 from merak.sharding.completion import Completion
+from merak.sharding.interleave import interleave
 from merak.sharding.local_values import give_values
 from merak.sharding.lower import Lowered, lower
 from merak.sharding.parts import Place, gather, is_divided, parts, whole_shape
 from merak.sharding.program import Layout as TensorLayout
 from merak.sharding.program import ShardableGraph
 from merak.sharding.sizes import real_size
-from merak.sharding.tactics import megatron, sequence
+from merak.sharding.tactics import batch, megatron, sequence
 
-AXIS = "tp"
+AXIS, TIME = "tp", "time"
 
 
 class Division:
@@ -114,6 +115,7 @@ class TensorParallel:
     Attributes:
         completion: of the first graph, once that is divided.
         division: what follows from it.
+        in_order: what gives the graphs of stages their order, where a micro-batch is computed in parts.
     """
 
     def __init__(
@@ -123,8 +125,17 @@ class TensorParallel:
         self.division = Division()
         self._mesh = {AXIS: plan.tp}
         self._wishes = [*annotations, megatron(AXIS), *([sequence(AXIS)] if plan.sequence_parallel else [])]
+        self._time_axis: str | None = None
+        self.in_order: Callable[[fx.Graph], fx.Graph] | None = None
+        if plan.sub_batches > 1:
+            self._time_axis, self.in_order = TIME, interleave
+            self._mesh[TIME] = plan.sub_batches
+            self._wishes.append(batch(TIME))
         self._trainable = trainable
-        self._places = (Place(layout.tp_rank, layout.tp, str(layout.tensor.group_name)),) if layout.tensor else ()
+        self._places: tuple[Place, ...] = ()
+        if layout.tensor is not None:
+            of_time = [Place(0, 1, "")] * (plan.sub_batches > 1)
+            self._places = (Place(layout.tp_rank, layout.tp, str(layout.tensor.group_name)), *of_time)
         self._layouts: dict[str, TensorLayout] = {}
 
     def divide(self, prepared: Prepared) -> Divided:
@@ -138,7 +149,7 @@ class TensorParallel:
             return Divided.not_at_all(prepared)
         graph = ShardableGraph(prepared, self._mesh, self._trainable)
         completion = Completion(graph, [*self._as_before(graph), *self._wishes])
-        lowered = lower(completion, self._places, sums_at_end=True)
+        lowered = lower(completion, self._places, sums_at_end=True, time_axis=self._time_axis)
         give_values(lowered)
         self._note(completion, lowered)
         groups = AliasGroups(lowered.captured)

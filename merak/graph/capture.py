@@ -62,6 +62,7 @@ class Captured:
         loss: which of the outputs is the loss, or None.
         training: whether the model was in training mode.
         conditions: what the model asked of sizes, and the graph takes for granted; for `holds`.
+        more_sizes: symbols that stand for what follows from other sizes, in order: by name, a function of the others.
         assigned: names of buffers to which `forward` assigns; copies into them are the last of the graph's copies.
     """
 
@@ -76,6 +77,7 @@ class Captured:
     loss: int | None
     training: bool
     conditions: list[Any]
+    more_sizes: dict[str, Callable[[dict[str, int]], int]] = dataclasses.field(default_factory=dict)
     assigned: list[str] = dataclasses.field(default_factory=list)
 
     def all_leaves(self, tensors: Sequence[Any]) -> list[Any]:

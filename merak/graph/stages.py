@@ -12,7 +12,7 @@ recomputed before the backward; a segment is a function from what it needs to wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -140,6 +140,7 @@ class Cuttable:
         trainable: set[str] | None = None,
         kept: Collection[str] = (),
         may_be_empty: bool = False,
+        in_order: Callable[[fx.Graph], fx.Graph] | None = None,
     ) -> list[Stage]:
         """Cuts the graph.
 
@@ -149,6 +150,7 @@ class Cuttable:
             trainable: names of the parameters that get gradients; all by default.
             kept: names of operations whose results stay where they are recomputed.
             may_be_empty: stages may have no operation: another graph of the model may have nothing of what they do.
+            in_order: gives a segment's operations another order.
 
         Raises:
             CaptureError: a boundary lies where none may be.
@@ -164,7 +166,8 @@ class Cuttable:
         if list(boundaries) != sorted(boundaries if may_be_empty else set(boundaries)):
             raise CaptureError(f"boundaries between stages must rise: {list(boundaries)}")
         prefixes = list(recomputed or [0] * (len(ends) - 1))
-        return _Cutter(self, ends, prefixes, nodes_with_gradients(self.captured, trainable), kept).stages()
+        gradients = nodes_with_gradients(self.captured, trainable)
+        return _Cutter(self, ends, prefixes, gradients, kept, in_order).stages()
 
     def _why(self, boundary: int) -> str:
         if not 0 < boundary < len(self.trunk):
@@ -174,9 +177,16 @@ class Cuttable:
 
 class _Cutter:
     def __init__(
-        self, whole: Cuttable, ends: list[int], prefixes: list[int], gradients: set[fx.Node], kept: Collection[str]
+        self,
+        whole: Cuttable,
+        ends: list[int],
+        prefixes: list[int],
+        gradients: set[fx.Node],
+        kept: Collection[str],
+        in_order: Callable[[fx.Graph], fx.Graph] | None,
     ) -> None:
         self.whole, self.ends, self.prefixes, self.gradients, self.kept = whole, ends, prefixes, gradients, kept
+        self.in_order = in_order
         self.count = len(ends) - 1
         self.stage_of = {
             node: stage for stage, (begin, end) in enumerate(pairwise(ends)) for node in whole.trunk[begin:end]
@@ -288,6 +298,8 @@ class _Nodes:
             for root, writers in whole.groups.writers.items()
             if root.op == "placeholder" and not self.own.isdisjoint(writers)
         }
+        if self.cutter.in_order is not None:
+            graph = self.cutter.in_order(graph)
         module = fx.GraphModule(_attributes(captured, self.inside), graph)
         names = tuple(node.name for node in results)
         gradients = frozenset(node.name for node in results if node in self.cutter.gradients)

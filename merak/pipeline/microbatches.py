@@ -86,6 +86,8 @@ def bind(captured: Captured, batch: Mapping[str, Any], index: int) -> MicroBatch
         raise ValueError(
             "the batch does not fit the example that the model was captured with:\n  " + "\n  ".join(misfits)
         )
+    for name, size_of in captured.more_sizes.items():
+        sizes[name] = size_of(sizes)
     inputs = {path: leaves[path] for path in captured.inputs}
     return MicroBatch(index, rows_of(batch), inputs, sizes, [])
 

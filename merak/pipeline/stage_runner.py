@@ -64,6 +64,7 @@ class StageRunner:
         self._around = around
         self._live: dict[int, _Live] = {}
         self._remaining: dict[int, list[Remaining]] = {}
+        self._sizes: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def forward(
         self, key: int, microbatch: MicroBatch, received: Tensors, *, checkpointed: bool, grad: bool
@@ -160,12 +161,19 @@ class StageRunner:
         if kind == "input":
             return live.microbatch.inputs[key]
         if kind == "size":
-            return evaluate_size(fake, live.microbatch.sizes)
+            return self._size(key, fake, live.microbatch.sizes)
         if kind == "scale":
             return live.microbatch.scales[int(key)]
         tensor = self._tensors[kind, key]
         # A recomputation must not count a micro-batch twice in the statistics of batch normalisation.
         return live.before[key] if key in scratch else tensor
+
+    def _size(self, name: str, formula: Any, sizes: dict[str, int]) -> int:
+        """Formulas take some 50 us; batches have few sizes."""
+        known = name, tuple(sizes.values())
+        if known not in self._sizes:
+            self._sizes[known] = evaluate_size(formula, sizes)
+        return self._sizes[known]
 
 
 def _leaf(tensor: torch.Tensor, has_gradient: bool) -> torch.Tensor:

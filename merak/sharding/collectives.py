@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
 from merak._torch_compat import group_by_name
+from merak._torch_graphs import is_fake
+from merak.sharding.symbols import symbolic_chunk
 
 
 class Cut(NamedTuple):
@@ -38,22 +40,15 @@ class Cut(NamedTuple):
 
 def chunk_of(size: int, ranks: int, rank: int) -> int:
     """How much a rank has of a size."""
+    if isinstance(size, torch.SymInt):
+        return symbolic_chunk(size, ranks, rank)
     chunk = -(-size // ranks)
-    return _most(0, _least(chunk, size - rank * chunk))
+    return max(0, min(chunk, size - rank * chunk))
 
 
 def begin_of(size: int, ranks: int, rank: int) -> int:
     """Where a rank's chunk of a size begins."""
-    return _least(rank * -(-size // ranks), size)
-
-
-def _least(one: int, other: int) -> int:
-    """Of numbers, or of symbols, which must not be compared: one would be taken for the smaller for good."""
-    return min(one, other) if isinstance(one, int) and isinstance(other, int) else torch.sym_min(one, other)
-
-
-def _most(one: int, other: int) -> int:
-    return max(one, other) if isinstance(one, int) and isinstance(other, int) else torch.sym_max(one, other)
+    return min(rank * -(-size // ranks), size)
 
 
 # What travels ---------------------------------------------------------------------------------------------------------
@@ -69,32 +64,30 @@ def _sum(x: torch.Tensor, group: str) -> torch.Tensor:
 @torch.library.custom_op("merak::sharding_gather", mutates_args=())
 def _gather(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
     where = Cut(*cut)
-    chunk = -(-where.size // where.ranks)
-    mine = _padded(_apart(x, where), where.dim + 1, chunk).contiguous()
-    all_chunks = mine.new_empty(where.ranks, *mine.shape)
+    all_chunks, mine = room_for_chunks(x, where)
     dist.all_gather_into_tensor(all_chunks.view(-1), mine.view(-1), group=group_by_name(group))
-    return _joined(all_chunks, where)
+    return joined(all_chunks, where)
 
 
 @torch.library.custom_op("merak::sharding_scatter_sum", mutates_args=())
 def _scatter_sum(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
     where = Cut(*cut)
-    chunks = _in_chunks(x, where)
+    chunks = in_chunks(x, where)
     mine = torch.empty_like(chunks[0])
     dist.reduce_scatter_tensor(mine.view(-1), chunks.view(-1), group=group_by_name(group))
-    return _together(_trimmed(mine, where), where.dim)
+    return trimmed(mine, where)
 
 
 @torch.library.custom_op("merak::sharding_exchange", mutates_args=())
 def _exchange(x: torch.Tensor, group: str, gathered: list[int], divided: list[int]) -> torch.Tensor:
     whole, part = Cut(*gathered), Cut(*divided)
     chunk = -(-whole.size // whole.ranks)
-    sent = _in_chunks(_together(_padded(_apart(x, whole), whole.dim + 1, chunk), whole.dim), part)
+    sent = in_chunks(together(_padded(apart(x, whole), whole.dim + 1, chunk), whole.dim), part)
     received = torch.empty_like(sent)
     dist.all_to_all_single(received.view(-1), sent.view(-1), group=group_by_name(group))
-    pieces = [_together(_trimmed(one, part), part.dim) for one in received]
-    chunks = torch.stack([_apart(piece, whole, chunk) for piece in pieces])
-    return _joined(chunks, whole)
+    pieces = [trimmed(one, part) for one in received]
+    chunks = torch.stack([apart(piece, whole, chunk) for piece in pieces])
+    return joined(chunks, whole)
 
 
 @_sum.register_fake
@@ -118,17 +111,23 @@ def _(x: torch.Tensor, group: str, gathered: list[int], divided: list[int]) -> t
     return x.new_empty(_resized(wide, Cut(*divided), Cut(*divided).own))
 
 
+def fake_resized(x: torch.Tensor, cut: Cut, size: int) -> torch.Tensor:
+    """A fake tensor made of another, as autograd knows too, with another size in the place of the one that is cut."""
+    resized = x.new_empty(_resized(x, cut, size))
+    return x.sum() + resized if x.requires_grad else resized
+
+
 def _resized(x: torch.Tensor, cut: Cut, size: int) -> list[int]:
     return [*x.shape[: cut.dim], cut.outer * size * cut.inner, *x.shape[cut.dim + 1 :]]
 
 
-def _apart(x: torch.Tensor, cut: Cut, size: int | None = None) -> torch.Tensor:
+def apart(x: torch.Tensor, cut: Cut, size: int | None = None) -> torch.Tensor:
     """The dimension as three."""
     middle = x.shape[cut.dim] // (cut.outer * cut.inner) if size is None else size
     return x.reshape(*x.shape[: cut.dim], cut.outer, middle, cut.inner, *x.shape[cut.dim + 1 :])
 
 
-def _together(x: torch.Tensor, dim: int) -> torch.Tensor:
+def together(x: torch.Tensor, dim: int) -> torch.Tensor:
     """Three dimensions, from `dim` on, as one."""
     return x.flatten(dim, dim + 2)
 
@@ -141,22 +140,29 @@ def _padded(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     return longer
 
 
-def _in_chunks(x: torch.Tensor, cut: Cut) -> torch.Tensor:
+def room_for_chunks(x: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
+    """Memory for the chunks of all ranks, for `joined`, and this rank's chunk."""
+    mine = _padded(apart(x, cut), cut.dim + 1, -(-cut.size // cut.ranks)).contiguous()
+    return mine.new_empty(cut.ranks, *mine.shape), mine
+
+
+def in_chunks(x: torch.Tensor, cut: Cut) -> torch.Tensor:
     """(ranks, ..., outer, chunk, inner, ...), padded."""
     chunk = -(-cut.size // cut.ranks)
-    wide = _padded(_apart(x, cut, cut.size), cut.dim + 1, cut.ranks * chunk)
-    apart: torch.Tensor = wide.unflatten(cut.dim + 1, (cut.ranks, chunk))
-    return apart.movedim(cut.dim + 1, 0).contiguous()
+    wide = _padded(apart(x, cut, cut.size), cut.dim + 1, cut.ranks * chunk)
+    chunks: torch.Tensor = wide.unflatten(cut.dim + 1, (cut.ranks, chunk))
+    return chunks.movedim(cut.dim + 1, 0).contiguous()
 
 
-def _joined(chunks: torch.Tensor, cut: Cut) -> torch.Tensor:
+def joined(chunks: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The tensor whose padded chunks (ranks, ..., outer, chunk, inner, ...) these are."""
     wide = chunks.movedim(0, cut.dim + 1).flatten(cut.dim + 1, cut.dim + 2)
-    return _together(wide.narrow(cut.dim + 1, 0, cut.size), cut.dim).contiguous()
+    return together(wide.narrow(cut.dim + 1, 0, cut.size), cut.dim).contiguous()
 
 
-def _trimmed(chunk: torch.Tensor, cut: Cut) -> torch.Tensor:
-    return chunk.narrow(cut.dim + 1, 0, cut.own).contiguous()
+def trimmed(chunk: torch.Tensor, cut: Cut) -> torch.Tensor:
+    """The part of a tensor whose padded chunk (..., outer, chunk, inner, ...) this is."""
+    return together(chunk.narrow(cut.dim + 1, 0, cut.own).contiguous(), cut.dim)
 
 
 # Differentiable steps -------------------------------------------------------------------------------------------------
@@ -196,7 +202,7 @@ class _AllGather(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
         if ctx.varies:
             return _scatter_sum(gradient, ctx.group, list(ctx.cut)), None, None, None
-        return _own_part(gradient, ctx.cut), None, None, None
+        return own_part(gradient, ctx.cut), None, None, None
 
 
 class _ReduceScatter(torch.autograd.Function):
@@ -227,7 +233,7 @@ class _Slice(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: str, cut: Cut) -> Any:
         ctx.group, ctx.cut = group, cut
-        return _own_part(x, cut)
+        return own_part(x, cut)
 
     @staticmethod
     @once_differentiable
@@ -235,10 +241,13 @@ class _Slice(torch.autograd.Function):
         return _gather(gradient, ctx.group, list(ctx.cut)), None, None
 
 
-def _own_part(x: torch.Tensor, cut: Cut) -> torch.Tensor:
+def own_part(x: torch.Tensor, cut: Cut) -> torch.Tensor:
+    """This rank's chunk of a whole tensor."""
+    if is_fake(x):
+        return fake_resized(x, cut, cut.own)
     begin = begin_of(cut.size, cut.ranks, cut.rank)
-    part = _apart(x, cut, cut.size).narrow(cut.dim + 1, begin, cut.own)
-    return _together(part, cut.dim).contiguous()
+    part = apart(x, cut, cut.size).narrow(cut.dim + 1, begin, cut.own)
+    return together(part, cut.dim).contiguous()
 
 
 def all_reduce(x: torch.Tensor, group: str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from merak._torch_graphs import size_hint
+from merak._torch_graphs import is_fake, size_hint
 from merak.graph.randomness import SeededCall
 from merak.sharding.parts import Place, parts
 
@@ -42,6 +42,8 @@ class PartOfDropout(SeededCall):
 
     def __call__(self, x: torch.Tensor, *args: Any, sizes: Sequence[int], **kwargs: Any) -> Any:
         """This rank's part of the result."""
+        if is_fake(x):
+            return x * torch.empty_like(x)
         whole = _whole_shape(self._axes, sizes)
         ones = x.new_ones([whole[dim] for dim in self._order]).permute(_inverse(self._order))
         factors = super().__call__(ones, *args, **kwargs)
@@ -76,6 +78,8 @@ class PartOfAttention(SeededCall):
         """This rank's part of the result."""
         if query.device.type != "cpu":
             return self._own(query, key, value, attn_mask, dropout_p, is_causal, **named)
+        if is_fake(query):
+            return self._own(query, key, value, attn_mask, 0.0, is_causal, **named)
         sizes = sizes[: sum(len(pieces) for pieces in self._axes)]
         whole = [*_whole_shape(self._axes, sizes), key.shape[-2]]
         drawing = SeededCall(torch.ops.aten.dropout.default, self.name)

@@ -17,13 +17,19 @@ from merak.graph.randomness import generators_kept
 from merak.sharding.lower import Lowered
 from merak.sharding.parts import local_shape
 from merak.sharding.sizes import Formula
+from merak.sharding.symbols import chunk_symbols
 
 
 def give_values(lowered: Lowered) -> None:
     """Sets the values of all nodes of a lowered graph, in place."""
     captured = lowered.captured
     values: dict[fx.Node, Any] = {}
-    with generators_kept(torch.device("cpu")), fakes_of(captured.inputs.values()), torch.no_grad():
+    with (
+        generators_kept(torch.device("cpu")),
+        fakes_of(captured.inputs.values()),
+        torch.no_grad(),
+        chunk_symbols() as symbols,
+    ):
         for node in captured.graph.nodes:
             if node.op == "placeholder":
                 values[node] = _placeholder(lowered, node)
@@ -36,6 +42,7 @@ def give_values(lowered: Lowered) -> None:
                 values[node] = node.target(*args, **kwargs)
             if node.op in ("placeholder", "call_function"):
                 node.meta["val"] = values[node]
+    captured.more_sizes.update(symbols.sizes)
 
 
 def _placeholder(lowered: Lowered, node: fx.Node) -> Any:

@@ -8,28 +8,22 @@ keys and values share one sum in the backward). Sizes in the arguments of operat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from merak.graph.capture import Captured
-from merak.sharding import collectives
-from merak.sharding.collectives import chunk_of
+from merak.sharding import collectives, in_time, overlapped
 from merak.sharding.completion import Completion
 from merak.sharding.local_calls import LocalCall, local_call
 from merak.sharding.parts import Place, is_divided
 from merak.sharding.program import Layout, Operation, Pieces
 from merak.sharding.sizes import Size, SizeNodes
 
-_STEPS = {
-    "all_reduce": collectives.all_reduce,
-    "vary": collectives.vary,
-    "reduce_scatter": collectives.reduce_scatter,
-    "all_gather": collectives.all_gather,
-    "slice": collectives.slice_own,
-}
+_NAMES = {"slice": "slice_own"}
+"""Of steps that are called otherwise in `collectives`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,36 +45,62 @@ class Lowered:
     partial: frozenset[str] = frozenset()
 
 
-def lower(completion: Completion, places: Sequence[Place], *, sums_at_end: bool = False) -> Lowered:
+def lower(
+    completion: Completion, places: Sequence[Place], *, sums_at_end: bool = False, time_axis: str | None = None
+) -> Lowered:
     """The graph of the rank at these places, one for each axis of the mesh in its order.
 
     Args:
         sums_at_end: the graph leaves it to its caller to add up gradients of whole parameters of which ranks have
             parts, so that they travel once a step and not with every micro-batch; `Lowered.partial` names them.
+        time_axis: an axis that is no axis of ranks. This rank computes all of its parts, one after the other, in nodes
+            whose `meta["part"]` says which, and steps between ranks are in two halves (`overlapped`).
     """
-    return _Lowering(completion, tuple(places), sums_at_end).run()
+    return _Lowering(completion, tuple(places), sums_at_end, time_axis).run()
 
 
 class _Lowering:
-    def __init__(self, completion: Completion, places: tuple[Place, ...], sums_at_end: bool) -> None:
-        self.completion, self.places = completion, places
-        self.source = completion.graph
+    """The new graph in the making. A value has a node for each part in time: often the same one."""
+
+    def __init__(
+        self, completion: Completion, places: tuple[Place, ...], sums_at_end: bool, time_axis: str | None
+    ) -> None:
+        self.completion, self.source = completion, completion.graph
+        mesh = self.source.mesh
+        self._in_time = None if time_axis is None else self.source.axis(time_axis)
+        parts = 1 if time_axis is None else mesh[time_axis]
+        self._parts = [
+            tuple(Place(part, parts, "") if axis == self._in_time else place for axis, place in enumerate(places))
+            for part in range(parts)
+        ]
+        self._part = 0
         self.graph = fx.Graph(self.source.captured.graph.owning_module)
-        self.values: dict[fx.Node, Any] = {}
-        self.laid_out: dict[tuple[fx.Node, str], fx.Node] = {}
-        self.sizes = SizeNodes(self.graph, self.source.captured, self.values)
+        self._values: list[dict[fx.Node, Any]] = [{} for _ in self._parts]
+        self._laid_out_already: dict[tuple[fx.Node, str], list[fx.Node]] = {}
+        self.sizes = SizeNodes(self.graph, self.source.captured, self._values[0])
         self.sizes.know(self.source.formulas)
         self.operations = {operation.node: index for index, operation in enumerate(self.source.operations)}
         self.partial = self._only_varied() if sums_at_end else set()
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where the part is that is being made."""
+        return self._parts[self._part]
+
+    @property
+    def values(self) -> dict[fx.Node, Any]:
+        """Nodes of that part, by nodes of the whole graph."""
+        return self._values[self._part]
+
     def run(self) -> Lowered:
+        """Makes the graph."""
         captured = self.source.captured
         for node in captured.graph.nodes:
             if node in self.operations:
                 self._lower(self.source.operations[self.operations[node]], self.completion.ways[self.operations[node]])
             elif node.op == "output":
                 outputs = list(node.args[0])
-                self.graph.output([fx.map_arg(one, self.values.__getitem__) for one in outputs])
+                self.graph.output([fx.map_arg(one, self._output) for one in outputs])
             elif node not in self.values:
                 self._copy(node)
         layouts = {
@@ -89,47 +109,78 @@ class _Lowering:
             if (source := captured.sources[node.name]).kind in ("parameter", "buffer")
         }
         divided = {
-            number: self.completion.layouts[node]
+            number: self._without_time(self.completion.layouts[node])
             for number, node in enumerate(outputs)
-            if isinstance(node, fx.Node) and is_divided(self.completion.layouts.get(node, []))
+            if isinstance(node, fx.Node) and is_divided(self._without_time(self.completion.layouts.get(node, [])))
         }
         partial = frozenset(captured.sources[node.name].key for node in self.partial)
-        return Lowered(dataclasses.replace(captured, graph=self.graph), layouts, divided, self.places, partial)
+        return Lowered(
+            dataclasses.replace(captured, graph=self.graph, more_sizes={}), layouts, divided, self.places, partial
+        )
 
     def _only_varied(self) -> set[fx.Node]:
-        """The parameters that operations take as they are, and all of them to compute parts with."""
-        steps_of: dict[fx.Node, list[list[str]]] = {}
+        """The parameters that operations take as they are, and all of them to compute parts with that other ranks have
+        others of."""
+        uses: dict[fx.Node, list[bool]] = {}
         for operation, way in zip(self.source.operations, self.completion.ways, strict=True):
             for node, steps in zip(operation.operands, way["before"], strict=True):
                 if node is not None and self.source.is_parameter(node):
-                    steps_of.setdefault(node, []).append([step["kind"] for step in steps])
-        return {node for node, uses in steps_of.items() if all(kinds == ["vary"] for kinds in uses)}
+                    only_varied = all(step["kind"] == "vary" for step in steps)
+                    between_ranks = any(axis != self._in_time for step in steps for axis in step["axes"])
+                    uses.setdefault(node, []).append(only_varied and between_ranks)
+        return {node for node, varied in uses.items() if all(varied)}
 
     def _copy(self, node: fx.Node) -> None:
         """What is not divided: placeholders, sizes, and what the batch alone determines."""
         if isinstance(node.meta.get("val"), torch.SymInt):
-            self.values[node] = self.sizes.of(node.meta["val"])
+            made: Any = self.sizes.of(node.meta["val"])
         else:
-            self.values[node] = self.graph.node_copy(node, self.values.__getitem__)
+            made = self.graph.node_copy(node, self.values.__getitem__)
+        self._set(node, [made] * len(self._parts))
+
+    def _set(self, node: fx.Node, made: Sequence[Any]) -> None:
+        for values, one in zip(self._values, made, strict=True):
+            values[node] = one
+
+    def _in_parts(self, make: Callable[[int], fx.Node], together: bool) -> list[fx.Node]:
+        """A node for each part, or one for all of them.
+
+        Args:
+            make: given the part's number; `places` and `values` are that part's meanwhile.
+        """
+        made = []
+        for part in range(1 if together else len(self._parts)):
+            self._part = part
+            made.append(make(part))
+            if not together and len(self._parts) > 1:
+                made[-1].meta["part"] = part
+        self._part = 0
+        return made * len(self._parts) if together else made
 
     def _lower(self, operation: Operation, way: dict[str, Any]) -> None:
         operands = [
             None if node is None else self._laid_out(node, steps)
             for node, steps in zip(operation.operands, way["before"], strict=True)
         ]
-        call = local_call(self, operation, way, operands)
-        made = self._call(operation, call)
+        together = self._in_time not in way["divided"] and all(map(_is_one, filter(None, operands)))
+        calls: dict[int, LocalCall] = {}
+
+        def make(part: int) -> fx.Node:
+            calls[part] = local_call(self, operation, way, [one and one[part] for one in operands])
+            return self._call(operation, calls[part])
+
+        made = self._in_parts(make, together)
         if operation.results != (operation.node,):
-            self.values[operation.node] = made
+            self._set(operation.node, made)
         for number, (node, steps) in enumerate(zip(operation.results, way["after"], strict=True)):
             if node is None:
                 continue
-            value = made if node is operation.node else self._item(made, node)
+            values = made if node is operation.node else self._items(made, node)
             for step in steps:
-                value = self._step(value, step)
-            if call.added is not None and number == 0:
-                value = self._like(node, call.added, value)
-            self.values[node] = value
+                values = self._step(values, step)
+            if calls[0].added is not None and number == 0:
+                values = self._added(node, calls, values)
+            self._set(node, values)
 
     def _call(self, operation: Operation, call: LocalCall) -> fx.Node:
         made = self.graph.create_node(
@@ -138,43 +189,93 @@ class _Lowering:
         made.meta.update(operation.node.meta)
         return made
 
-    def _item(self, made: fx.Node, node: fx.Node) -> fx.Node:
-        item = self.graph.create_node("call_function", node.target, (made, node.args[1]), name=node.name)
-        item.meta.update(node.meta)
-        return item
+    def _items(self, made: Sequence[fx.Node], node: fx.Node) -> list[fx.Node]:
+        def item(part: int) -> fx.Node:
+            new = self.graph.create_node("call_function", node.target, (made[part], node.args[1]), name=node.name)
+            new.meta.update(node.meta)
+            return new
 
-    def _like(self, node: fx.Node, call: LocalCall, value: fx.Node) -> fx.Node:
-        added = self.graph.create_node("call_function", call.target, (value, *call.args), dict(call.kwargs))
-        added.meta.update(node.meta)
-        return added
+        return self._in_parts(item, _is_one(made))
 
-    def _laid_out(self, node: fx.Node, steps: Sequence[dict[str, Any]]) -> fx.Node:
+    def _added(self, node: fx.Node, calls: Mapping[int, LocalCall], values: Sequence[fx.Node]) -> list[fx.Node]:
+        """What is left of a call, once its sum is complete."""
+
+        def add(part: int) -> fx.Node:
+            call = calls.get(part, calls[0]).added
+            new = self.graph.create_node("call_function", call.target, (values[part], *call.args), dict(call.kwargs))
+            new.meta.update(node.meta)
+            return new
+
+        return self._in_parts(add, _is_one(values))
+
+    def _laid_out(self, node: fx.Node, steps: Sequence[dict[str, Any]]) -> list[fx.Node]:
         """A value after these steps; what several operations need is made once."""
-        value: fx.Node = self.values[node]
+        values: list[fx.Node] = [of_part[node] for of_part in self._values]
         if node in self.partial:
-            return value
+            return values
         for count, step in enumerate(steps, 1):
             key = (node, repr(steps[:count]))
-            if key not in self.laid_out:
-                self.laid_out[key] = self._step(value, step)
-            value = self.laid_out[key]
-        return value
+            if key not in self._laid_out_already:
+                self._laid_out_already[key] = self._step(values, step)
+            values = self._laid_out_already[key]
+        return values
 
-    def _step(self, value: fx.Node, step: dict[str, Any]) -> fx.Node:
+    def _step(self, values: Sequence[fx.Node], step: dict[str, Any]) -> list[fx.Node]:
+        if tuple(step["axes"]) == (self._in_time,):
+            return self._step_in_time(values, step)
+        together = _is_one(values)
+        return self._in_parts(lambda part: self._step_of_ranks(values[part], step, whole=together), together)
+
+    def _step_of_ranks(self, value: fx.Node, step: dict[str, Any], whole: bool) -> fx.Node:
         kind, (axis,) = step["kind"], step["axes"]
         group = self.places[axis].group
         if kind in ("all_reduce", "vary"):
             arguments: tuple[Any, ...] = ()
         elif kind == "all_to_all":
-            whole = self._cut(step["dim"], step["pieces"], step["piece"], axis)
-            part = self._cut(step["to_dim"], step["to_pieces"], step["to_piece"], axis)
-            return self._new(value, collectives.all_to_all, (group, whole, part))
+            gathered = self._cut(step["dim"], step["pieces"], step["piece"], axis)
+            divided = self._cut(step["to_dim"], step["to_pieces"], step["to_piece"], axis)
+            return self._new(value, collectives.all_to_all, (group, gathered, divided))
         else:
             arguments = self._cut(step["dim"], step["pieces"], step["piece"], axis)
-        target = _STEPS[kind]
-        if kind == "all_gather" and step["varies"]:
-            target = collectives.all_gather_vary
-        return self._new(value, target, (group, *arguments))
+        name = "all_gather_vary" if kind == "all_gather" and step["varies"] else _NAMES.get(kind, kind)
+        if whole or name not in overlapped.STEPS:
+            return self._new(value, getattr(collectives, name), (group, *arguments))
+        begun = self._new(value, overlapped.begin, (name, group, *arguments))
+        begun.meta["part"] = self._part
+        return self._new(begun, overlapped.end, ())
+
+    def _step_in_time(self, values: Sequence[fx.Node], step: dict[str, Any]) -> list[fx.Node]:
+        """A step between the parts that this rank computes: nothing travels."""
+        kind, (axis,) = step["kind"], step["axes"]
+        if kind == "vary":
+            return list(values)
+        if kind in ("all_reduce", "reduce_scatter"):
+            values = [self._new(values[0], in_time.add_up, tuple(values[1:]))] * len(values)
+        if kind in ("all_gather", "all_to_all"):
+            cut = self._cut(step["dim"], step["pieces"], step["piece"], axis)
+            values = [self._new(values[0], in_time.join, (*values[1:], cut))] * len(values)
+        if kind in ("reduce_scatter", "slice", "all_to_all"):
+            to = "to_" if kind == "all_to_all" else ""
+            whole, place = list(values), (step[f"{to}dim"], step[f"{to}pieces"], step[f"{to}piece"])
+            values = self._in_parts(
+                lambda part: self._new(whole[part], in_time.part, (self._cut(*place, axis),)), together=False
+            )
+        return list(values)
+
+    def _output(self, node: fx.Node) -> fx.Node:
+        """An output, with all parts in time."""
+        values: list[fx.Node] = [of_part[node] for of_part in self._values]
+        for dim, pieces in enumerate(self.completion.layouts.get(node, [])):
+            for number, (_, axes) in enumerate(pieces):
+                if self._in_time is not None and self._in_time in axes:
+                    cut = self._cut(dim, pieces, number, self._in_time)
+                    values = [self._new(values[0], in_time.join, (*values[1:], cut))] * len(values)
+        return values[0]
+
+    def _without_time(self, layout: Layout) -> Layout:
+        return [
+            [(size, [axis for axis in axes if axis != self._in_time]) for size, axes in pieces] for pieces in layout
+        ]
 
     def _new(self, value: fx.Node, target: Any, arguments: tuple[Any, ...]) -> fx.Node:
         new = self.graph.call_function(target, (value, *arguments))
@@ -195,13 +296,13 @@ class _Lowering:
 
     def _chunk(self, size: Size, axes: Sequence[int]) -> Size:
         for axis in axes:
-            place = self.places[axis]
-            if isinstance(size, int):
-                size = chunk_of(size, place.ranks, place.rank)
-            else:
-                size = self.graph.call_function(chunk_of, (size, place.ranks, place.rank))
+            size = self.sizes.chunk(size, self.places[axis].ranks, self.places[axis].rank)
         return size
 
     def whole_size(self, size: int) -> Size:
         """A size that C++ knows by its stand-in."""
         return self.sizes.stand_for(size)
+
+
+def _is_one(nodes: Sequence[fx.Node]) -> bool:
+    return all(node is nodes[0] for node in nodes)

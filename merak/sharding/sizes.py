@@ -12,6 +12,7 @@ from torch import fx
 
 from merak._torch_graphs import evaluate_size, formula_of, symbol_names
 from merak.graph.capture import Captured
+from merak.sharding.collectives import chunk_of
 
 Size = int | fx.Node
 
@@ -60,6 +61,7 @@ class SizeNodes:
                     if not isinstance(size, int):
                         self._symbols.setdefault(str(size), (node, dim))
         self._formulas: dict[int, torch.SymInt] = {}
+        self._calls: dict[tuple[Any, ...], fx.Node] = {}
 
     def know(self, formulas: dict[int, torch.SymInt]) -> None:
         """What stand-ins stand for."""
@@ -97,13 +99,23 @@ class SizeNodes:
 
     def product(self, sizes: Sequence[Size]) -> Size:
         """Of all of them."""
-        number = 1
-        result: Size = 1
-        for size in sizes:
-            if isinstance(size, int):
-                number *= size
-            else:
-                result = size if result == 1 else self._graph.call_function(operator.mul, (result, size))
-        if isinstance(result, int):
+        number = math.prod(size for size in sizes if isinstance(size, int))
+        factors: list[Size] = [size for size in sizes if not isinstance(size, int)]
+        if not factors:
             return number
-        return result if number == 1 else self._graph.call_function(operator.mul, (result, number))
+        if number != 1:
+            factors.append(number)
+        result = factors[0]
+        for factor in factors[1:]:
+            result = self._call(operator.mul, result, factor)
+        return result
+
+    def chunk(self, size: Size, ranks: int, rank: int) -> Size:
+        """Of a size, what a rank has."""
+        return chunk_of(size, ranks, rank) if isinstance(size, int) else self._call(chunk_of, size, ranks, rank)
+
+    def _call(self, function: Any, *arguments: Size) -> fx.Node:
+        key = function, *arguments
+        if key not in self._calls:
+            self._calls[key] = self._graph.call_function(function, arguments)
+        return self._calls[key]

@@ -37,6 +37,7 @@ PLANS = {
     "both": Plan(dp=2, pp=2, microbatches=2, schedule="1f1b"),
     "zero1": Plan(dp=2, pp=2, microbatches=2, data_parallel="zero1"),
     "many-replicas": Plan(dp=4, microbatches=1),
+    "tensor-parallel": Plan(dp=2, tp=2, microbatches=1),
 }
 
 
@@ -62,6 +63,33 @@ def test_same_as_one_process(run: Runner, tmp_path: Path, plan: str) -> None:
     for found in run(train, task, PLANS[plan], world_size=PLANS[plan].world_size, deadline=120):
         assert_same_logs(found, expected)
         assert_same_parameters(found, expected)
+
+
+def load_best(context: Context, task: Task, plan: Plan) -> float:
+    """How far the model after training is from the best checkpoint's."""
+    from safetensors.torch import load_file
+
+    with as_torchrun(context):
+        trainer = merak_trainer(context, task, plan)
+        trainer.train()
+        best = Path(trainer.state.best_model_checkpoint)
+        assert best.name != f"checkpoint-{trainer.state.global_step}", "rows are random: more training makes it worse"
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric, rel=1e-6)
+        saved, model = load_file(best / "model.safetensors"), trainer.gather_model().state_dict()
+        return max(float((model[name] - tensor).abs().max()) for name, tensor in saved.items())
+
+
+@pytest.mark.slow
+def test_the_best_model_reaches_the_parts_that_ranks_have(run: Runner, tmp_path: Path) -> None:
+    settings = {
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+        "load_best_model_at_end": True,
+    }
+    for difference in run(load_best, Task(settings=settings), Plan(tp=2, microbatches=2), world_size=2, deadline=120):
+        assert difference == 0
 
 
 def summed(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:

@@ -41,6 +41,8 @@ PLANS = {
     "tp-3d": Plan(dp=2, tp=2, pp=2, microbatches=2, schedule="eager", recompute=(0.5, 1.0), data_parallel="zero1"),
     "tp-uneven": Plan(tp=3, pp=2, microbatches=4, schedule="zbv"),
     "tp-sequence": Plan(tp=2, pp=2, microbatches=3, sequence_parallel=True, schedule="zero-bubble", stages=2),
+    "tp-parts": Plan(tp=2, pp=2, microbatches=2, sub_batches=2, recompute=(0.5, 0.0)),
+    "tp-parts-sequence": Plan(tp=2, microbatches=2, sub_batches=3, sequence_parallel=True),
 }
 SAMPLE = {("unet", plan) for plan in PLANS} | {
     ("gpt2", "1f1b"),
