@@ -124,7 +124,8 @@ class TensorParallel:
         self.completion: Completion | None = None
         self.division = Division()
         self._mesh = {AXIS: plan.tp}
-        self._wishes = [*annotations, megatron(AXIS), *([sequence(AXIS)] if plan.sequence_parallel else [])]
+        self._annotations = list(annotations)
+        self._wishes = [megatron(AXIS), *([sequence(AXIS)] if plan.sequence_parallel else [])]
         self._time_axis: str | None = None
         self.in_order: Callable[[fx.Graph], fx.Graph] | None = None
         if plan.sub_batches > 1:
@@ -148,7 +149,7 @@ class TensorParallel:
         if not self._places:
             return Divided.not_at_all(prepared)
         graph = ShardableGraph(prepared, self._mesh, self._trainable)
-        completion = Completion(graph, [*self._as_before(graph), *self._wishes])
+        completion = Completion(graph, [*self._annotations, *self._as_before(graph), *self._wishes])
         lowered = lower(completion, self._places, sums_at_end=True, time_axis=self._time_axis)
         give_values(lowered)
         self._note(completion, lowered)

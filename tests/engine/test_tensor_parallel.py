@@ -15,7 +15,7 @@ import torch
 
 import merak
 from merak.engine import Engine, Plan
-from merak.sharding import annotate
+from merak.sharding import Dim, annotate
 from tests.backend.harness import Context
 from tests.engine import zoo
 
@@ -189,6 +189,19 @@ def test_annotations_come_first(run: Runner) -> None:
         assert tuple(parameters["layers.2.weight"].shape) == (5, 6), "by rows, Megatron's way"
         assert "1 replicas x 2 tensor-parallel x 1 pipeline ranks" in text
         assert "annotate('layers.0.weight', (None, 'tp'))" in text
+
+
+def closed_and_evaluated(context: Context) -> tuple[float, float | None]:
+    batch = {"x": torch.ones(4, 6)}
+    wishes = [annotate("layers.1.weight", (None, Dim(closed=True)))]
+    engine = merak.parallelize(Blocks(), PLANS["tp"], batch, optimizer=adamw, annotations=wishes)
+    before = engine.eval_step(batch).loss
+    return engine.train_step(batch), before
+
+
+def test_other_graphs_follow_annotations_too(run: Runner) -> None:
+    for trained, evaluated in run(closed_and_evaluated, world_size=2):
+        assert trained == pytest.approx(evaluated, rel=1e-5)
 
 
 @pytest.mark.parametrize(

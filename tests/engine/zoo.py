@@ -373,7 +373,7 @@ ZOO: dict[str, Specimen] = {
     "neox": Specimen(_neox, _text, after_shift),
     "bart": Specimen(_bart, _translation, _not_ignored),
     "gemma3": Specimen(_gemma3, _text, after_shift, double=False),
-    "modernbert": Specimen(_modernbert, _masked, _not_ignored),
+    "modernbert": Specimen(_modernbert, _masked, _not_ignored, double=False),
     "mamba": Specimen(_mamba, _plain_text, after_shift, double=False, dropout=False),
     "xlnet": Specimen(_xlnet, _classified, _not_ignored),
 }
