@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from merak.engine import checkpoint
-from merak.engine.agreement import Call, add_up, bits_of
+from merak.engine.agreement import Call, add_up, bits_of, together
 from merak.engine.build import undisturbed
 from merak.engine.explaining import explain
 from merak.engine.gathering import gather_into
@@ -172,7 +172,7 @@ class Engine:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """This rank's part of a checkpoint: `model.<name>` and `optimizer.<name>.<key>`, by the plain model's names. An
-        optimizer that has not stepped has no state."""
+        optimizer that has not stepped has no state. Tensors are whole: with `tp`, this is collective."""
         return self._part().tensors()
 
     def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
@@ -213,6 +213,22 @@ class Engine:
         be the model that was given to `parallelize`."""
         division = self._owned.division
         gather_into(model, {name: division.whole(name, one) for name, one in self._owned.state.items()}, self._device)
+
+    def take_from(self, model: nn.Module) -> None:
+        """The inverse of `gather_into`: what this rank has of the model gets the values of a plain one, the same on all
+        ranks. The optimizer's state stays.
+
+        Raises:
+            ValueError: it is another model.
+        """
+        values, division = model.state_dict(), self._owned.division
+        with together("taking a model's values", self._device):
+            for name, tensor in self._owned.state.items():
+                if name not in values or list(values[name].shape) != division.shape(name, tensor):
+                    raise ValueError(f"the model given is another one: it has no {name} of that shape")
+        with torch.no_grad():
+            for name, tensor in self._owned.state.items():
+                tensor.copy_(division.part(name, values[name]))
 
     def _bind(self, batch: Batch, training: bool, output: bool = False) -> tuple[Variant, list[MicroBatch]]:
         """The graph for a batch, and its micro-batches with their scales. What does not fit one rank is refused by all,

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from merak.engine import Engine
 from merak.engine.checkpoint import failures_of_all
 from merak.pipeline.messages import on_wire
 
@@ -36,15 +35,6 @@ def give_to_all(model: nn.Module) -> None:
             values = tensor.detach().contiguous()
             dist.broadcast(on_wire(values), src=0)
             tensor.detach().copy_(values)
-
-
-def give_to_engine(model: nn.Module, engine: Engine) -> None:
-    """Gives an engine's parts of tensors the values of its plain model. What it has whole is the model's own."""
-    owned, values = engine._owned, model.state_dict()
-    with torch.no_grad():
-        for name, tensor in owned.state.items():
-            if owned.division.divides(name):
-                tensor.copy_(owned.division.part(name, values[name]))
 
 
 def all_or_none(action: Callable[[], T], what: str, device: torch.device) -> T:

@@ -36,7 +36,7 @@ from merak.engine import Engine, parallelize
 from merak.hf import losses, randomness
 from merak.hf.arguments import NO_HUB, PlanLike, check_supported, plan_for
 from merak.hf.data import example_of, loader_of_replica, only_mine
-from merak.hf.gather import all_or_none, gather_rows, give_to_all, give_to_engine
+from merak.hf.gather import all_or_none, gather_rows, give_to_all
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
 
@@ -323,7 +323,7 @@ class Trainer(transformers.Trainer):
 
     def _load_best_model(self) -> None:
         self._together(super()._load_best_model, "the best model was not loaded")
-        give_to_engine(self.model, self._running())
+        self._running().take_from(self.model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

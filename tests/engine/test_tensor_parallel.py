@@ -139,6 +139,30 @@ def test_state_of_optimizers_that_nobody_could_put_together_is_refused(run: Runn
 # Models without memory -----------------------------------------------------------------------------------------------
 
 
+def take_values(context: Context, plan: Plan) -> tuple[float, float, str]:
+    batch = {"x": torch.ones(4, 6)}
+    engine = merak.parallelize(Blocks(), plan, batch, optimizer=adamw)
+    other = Blocks()
+    with torch.no_grad():
+        for number, parameter in enumerate(other.parameters()):
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) / (number + 1))
+        wanted = float(other(**batch)["loss"])
+    engine.take_from(other)
+    text = ""
+    try:
+        engine.take_from(torch.nn.Linear(2, 2))
+    except ValueError as error:
+        text = str(error)
+    return engine.eval_step(batch).loss or 0.0, wanted, text
+
+
+@pytest.mark.parametrize("name", ["tp", "without", "zero1"])
+def test_an_engine_takes_a_plain_models_values(run: Runner, name: str) -> None:
+    for loss, wanted, text in run(take_values, PLANS[name], world_size=PLANS[name].world_size):
+        assert loss == pytest.approx(wanted, rel=1e-5)
+        assert "the model given is another one: it has no layers.0.weight" in text or "failed on ranks" in text
+
+
 class Blocks(torch.nn.Module):
     """Two feed-forward blocks."""
 
