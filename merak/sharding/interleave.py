@@ -45,7 +45,7 @@ def _in_turns(graph: fx.Graph) -> Iterator[tuple[fx.Node, int]]:
     idle = 0  # parts in a row that could do nothing
     while of_all or parts:
         if of_all and done.issuperset(of_all[0].all_input_nodes) and not (parts and of_all[0].op == "output"):
-            node = of_all.popleft()
+            node, idle = of_all.popleft(), 0
         elif (
             parts and parts[0] and done.issuperset(parts[0][0].all_input_nodes) and not _must_wait(parts[0][0], waiting)
         ):
