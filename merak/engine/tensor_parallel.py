@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from merak._torch_graphs import fake_as
 from merak.engine.layout import Layout
 from merak.engine.plan import Plan
 from merak.graph.dependence import values_of_inputs
@@ -80,18 +81,27 @@ class Divided:
 
     Attributes:
         prepared: the graph.
-        outputs: what the whole graph gives, by number: fake tensors, or constants.
     """
 
     prepared: Prepared
-    outputs: Sequence[Any]
+    _whole_outputs: Sequence[Any] | None = None
     _lowered: Lowered | None = None
     _formulas: Mapping[int, Any] | None = None
 
     @staticmethod
     def not_at_all(prepared: Prepared) -> Divided:
         """A graph that one rank has for itself."""
-        return Divided(prepared, _outputs(prepared))
+        return Divided(prepared)
+
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """What the whole graph gives, by number: fake tensors, or constants. With the dtypes that they have by now:
+        under autocast these are others than those captured."""
+        own = _outputs(self.prepared)
+        if self._whole_outputs is None:
+            return own
+        pairs = zip(self._whole_outputs, own, strict=True)
+        return [fake_as(whole, one.dtype) if isinstance(one, torch.Tensor) else one for whole, one in pairs]
 
     def whole_output(self, number: int, part: torch.Tensor, sizes: dict[str, int]) -> torch.Tensor:
         """An output, of which this rank has a part or all. Collective over the ranks that share it."""

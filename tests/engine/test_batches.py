@@ -97,7 +97,7 @@ def refused(context: Context, plan: Plan, example: dict[str, Any], wrong: dict[s
 
 def test_what_does_not_fit_says_so_on_every_rank(run: Runner) -> None:
     for plan, wrong, text in (
-        (Plan(pp=3), None, "the plan is for 3 ranks (dp 1 x pp 3), and 2 are running"),
+        (Plan(pp=3), None, "the plan is for 3 ranks (dp 1 x tp 1 x pp 3), and 2 are running"),
         (Plan(pp=2, stages=60), None, "60"),
         (Plan(pp=2), {"ids": torch.zeros(0, 4, dtype=torch.long)}, "no tensor with rows"),
         (Plan(pp=2), {"ids": batch(4)["ids"]}, "labels"),
