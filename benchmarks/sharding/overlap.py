@@ -50,7 +50,7 @@ class EmulatedProducts(TorchDispatchMode):
 
     def __init__(self, flops_per_s: float) -> None:
         super().__init__()
-        self._flops_per_s, self.seconds = flops_per_s, 0.0
+        self._flops_per_s = flops_per_s
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Any operation; behind a product, a wait."""
@@ -59,7 +59,6 @@ class EmulatedProducts(TorchDispatchMode):
             first, second = (one.to_local() if isinstance(one, DTensor) else one for one in args[-2:])
             seconds = 2 * first.numel() * second.shape[1] / self._flops_per_s
             wait_until(time.perf_counter() + seconds)
-            self.seconds += seconds
         return result
 
 
@@ -129,7 +128,6 @@ def work(options: argparse.Namespace) -> None:
                 "share": share,
                 "way": name,
                 "longer_s": longer,
-                "layers": options.layers,
                 "times": slowest.tolist(),
             }
             if dist.get_rank() == 0:

@@ -51,12 +51,12 @@ def check_outputs(variant: Variant, microbatches: Sequence[MicroBatch]) -> None:
     Raises:
         ValueError: names the output, and says how to get it.
     """
-    captured = variant.prepared.captured
+    captured, outputs = variant.prepared.captured, variant.divided.outputs
     owned = {number for stage in variant.stages for number in stage.outputs}
     for number, name in enumerate(captured.outputs):
         if number not in owned or number == captured.loss or len(microbatches) == 1:
             continue
-        fake = variant.divided.outputs[number]
+        fake = outputs[number]
         shapes = _shapes(fake, microbatches)
         if _are_rows(shapes, microbatches) or (fake.is_floating_point() and all(one == shapes[0] for one in shapes)):
             continue

@@ -45,13 +45,17 @@ def explain_failure(error: Exception, model: nn.Module) -> CaptureError:
 
 def explain_changes(changed: Sequence[str], model: nn.Module) -> CaptureError:
     """A `CaptureError` about attributes that `forward` changes, and that change what the next call computes."""
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return CaptureError(
-        f"{type(model).__name__} cannot be captured: `forward` changes {', '.join(changed[:3])}{more}, and with that "
+        f"{type(model).__name__} cannot be captured: `forward` changes {some(changed)}, and with that "
         "the next call computes something else; a graph would do for good what the first call does.\n"
         "  Keep what changes from call to call in a buffer (`register_buffer`), as a tensor, and update that in place "
         "(`add_`, `copy_`)."
     )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def explain_sizes_of_values(node: fx.Node, model: nn.Module) -> CaptureError:

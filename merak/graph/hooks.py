@@ -7,14 +7,14 @@ whose hooks could run. Hooks of the forward are part of what is captured.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from merak._torch_graphs import backward_hooks
-from merak.graph.errors import CaptureError
+from merak.graph.errors import CaptureError, some
 
 _OF_TENSORS = ("register_hook", "register_post_accumulate_grad_hook")
 
@@ -31,7 +31,7 @@ def _refuse_hooks_of_modules(model: nn.Module) -> None:
         hooked.append("every module (hooks registered for all modules)")
     if hooked:
         raise CaptureError(
-            f"{type(model).__name__} cannot be captured: {_some(hooked)} has hooks that run in the backward "
+            f"{type(model).__name__} cannot be captured: {some(hooked)} has hooks that run in the backward "
             "(register_full_backward_hook or register_full_backward_pre_hook), and a graph has no modules. "
             "Remove them (`handle.remove()`), and put what they do to gradients into the `backward` of a "
             "`torch.autograd.Function` that `forward` applies"
@@ -43,14 +43,10 @@ def _refuse_hooks_of_parameters(model: nn.Module) -> None:
     hooked = [name for name, parameter in model.named_parameters() if backward_hooks(parameter)]
     if hooked:
         raise CaptureError(
-            f"{type(model).__name__} cannot be captured: the parameter {_some(hooked)} has hooks (register_hook or "
+            f"{type(model).__name__} cannot be captured: the parameter {some(hooked)} has hooks (register_hook or "
             "register_post_accumulate_grad_hook), and a schedule adds to gradients in parts. Remove them "
             "(`handle.remove()`), and change whole gradients in `engine.optimizer.register_step_pre_hook`"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ ranks may have less. Chunks are padded where they travel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from merak._torch_compat import group_by_name
 from merak._torch_graphs import is_fake
-from merak.sharding.symbols import symbolic_chunk
+from merak.sharding.symbols import chunk_of
 
 
 class Cut(NamedTuple):
@@ -35,15 +37,8 @@ class Cut(NamedTuple):
     @property
     def own(self) -> int:
         """How much of `size` this rank has."""
-        return chunk_of(self.size, self.ranks, self.rank)
-
-
-def chunk_of(size: int, ranks: int, rank: int) -> int:
-    """How much a rank has of a size."""
-    if isinstance(size, torch.SymInt):
-        return symbolic_chunk(size, ranks, rank)
-    chunk = -(-size // ranks)
-    return max(0, min(chunk, size - rank * chunk))
+        own: int = chunk_of(self.size, self.ranks, self.rank)  # or a symbol
+        return own
 
 
 def begin_of(size: int, ranks: int, rank: int) -> int:
@@ -54,40 +49,74 @@ def begin_of(size: int, ranks: int, rank: int) -> int:
 # What travels ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Transfer:
+    """A collective under way."""
+
+    result: torch.Tensor
+    work: dist.Work | None
+    finish: Callable[[torch.Tensor], torch.Tensor]
+
+    def wait(self) -> torch.Tensor:
+        """What came of it."""
+        if self.work is not None:
+            self.work.wait()
+        return self.finish(self.result)
+
+
+Start = Callable[[torch.Tensor, str, tuple[int, ...]], Transfer]
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def start_sum(x: torch.Tensor, group: str, cut: tuple[int, ...] = ()) -> Transfer:
+    """Begins to add up."""
+    total = x.clone(memory_format=torch.contiguous_format)
+    return Transfer(total, dist.all_reduce(total, group=group_by_name(group), async_op=True), _as_it_is)
+
+
+def start_gather(x: torch.Tensor, group: str, cut: tuple[int, ...]) -> Transfer:
+    """Begins to gather chunks."""
+    chunks, mine = _room_for_chunks(x, Cut(*cut))
+    work = dist.all_gather_into_tensor(chunks.view(-1), mine.view(-1), group=group_by_name(group), async_op=True)
+    return Transfer(chunks, work, lambda all_chunks: _joined(all_chunks, Cut(*cut)))
+
+
+def start_scatter_sum(x: torch.Tensor, group: str, cut: tuple[int, ...]) -> Transfer:
+    """Begins to add up chunks, of which each rank gets its own."""
+    chunks = _in_chunks(x, Cut(*cut))
+    mine = torch.empty_like(chunks[0])
+    work = dist.reduce_scatter_tensor(mine.view(-1), chunks.view(-1), group=group_by_name(group), async_op=True)
+    return Transfer(mine, work, lambda chunk: _trimmed(chunk, Cut(*cut)))
+
+
 @torch.library.custom_op("merak::sharding_sum", mutates_args=())
 def _sum(x: torch.Tensor, group: str) -> torch.Tensor:
-    total = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total, group=group_by_name(group))
-    return total
+    return start_sum(x, group).wait()
 
 
 @torch.library.custom_op("merak::sharding_gather", mutates_args=())
 def _gather(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
-    where = Cut(*cut)
-    all_chunks, mine = room_for_chunks(x, where)
-    dist.all_gather_into_tensor(all_chunks.view(-1), mine.view(-1), group=group_by_name(group))
-    return joined(all_chunks, where)
+    return start_gather(x, group, tuple(cut)).wait()
 
 
 @torch.library.custom_op("merak::sharding_scatter_sum", mutates_args=())
 def _scatter_sum(x: torch.Tensor, group: str, cut: list[int]) -> torch.Tensor:
-    where = Cut(*cut)
-    chunks = in_chunks(x, where)
-    mine = torch.empty_like(chunks[0])
-    dist.reduce_scatter_tensor(mine.view(-1), chunks.view(-1), group=group_by_name(group))
-    return trimmed(mine, where)
+    return start_scatter_sum(x, group, tuple(cut)).wait()
 
 
 @torch.library.custom_op("merak::sharding_exchange", mutates_args=())
 def _exchange(x: torch.Tensor, group: str, gathered: list[int], divided: list[int]) -> torch.Tensor:
     whole, part = Cut(*gathered), Cut(*divided)
     chunk = -(-whole.size // whole.ranks)
-    sent = in_chunks(together(_padded(apart(x, whole), whole.dim + 1, chunk), whole.dim), part)
+    sent = _in_chunks(together(_padded(apart(x, whole), whole.dim + 1, chunk), whole.dim), part)
     received = torch.empty_like(sent)
     dist.all_to_all_single(received.view(-1), sent.view(-1), group=group_by_name(group))
-    pieces = [trimmed(one, part) for one in received]
+    pieces = [_trimmed(one, part) for one in received]
     chunks = torch.stack([apart(piece, whole, chunk) for piece in pieces])
-    return joined(chunks, whole)
+    return _joined(chunks, whole)
 
 
 @_sum.register_fake
@@ -140,13 +169,13 @@ def _padded(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     return longer
 
 
-def room_for_chunks(x: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
-    """Memory for the chunks of all ranks, for `joined`, and this rank's chunk."""
+def _room_for_chunks(x: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
+    """Memory for the chunks of all ranks, for `_joined`, and this rank's chunk."""
     mine = _padded(apart(x, cut), cut.dim + 1, -(-cut.size // cut.ranks)).contiguous()
     return mine.new_empty(cut.ranks, *mine.shape), mine
 
 
-def in_chunks(x: torch.Tensor, cut: Cut) -> torch.Tensor:
+def _in_chunks(x: torch.Tensor, cut: Cut) -> torch.Tensor:
     """(ranks, ..., outer, chunk, inner, ...), padded."""
     chunk = -(-cut.size // cut.ranks)
     wide = _padded(apart(x, cut, cut.size), cut.dim + 1, cut.ranks * chunk)
@@ -154,13 +183,13 @@ def in_chunks(x: torch.Tensor, cut: Cut) -> torch.Tensor:
     return chunks.movedim(cut.dim + 1, 0).contiguous()
 
 
-def joined(chunks: torch.Tensor, cut: Cut) -> torch.Tensor:
+def _joined(chunks: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The tensor whose padded chunks (ranks, ..., outer, chunk, inner, ...) these are."""
     wide = chunks.movedim(0, cut.dim + 1).flatten(cut.dim + 1, cut.dim + 2)
     return together(wide.narrow(cut.dim + 1, 0, cut.size), cut.dim).contiguous()
 
 
-def trimmed(chunk: torch.Tensor, cut: Cut) -> torch.Tensor:
+def _trimmed(chunk: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The part of a tensor whose padded chunk (..., outer, chunk, inner, ...) this is."""
     return together(chunk.narrow(cut.dim + 1, 0, cut.own).contiguous(), cut.dim)
 

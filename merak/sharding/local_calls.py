@@ -15,9 +15,10 @@ from torch import fx
 from merak.graph.capture import CaptureError
 from merak.graph.randomness import SeededCall, operation_of
 from merak.sharding import vocabulary
-from merak.sharding.collectives import chunk_of
+from merak.sharding.collectives import begin_of
 from merak.sharding.dropout import part_of_random
 from merak.sharding.program import Operation
+from merak.sharding.symbols import chunk_of
 
 if TYPE_CHECKING:
     from merak.sharding.lower import _Lowering
@@ -132,7 +133,7 @@ def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], c
 
 def _words(lowering: _Lowering, words: int, axis: int) -> vocabulary.Words:
     place = lowering.places[axis]
-    begin = min(place.rank * -(-words // place.ranks), words)
+    begin = begin_of(words, place.ranks, place.rank)
     return vocabulary.Words(begin, chunk_of(words, place.ranks, place.rank), words, place.group)
 
 

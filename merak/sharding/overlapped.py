@@ -10,36 +10,16 @@ On fake tensors, and where nothing travels, both halves together are the step in
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-from merak._torch_compat import autograd_time, give_turn, group_by_name
+from merak._torch_compat import autograd_time, give_turn
 from merak._torch_graphs import is_fake
 from merak.sharding import collectives
-from merak.sharding.collectives import Cut
-
-
-@dataclass
-class Transfer:
-    """A collective under way."""
-
-    result: torch.Tensor
-    work: dist.Work | None
-    finish: Callable[[torch.Tensor], torch.Tensor]
-
-    def wait(self) -> torch.Tensor:
-        """What came of it."""
-        if self.work is not None:
-            self.work.wait()
-        return self.finish(self.result)
-
-
-Start = Callable[[torch.Tensor, str, tuple[int, ...]], Transfer]
+from merak.sharding.collectives import Start, Transfer, start_gather, start_scatter_sum, start_sum
 
 
 class Step(NamedTuple):
@@ -49,33 +29,11 @@ class Step(NamedTuple):
     backward: Start | None
 
 
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
-
-
-def _start_sum(x: torch.Tensor, group: str, cut: tuple[int, ...]) -> Transfer:
-    total = x.clone(memory_format=torch.contiguous_format)
-    return Transfer(total, dist.all_reduce(total, group=group_by_name(group), async_op=True), _as_it_is)
-
-
-def _start_gather(x: torch.Tensor, group: str, cut: tuple[int, ...]) -> Transfer:
-    chunks, mine = collectives.room_for_chunks(x, Cut(*cut))
-    work = dist.all_gather_into_tensor(chunks.view(-1), mine.view(-1), group=group_by_name(group), async_op=True)
-    return Transfer(chunks, work, lambda all_chunks: collectives.joined(all_chunks, Cut(*cut)))
-
-
-def _start_scatter_sum(x: torch.Tensor, group: str, cut: tuple[int, ...]) -> Transfer:
-    chunks = collectives.in_chunks(x, Cut(*cut))
-    mine = torch.empty_like(chunks[0])
-    work = dist.reduce_scatter_tensor(mine.view(-1), chunks.view(-1), group=group_by_name(group), async_op=True)
-    return Transfer(mine, work, lambda chunk: collectives.trimmed(chunk, Cut(*cut)))
-
-
 STEPS: dict[str, Step] = {
-    "all_reduce": Step(_start_sum, None),
-    "vary": Step(None, _start_sum),
-    "all_gather_vary": Step(_start_gather, _start_scatter_sum),
-    "reduce_scatter": Step(_start_scatter_sum, _start_gather),
+    "all_reduce": Step(start_sum, None),
+    "vary": Step(None, start_sum),
+    "all_gather_vary": Step(start_gather, start_scatter_sum),
+    "reduce_scatter": Step(start_scatter_sum, start_gather),
 }
 """By name in `collectives`: the steps that can be halved."""
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 
 from merak.sharding import collectives
-from merak.sharding.collectives import begin_of, chunk_of
+from merak.sharding.collectives import begin_of
 from merak.sharding.program import Layout
+from merak.sharding.symbols import chunk_of
 
 
 class Place(NamedTuple):

@@ -12,7 +12,7 @@ from torch import fx
 
 from merak._torch_graphs import evaluate_size, formula_of, symbol_names
 from merak.graph.capture import Captured
-from merak.sharding.collectives import chunk_of
+from merak.sharding.symbols import chunk_of
 
 Size = int | fx.Node
 

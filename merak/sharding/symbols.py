@@ -38,7 +38,8 @@ class ChunkSymbols:
         if key not in self._made:
             example = _EXAMPLES[len(self._made) % len(_EXAMPLES)] + 1000000 * (len(self._made) // len(_EXAMPLES))
             self._made[key] = new_symbol(size, example)
-            self.sizes[str(self._made[key])] = _chunk_of(formula_of(size), ranks, rank)
+            whole = formula_of(size)
+            self.sizes[str(self._made[key])] = lambda sizes: _chunk_of_number(whole(sizes), ranks, rank)
         return self._made[key]
 
 
@@ -55,18 +56,16 @@ def chunk_symbols() -> Iterator[ChunkSymbols]:
         _current.pop()
 
 
-def symbolic_chunk(size: torch.SymInt, ranks: int, rank: int) -> Any:
-    """What a rank has of a symbolic size: a symbol, or a formula where nobody asked for symbols."""
+def chunk_of(size: Any, ranks: int, rank: int) -> Any:
+    """How much a rank has of a size. Of a symbolic one a symbol, or a formula where nobody asked for symbols."""
+    if isinstance(size, int):
+        return _chunk_of_number(size, ranks, rank)
     if _current:
         return _current[-1].chunk(size, ranks, rank)
     chunk = -(-size // ranks)
     return torch.sym_max(0, torch.sym_min(chunk, size - rank * chunk))
 
 
-def _chunk_of(whole: Callable[[Sizes], int], ranks: int, rank: int) -> Callable[[Sizes], int]:
-    def chunk(sizes: Sizes) -> int:
-        size = whole(sizes)
-        most = -(-size // ranks)
-        return max(0, min(most, size - rank * most))
-
-    return chunk
+def _chunk_of_number(size: int, ranks: int, rank: int) -> int:
+    chunk = -(-size // ranks)
+    return max(0, min(chunk, size - rank * chunk))

@@ -36,9 +36,8 @@ def adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-2, eps=1e-4)
 
 
-def share(engine_or_plan: Any, context: Context, batch: zoo.Batch) -> zoo.Batch:
+def share(plan: Plan, context: Context, batch: zoo.Batch) -> zoo.Batch:
     """What a rank's replica gets of a global batch."""
-    plan = engine_or_plan if isinstance(engine_or_plan, Plan) else engine_or_plan.plan
     replica = context.rank // plan.tp % plan.dp
     return {key: value.tensor_split(plan.dp)[replica] for key, value in batch.items()}
 

@@ -15,6 +15,7 @@ from merak.graph.losses import scales
 from merak.graph.prepare import prepare
 from merak.pipeline.microbatches import bind, count_targets
 from merak.sharding import batch, megatron, overlapped
+from merak.sharding.collectives import Transfer
 from merak.sharding.completion import Completion
 from merak.sharding.interleave import interleave
 from merak.sharding.lower import lower
@@ -59,7 +60,7 @@ class Products(TorchDispatchMode):
 def noting(events: Events) -> dict[str, overlapped.Step]:
     """Steps that travel nowhere, and say when they would have begun and been waited for."""
 
-    def start(x: torch.Tensor, group: str, cut: tuple[int, ...]) -> overlapped.Transfer:
+    def start(x: torch.Tensor, group: str, cut: tuple[int, ...]) -> Transfer:
         number = sum(event.startswith("start") for event in events)
         events.append(f"start {number}")
 
@@ -67,7 +68,7 @@ def noting(events: Events) -> dict[str, overlapped.Step]:
             events.append(f"wait {number}")
             return result
 
-        return overlapped.Transfer(x.clone(), None, finish)
+        return Transfer(x.clone(), None, finish)
 
     return {
         "all_reduce": overlapped.Step(start, None),
