@@ -214,6 +214,7 @@ class PipelineSchedule:
     ) -> PipelineSimulation: ...
 
 _Pieces = list[tuple[int, list[int]]]
+_Rule = tuple[bool, list[tuple[int, str]], list[list[list[int]]], list[list[list[int]]]]
 
 class ShardingProgram:
     def __init__(
@@ -221,6 +222,8 @@ class ShardingProgram:
         mesh: list[tuple[str, int]],
         values: list[tuple[str, list[int], float, bool, bool, bool, bool]],
         operations: list[tuple[str, str, list[int], list[int], dict[str, list[int]]]],
+        rules: dict[int, _Rule] = ...,
+        varying: set[int] = ...,
     ) -> None: ...
     def rule(self, operation: int) -> tuple[list[tuple[int, str]], list[list[list[int]]], list[list[list[int]]]]: ...
     def complete(self, annotations: list[tuple[int, int, list[int], bool, int, bool, str]]) -> dict[str, Any]: ...

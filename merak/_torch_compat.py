@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,7 @@ __all__ = [
     "shard_order",
     "split_factor",
     "store_host",
+    "strategies_of_dtensor",
     "strided_shard",
     "timeout_of",
     "torch_minor",
@@ -232,6 +234,91 @@ def split_factor(placement: Placement) -> int | None:
     return int(placement.split_factor) if isinstance(placement, _StridedShard) else None
 
 
+def strategies_of_dtensor(called: torch._ops.OpOverload, args: Sequence[Any]) -> list[list[int | str]]:
+    """The ways in which DTensor computes an operation over one axis of a mesh, calling it on local tensors as it is.
+
+    Args:
+        args: by position; tensors, fake ones too, or lists of them where the operation takes those.
+
+    Returns:
+        Of each way, for all results and then all tensors among the arguments: the dimension that is divided, "whole",
+        "sum" of what is partial, or "other". There are none where DTensor knows no rule, or would change other
+        arguments (sizes, say).
+    """
+    from torch.distributed.tensor import DTensor
+
+    dispatcher = DTensor._op_dispatcher
+    propagator = dispatcher.sharding_propagator
+    tables = [vars(dispatcher).get(name, ()) for name in ("_custom_op_handlers", "_random_ops")]
+    tables += [vars(propagator).get(name, ()) for name in _CHANGED_BY_DTENSOR]
+    if any(called in table for table in tables):
+        return []
+    single = vars(propagator).get("op_single_dim_strategy_funcs", {}).get(called)
+    strategy = propagator.op_strategy_funcs.get(called)
+    try:  # rules raise anything on calls that they do not know
+        if single is not None:
+            filtered = getattr(single, "full_mesh_strategy_filter", None) is not None
+            return [] if filtered else [list(map(_placed, way)) for way in single(called, _metas(args), {})]
+        return [] if strategy is None else list(_accepted(called, strategy, args))
+    except Exception:
+        return []
+
+
+_CHANGED_BY_DTENSOR = ("op_to_shape_and_stride_idx", "op_to_scalar_shape_adjuster", "squeeze_op_to_dims_variant")
+"""Its tables of operations that it calls otherwise on local tensors."""
+
+_MOST_TRIALS = 64
+
+
+def _placed(placement: object) -> int | str:
+    from torch.distributed.tensor import Partial, Replicate, Shard
+
+    if type(placement) is Shard or type(placement).__name__ == "_ShardingPlaceholder":
+        return int(placement.dim)  # type: ignore[attr-defined]
+    if isinstance(placement, Partial) and placement.reduce_op == "sum" and type(placement) is Partial:
+        return "sum"
+    return "whole" if isinstance(placement, Replicate) else "other"
+
+
+def _metas(value: Any) -> Any:
+    """A rule's arguments: of tensors their shapes, strides and dtypes."""
+    from torch.distributed.tensor._dtensor_spec import TensorMeta
+
+    if isinstance(value, torch.Tensor):
+        return TensorMeta(value.shape, value.stride(), value.dtype)
+    return tuple(map(_metas, value)) if isinstance(value, list | tuple) else value
+
+
+def _accepted(called: torch._ops.OpOverload, strategy: Callable[..., Any], args: Sequence[Any]) -> Iterator[Any]:
+    """Rules that say what is to be done with given operands: tried with those that are divided in any way."""
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor._dtensor_spec import DTensorSpec
+    from torch.distributed.tensor._op_schema import OpSchema, OpSpec, OpStrategy, TupleStrategy
+
+    mesh = DeviceMesh("cpu", [0, 1], _init_backend=False, _rank=0)
+    tensors = [one for arg in args for one in (arg if isinstance(arg, list | tuple) else [arg])]
+    tensors = [one for one in tensors if isinstance(one, torch.Tensor)]
+    choices = [[Replicate(), *map(Shard, range(one.dim()))] for one in tensors]
+    alike = zip(*choices, strict=False)
+    for given in itertools.chain(alike, itertools.islice(itertools.product(*choices), _MOST_TRIALS)):
+        remaining = iter(given)
+
+        def wrapped(value: Any, remaining: Iterator[Placement] = remaining) -> Any:
+            if isinstance(value, torch.Tensor):
+                return OpStrategy([OpSpec(DTensorSpec(mesh, (next(remaining),), tensor_meta=_metas(value)))])
+            if isinstance(value, list | tuple) and any(isinstance(one, torch.Tensor) for one in value):
+                return TupleStrategy([wrapped(one) for one in value])
+            return value
+
+        found = strategy(OpSchema(called, tuple(map(wrapped, args)), {}))
+        for way in found.strategies if isinstance(found, OpStrategy) else ():
+            results: Any = way.output_specs if isinstance(way.output_specs, tuple) else (way.output_specs,)
+            operands = way.input_specs if way.input_specs is not None else results * len(tensors)
+            if [one.placements[0] for one in operands] == list(given) and None not in results:
+                yield [_placed(one.placements[0]) for one in (*results, *operands)]
+
+
 def autograd_time() -> int:
     """A number that grows with every operation that autograd records in this thread."""
     return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
@@ -241,6 +328,16 @@ def give_turn(tensor: torch.Tensor, time: int) -> None:
     """Has the backward of what made a tensor come as late as if that had been at a time of `autograd_time`."""
     if tensor.grad_fn is not None:
         tensor.grad_fn._set_sequence_nr(time)  # type: ignore[attr-defined]
+
+
+def grouped_product(rows: torch.Tensor, matrices: torch.Tensor) -> Callable[..., torch.Tensor] | None:
+    """torch's own product of groups of rows with a matrix each, given where groups end; where it has a kernel for it,
+    which is on GPUs, in bf16, for sizes that are multiples of 16 bytes."""
+    if rows.device.type != "cuda" or rows.dtype is not torch.bfloat16 or matrices.dtype is not torch.bfloat16:
+        return None
+    if any(size % 8 for size in matrices.shape[1:]) or torch.cuda.get_device_capability(rows.device) < (8, 0):
+        return None
+    return lambda left, right, ends: torch.nn.functional.grouped_mm(left, right, offs=ends)
 
 
 def group_by_name(name: str) -> ProcessGroup:

@@ -38,6 +38,7 @@ __all__ = [
     "size_hint",
     "symbol_names",
     "symbols_of_size",
+    "trying_fakes",
 ]
 
 
@@ -253,6 +254,17 @@ def size_hint(size: int | torch.SymInt) -> int:
 def fake_mode() -> contextlib.AbstractContextManager[object]:
     """Tensors that are made within have shapes and no data."""
     return FakeTensorMode()
+
+
+@contextlib.contextmanager
+def trying_fakes() -> Iterator[None]:
+    """What operations raise of fake tensors is not logged: within, that is an answer."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
 
 
 @contextlib.contextmanager

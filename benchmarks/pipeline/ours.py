@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from merak.graph.stages import Stage, Value
+from merak.pipeline.crossing import Teams
 from merak.pipeline.executor import Executor
 from merak.pipeline.messages import Messages
 from merak.pipeline.microbatches import MicroBatch
@@ -74,7 +75,7 @@ class MerakWay:
             index: EmulatedRunner(stages[index], Layer(self.device, index, seconds, index == len(stages) - 1))
             for index in schedule.stages_of(rank)
         }
-        messages = Messages(stages, schedule.stage_to_rank, group, CPU)
+        messages = Messages(stages, Teams.of_one(schedule.stage_to_rank), group, CPU)
         runners: Any = self._runners
         self._executor = Executor(schedule, rank, runners, messages, reduce=lambda stage: None)
         self._microbatches = [
@@ -94,7 +95,10 @@ class MerakWay:
 def emulated_stages(count: int, numbers: int) -> list[Stage]:
     """A chain whose values have so many fp32 numbers; the last stage's is the loss."""
     shape = torch.empty(numbers, device="meta")
-    values = [Value(_name(stage), stage, (stage + 1,), shape, has_gradient=True) for stage in range(count - 1)]
+    values = [
+        Value(_name(stage), stage, (stage + 1,), shape, has_gradient=True, common=_name(stage))
+        for stage in range(count - 1)
+    ]
     return [
         Stage(
             index=stage,

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from merak.graph.losses import scales
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.stages import Cuttable
+from merak.pipeline.crossing import Teams
 from merak.pipeline.executor import Executor
 from merak.pipeline.messages import Messages
 from merak.pipeline.microbatches import MicroBatch, bind, split
@@ -37,7 +38,7 @@ class Pipeline:
         kind = "interleaved" if stages > ranks else "1f1b"
         self.schedule = Schedule.make(kind, stages=stages, ranks=ranks, microbatches=microbatches, edges=edges)
         self.runners = {i: StageRunner(self.stages[i], self.tensors) for i in self.schedule.stages_of(rank)}
-        messages: Any = Messages(self.stages, self.schedule.stage_to_rank, group, CPU)  # type: ignore[arg-type]
+        messages: Any = Messages(self.stages, Teams.of_one(self.schedule.stage_to_rank), group, CPU)  # type: ignore[arg-type]
         self.executor = Executor(self.schedule, rank, self.runners, messages, reduce=lambda stage: None)
         self.loss = self.prepared.captured.loss
 

@@ -2,7 +2,12 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <iterator>
+#include <map>
 #include <memory>
+#include <set>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -21,11 +26,14 @@ namespace py = pybind11;
 // As Python writes them:
 //   value       (name, shape, bytes, has a gradient, is a parameter, is free, stays whole)
 //   operation   (name, what it calls, operands, results, numbers by name); a value of -1 is not given
+//   rule        (whether it is elementwise, factors (size, kind), and by dimension which, of operands and of results)
 //   annotation  (value, dimension, axes, closed, priority, whether it spreads, label)
 //   layout      by dimension, pieces (size, axes)
 using ValueTuple = std::tuple<std::string, Shape, double, bool, bool, bool, bool>;
 using OperationTuple = std::tuple<std::string, std::string, std::vector<int>, std::vector<int>,
                                   std::map<std::string, std::vector<std::int64_t>>>;
+using RuleTuple = std::tuple<bool, std::vector<std::pair<std::int64_t, std::string>>, std::vector<TensorFactors>,
+                             std::vector<TensorFactors>>;
 using AnnotationTuple = std::tuple<int, int, Axes, bool, int, bool, std::string>;
 using LayoutTuple = std::vector<std::vector<std::pair<std::int64_t, Axes>>>;
 
@@ -37,16 +45,35 @@ std::vector<Shape> shapes_of(const Program& program, const std::vector<int>& val
   return shapes;
 }
 
+constexpr const char* kKinds[] = {"pass", "reduce", "partial", "inside", "replicate", "window", "routed"};
+
+Rule rule_of(const RuleTuple& tuple) {
+  Rule rule;
+  const auto& [elementwise, factors, operands, results] = tuple;
+  for (const auto& [size, kind] : factors) {
+    const auto* const found = std::find(std::begin(kKinds), std::end(kKinds), kind);
+    if (found == std::end(kKinds)) throw std::invalid_argument("a factor is of kind " + kind + ", which is none");
+    rule.factors.push_back({size, static_cast<FactorKind>(found - std::begin(kKinds))});
+  }
+  rule.operands = operands, rule.results = results, rule.elementwise = elementwise;
+  return rule;
+}
+
+// `rules`: by number of an operation, in the place of the one that its name has. `varying`: numbers that stand for what
+// depends on the batch.
 std::unique_ptr<Program> program_of(const std::vector<std::pair<std::string, int>>& mesh,
                                     const std::vector<ValueTuple>& values,
-                                    const std::vector<OperationTuple>& operations) {
+                                    const std::vector<OperationTuple>& operations,
+                                    const std::map<int, RuleTuple>& rules, const std::set<std::int64_t>& varying) {
   auto program = std::make_unique<Program>();
   for (const auto& [name, size] : mesh) program->mesh.push_back({name, size});
   for (const auto& [name, shape, bytes, has_gradient, is_parameter, is_free, is_whole] : values)
     program->values.push_back({name, shape, bytes, has_gradient, is_parameter, is_free, is_whole});
   for (const auto& [name, calls, operands, results, args] : operations) {
-    const Call call{calls, shapes_of(*program, operands), shapes_of(*program, results), args};
-    program->operations.push_back({name, operands, results, rule_of(call)});
+    const Call call{calls, shapes_of(*program, operands), shapes_of(*program, results), args, varying};
+    const auto given = rules.find(static_cast<int>(program->operations.size()));
+    program->operations.push_back(
+        {name, operands, results, given == rules.end() ? rule_of(call) : rule_of(given->second)});
   }
   check_program(*program);
   return program;
@@ -90,6 +117,14 @@ py::dict dict_of(const Step& step) {
   result["varies"] = step.varies;
   result["nbytes"] = step.bytes;
   result["backward_nbytes"] = step.backward_bytes;
+  if (!step.borders.have.empty()) {  // by rank, where what it has begins and ends, and two such ranges that it needs
+    std::vector<std::int64_t> have, need;
+    for (const Range& range : step.borders.have) have.insert(have.end(), {range.begin, range.end});
+    for (const auto& ranges : step.borders.need)
+      for (const Range& range : ranges) need.insert(need.end(), {range.begin, range.end});
+    result["have"] = have;
+    result["need"] = need;
+  }
   return result;
 }
 
@@ -103,11 +138,24 @@ py::list list_of(const std::vector<std::vector<Step>>& tensors) {
   return result;
 }
 
+py::dict dict_of(const DividedWindow& divided) {
+  py::dict result;
+  result["operand"] = divided.window.operand;
+  result["dim"] = divided.window.dim;
+  result["result_dim"] = divided.window.result_dim;
+  result["axis"] = divided.axis;
+  result["padding"] = divided.borders.padding;
+  result["lengths"] = divided.borders.lengths;
+  return result;
+}
+
 py::dict dict_of(const Assigned& way) {
   py::list operands, results, factors;
   for (const Layout& layout : way.operands) operands.append(tuple_of(layout));
   for (const State& state : way.results) results.append(py::make_tuple(tuple_of(state.layout), state.partial));
   for (const Pieces& pieces : way.factors) factors.append(tuple_of({pieces})[0]);
+  py::list windows;
+  for (const DividedWindow& window : way.windows) windows.append(dict_of(window));
   py::dict result;
   result["factors"] = std::move(factors);
   result["operands"] = std::move(operands);
@@ -116,6 +164,7 @@ py::dict dict_of(const Assigned& way) {
   result["after"] = list_of(way.after);
   result["divided"] = way.divided;
   result["inside"] = way.inside;
+  result["windows"] = std::move(windows);
   return result;
 }
 
@@ -183,7 +232,6 @@ py::list steps_list(const std::vector<std::pair<std::string, int>>& axes, const 
 
 // By factor its size and kind; of each operand and result, by dimension, which factors.
 py::tuple rule_tuple(const Program& program, int operation) {
-  static const char* const kKinds[] = {"pass", "reduce", "partial", "inside", "replicate"};
   const Rule& rule = program.operations.at(operation).rule;
   py::list factors;
   for (const Factor& factor : rule.factors)
@@ -203,7 +251,8 @@ void bind_sharding(pybind11::module_& module) {
   module.def("sharding_steps", &steps_list, py::arg("mesh"), py::arg("from_layout"), py::arg("partial"),
              py::arg("to_layout"), py::arg("varies"));
   py::class_<Program>(module, "ShardingProgram")
-      .def(py::init(&program_of), py::arg("mesh"), py::arg("values"), py::arg("operations"))
+      .def(py::init(&program_of), py::arg("mesh"), py::arg("values"), py::arg("operations"),
+           py::arg("rules") = std::map<int, RuleTuple>{}, py::arg("varying") = std::set<std::int64_t>{})
       .def("rule", &rule_tuple, py::arg("operation"))
       .def("complete", &complete, py::arg("annotations"))
       .def("assign", &assign_all, py::arg("layouts"), py::arg("wanted"))

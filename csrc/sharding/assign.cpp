@@ -32,6 +32,7 @@ class Assigning {
         std::vector<Pieces> factors = undivided_factors();
         take(tensors_[leader], factors);
         for (std::size_t other = 0; completed && other < tensors_.size(); ++other) take(tensors_[other], factors);
+        divide_routed_rows(factors);
         Assigned way = with(std::move(factors));
         const std::pair<double, double> of_way = cost(way);
         if (of_way < least) best = std::move(way), least = of_way;
@@ -63,12 +64,58 @@ class Assigning {
       if (!parts) continue;
       for (std::size_t i = 0; i < of_dim.size(); ++i) {
         const Axes axes = axes_of((*parts)[i]);
-        if (axes.empty() || rule_.factors[of_dim[i]].kind == FactorKind::kReplicate) continue;
-        const bool is_used = std::any_of(factors.begin(), factors.end(),
-                                         [&](const Pieces& factor) { return overlap(axes_of(factor), axes); });
-        if (!is_used && axes_of(factors[of_dim[i]]).empty()) factors[of_dim[i]] = (*parts)[i];
+        const FactorKind kind = rule_.factors[of_dim[i]].kind;
+        if (axes.empty() || kind == FactorKind::kReplicate) continue;
+        if (kind == FactorKind::kWindow && !is_in_chunks((*parts)[i])) continue;
+        if (is_used(axes, of_dim[i], factors) || !axes_of(factors[of_dim[i]]).empty()) continue;
+        factors[of_dim[i]] = (*parts)[i];
+        if (kind == FactorKind::kWindow) take_tied(of_dim[i], factors);
       }
     }
+  }
+
+  // Whether a factor other than this one lies on any of the axes, in whose way it would be.
+  bool is_used(const Axes& axes, int factor, const std::vector<Pieces>& factors) const {
+    for (int other = 0; other < static_cast<int>(factors.size()); ++other)
+      if (overlap(axes_of(factors[other]), axes) && !is_routed_there(factor, other)) return true;
+    return false;
+  }
+
+  bool is_routed_there(int one, int other) const {
+    const auto is_routed = [&](int factor) { return rule_.factors[factor].kind == FactorKind::kRouted; };
+    return (is_routed(one) && other == rule_.routes) || (is_routed(other) && one == rule_.routes);
+  }
+
+  // Ranks that have some experts each have some rows each, so that none is computed twice.
+  void divide_routed_rows(std::vector<Pieces>& factors) const {
+    if (rule_.routes < 0) return;
+    Pieces& rows = factors[rule_.routes];
+    for (std::size_t f = 0; f < factors.size(); ++f)
+      if (rule_.factors[f].kind == FactorKind::kRouted)
+        for (int axis : axes_of(factors[f]))
+          if (!overlap(axes_of(rows), {axis})) rows.back().axes.push_back(axis);
+  }
+
+  // The other dimensions of a factor's windows are divided over its axis, each in chunks of its own.
+  void take_tied(int factor, std::vector<Pieces>& factors) const {
+    const Axes axes = axes_of(factors[factor]);
+    int to = factor;
+    for (const Window& window : rule_.windows)
+      if (window.from == factor) to = window.to;
+    for (const Window& window : rule_.windows) {
+      if (window.to != to) continue;
+      if (to != factor) factors[to] = own_chunks(operation_.results[0], window.result_dim, axes, to);
+      if (window.from != factor && rule_.factors[window.from].size > 1)
+        factors[window.from] = own_chunks(operation_.operands[window.operand], window.dim, axes, window.from);
+    }
+  }
+
+  // As the value is kept, if that is over these axes.
+  Pieces own_chunks(int number, int dim, const Axes& axes, int factor) const {
+    const Pieces plain = {{rule_.factors[factor].size, axes}};
+    if (number < 0) return plain;
+    const Pieces& pieces = wanted_[number][dim];
+    return is_in_chunks(pieces) && axes_of(pieces) == axes ? pieces : plain;
   }
 
   Layout layout_of(const TensorFactors& dims, const Shape& shape, const std::vector<Pieces>& factors) const {
@@ -85,14 +132,17 @@ class Assigning {
     Assigned way;
     Axes partial;
     for (std::size_t f = 0; f < factors.size(); ++f) {
+      if (is_operands_only(static_cast<int>(f))) continue;
       const Axes axes = axes_of(factors[f]);
       way.divided.insert(way.divided.end(), axes.begin(), axes.end());
       const FactorKind kind = rule_.factors[f].kind;
       if (kind == FactorKind::kReduce || kind == FactorKind::kPartial)
         partial.insert(partial.end(), axes.begin(), axes.end());
-      if (kind == FactorKind::kInside && !axes.empty()) way.inside.push_back(static_cast<int>(f));
+      if ((kind == FactorKind::kInside || kind == FactorKind::kRouted) && !axes.empty())
+        way.inside.push_back(static_cast<int>(f));
     }
     std::sort(way.divided.begin(), way.divided.end());
+    way.divided.erase(std::unique(way.divided.begin(), way.divided.end()), way.divided.end());
     for (std::size_t t = 0; t < operation_.operands.size(); ++t) {
       const int number = operation_.operands[t];
       if (number < 0) {
@@ -101,11 +151,12 @@ class Assigning {
         continue;
       }
       const bool is_added_later = static_cast<int>(t) == rule_.added && !partial.empty();
-      const std::vector<Pieces> of_operand = is_added_later ? factors_of_result() : factors;
+      const std::vector<Pieces> of_operand = is_added_later ? factors_of_result() : factors_of_operand(t, factors);
       way.operands.push_back(layout_of(rule_.operands[t], value(number).shape, of_operand));
       way.before.push_back(steps_between(program_.mesh, {layouts_[number]}, {way.operands.back()},
                                          varying(is_added_later ? axes_of_result() : way.divided, way.operands.back()),
                                          value(number).bytes, value(number).has_gradient));
+      add_borders(t, of_operand, way);
     }
     for (std::size_t t = 0; t < operation_.results.size(); ++t) {
       const int number = operation_.results[t];
@@ -120,6 +171,53 @@ class Assigning {
     return way;
   }
 
+  // The axes of a window are counted with its result.
+  bool is_operands_only(int factor) const {
+    return std::any_of(rule_.windows.begin(), rule_.windows.end(),
+                       [&](const Window& window) { return window.from == factor; });
+  }
+
+  // What is whole, and has no gradient, stays so for windows: a rank finds its interval there.
+  std::vector<Pieces> factors_of_operand(std::size_t t, std::vector<Pieces> factors) const {
+    for (const Window& window : rule_.windows) {
+      if (window.operand != static_cast<int>(t)) continue;
+      const int number = operation_.operands[t];
+      if (!value(number).has_gradient && axes_of(layouts_[number][window.dim]).empty())
+        factors[window.from] = undivided_factors()[window.from];
+    }
+    return factors;
+  }
+
+  // The steps behind all others that give a rank the intervals of its windows.
+  void add_borders(std::size_t t, const std::vector<Pieces>& factors, Assigned& way) const {
+    for (const Window& window : rule_.windows) {
+      const Axes axes = axes_of(factors[window.to]);
+      if (window.operand != static_cast<int>(t) || axes.empty()) continue;
+      const Pieces& from = factors[window.from];
+      Borders borders = borders_of(window, from, factors[window.to], program_.mesh);
+      way.windows.push_back({window, axes.front(), borders});
+      if (!is_exchanged(borders)) continue;
+      Step step{.kind = StepKind::kInterval, .axes = axes, .dim = window.dim};
+      if (!axes_of(from).empty()) {
+        const double each = bytes_of_element(way.operands[t], window, operation_.operands[t]);
+        step.kind = StepKind::kBorders;
+        step.bytes = each * static_cast<double>(most_sent(borders));
+        if (value(operation_.operands[t]).has_gradient)
+          step.backward_bytes = each * static_cast<double>(most_received(borders));
+      }
+      step.borders = std::move(borders);
+      way.before[t].push_back(std::move(step));
+    }
+  }
+
+  // Of a rank's part, those that are one element of a window's dimension.
+  double bytes_of_element(const Layout& layout, const Window& window, int number) const {
+    double bytes = value(number).bytes / static_cast<double>(rule_.factors[window.from].size);
+    for (std::size_t dim = 0; dim < layout.size(); ++dim)
+      if (static_cast<int>(dim) != window.dim) bytes /= ranks_along(program_.mesh, axes_of(layout[dim]));
+    return bytes;
+  }
+
   // Of the result as it is kept, when its sum is complete: what is added then has to be laid out like it.
   std::vector<Pieces> factors_of_result() const {
     std::vector<Pieces> factors = undivided_factors();
@@ -129,8 +227,8 @@ class Assigning {
 
   Axes axes_of_result() const {
     Axes all;
-    for (const Pieces& factor : factors_of_result()) {
-      const Axes axes = axes_of(factor);
+    for (const Pieces& pieces : layouts_[operation_.results[0]]) {
+      const Axes axes = axes_of(pieces);
       all.insert(all.end(), axes.begin(), axes.end());
     }
     return all;

@@ -16,6 +16,13 @@
 
 namespace merak::sharding {
 
+// A window whose dimensions are divided.
+struct DividedWindow {
+  Window window;
+  int axis = 0;
+  Borders borders;
+};
+
 struct Assigned {
   std::vector<Pieces> factors;                   // by factor of the rule
   std::vector<Layout> operands;                  // as the operation takes them
@@ -23,6 +30,7 @@ struct Assigned {
   std::vector<std::vector<Step>> before, after;  // of each operand, and of each result
   Axes divided;                                  // all axes over which its ranks do different work
   std::vector<int> inside;                       // factors that it communicates along by itself
+  std::vector<DividedWindow> windows;
 };
 
 // `layouts` and `wanted` as propagate() has them: operations follow the latter, and take what they need from the

@@ -8,6 +8,9 @@ namespace merak::sharding {
 void elementwise(RuleBuilder& b) {
   b.broadcast(0);
   b.rule().elementwise = true;
+  const std::vector<Shape>& results = b.call().results;
+  for (std::size_t other = 1; other < results.size(); ++other)  // a mask, say
+    if (results[other] == results[0]) b.rule().results[other] = b.rule().results[0];
 }
 
 // The first operand's dimensions stay; those named in `dim` are needed whole. There may be several results alike.
@@ -27,7 +30,6 @@ static void along(RuleBuilder& b, std::vector<int> whole) {
 }
 
 void along_dim(RuleBuilder& b) { along(b, {b.call().dim("dim", b.dims(0), -1)}); }
-void along_dims(RuleBuilder& b) { along(b, b.call().dims("dims", b.dims(0))); }
 
 void layer_norm(RuleBuilder& b) {
   const auto normalized = b.call().args.find("normalized_shape");
@@ -51,7 +53,8 @@ static void reduction(RuleBuilder& b, FactorKind kind) {
     const bool gone = dims.empty() || std::find(dims.begin(), dims.end(), dim) != dims.end();
     const int factor = b.factor(b.size(0, dim), gone ? kind : FactorKind::kPass);
     b.operand(0, dim, factor);
-    if (!gone) b.result(0, to, factor);
+    for (int result = 0; !gone && result < static_cast<int>(b.call().results.size()); ++result)
+      if (!b.call().results[result].empty()) b.result(result, to, factor);  // empty: nobody uses it
     if (!gone || keep) ++to;
   }
 }

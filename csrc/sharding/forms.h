@@ -7,9 +7,8 @@ namespace merak::sharding {
 
 // Operands broadcast against the result, element by element.
 void elementwise(RuleBuilder& b);
-// The first operand's dimensions stay, but for those named `dim` or `dims`, which are needed whole.
+// The first operand's dimensions stay, but for the one named `dim`, which is needed whole.
 void along_dim(RuleBuilder& b);
-void along_dims(RuleBuilder& b);
 void layer_norm(RuleBuilder& b);
 // Of the dimensions `dim`, or of all: sums, and what is no sum of parts.
 void sum(RuleBuilder& b);
@@ -21,7 +20,7 @@ void addmm(RuleBuilder& b);
 void linear(RuleBuilder& b);
 void embedding(RuleBuilder& b);
 void attention(RuleBuilder& b);
-void convolution(RuleBuilder& b);
+void experts(RuleBuilder& b);
 
 void cross_entropy(RuleBuilder& b);
 void loss_of_pairs(RuleBuilder& b);
@@ -34,9 +33,21 @@ void replicated(RuleBuilder& b);
 void view(RuleBuilder& b);
 void transpose(RuleBuilder& b);
 void permute(RuleBuilder& b);
-void resized(RuleBuilder& b);
 void select(RuleBuilder& b);
 void parts(RuleBuilder& b);
+void broadcast_together(RuleBuilder& b);
+void triangle(RuleBuilder& b);
 void gather(RuleBuilder& b);
+
+// Windows (forms_of_windows.cpp).
+void convolution(RuleBuilder& b);
+void pool(RuleBuilder& b);
+void enlarged(RuleBuilder& b);
+void slice(RuleBuilder& b);
+void narrow(RuleBuilder& b);
+void padded(RuleBuilder& b);
+void joined(RuleBuilder& b);
+void roll(RuleBuilder& b);
+void flip(RuleBuilder& b);
 
 }  // namespace merak::sharding

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <tuple>
 
 #include "sharding/forms.h"
@@ -120,32 +121,26 @@ void attention(RuleBuilder& b) {  // query [..., h, s, d], key [..., h, t, d], v
   }
 }
 
-// Channels in, channels out, and what is convolved along.
-void convolution(RuleBuilder& b) {
-  const bool one_group = b.call().arg("groups", 1) == 1;
+// Rows, numbers of experts, weights, and what the experts are made of: of that named `of_experts`, one each.
+void experts(RuleBuilder& b) {
   const int rows = b.factor(b.size(0, 0));
-  b.operand(0, 0, rows);
+  const int experts = b.factor(b.call().arg("experts", 1), FactorKind::kRouted);
+  b.rule().routes = rows;
+  for (int operand = 0; operand < 3; ++operand) b.operand(operand, 0, rows);
+  for (int operand = 0; operand < 3; ++operand)
+    for (int dim = 1; dim < b.dims(operand); ++dim) b.replicate_operand(operand, dim);
+  const std::vector<int> of_experts = b.call().dims("of_experts", 0);
+  for (int operand = 3; operand < static_cast<int>(b.call().operands.size()); ++operand) {
+    const bool is_of_experts = std::count(of_experts.begin(), of_experts.end(), operand - 3) > 0;
+    for (int dim = 0; dim < b.dims(operand); ++dim)
+      if (dim == 0 && is_of_experts) {
+        b.operand(operand, dim, experts);
+      } else {
+        b.replicate_operand(operand, dim);
+      }
+  }
   b.result(0, 0, rows);
-  const int outer = b.factor(b.size(1, 0), one_group ? FactorKind::kPass : FactorKind::kReplicate);
-  b.operand(1, 0, outer);
-  b.result(0, 1, outer);
-  if (b.call().operands.size() > 2 && b.dims(2) == 1) {
-    b.operand(2, 0, outer);
-    b.rule().added = 2;
-  }
-  if (one_group) {
-    const int inner = b.factor(b.size(0, 1), FactorKind::kReduce);
-    b.operand(0, 1, inner);
-    b.operand(1, 1, inner);
-  } else {
-    b.replicate_operand(0, 1);
-    b.replicate_operand(1, 1);
-  }
-  for (int dim = 2; dim < b.dims(0); ++dim) {
-    b.replicate_operand(0, dim);
-    b.replicate_operand(1, dim);
-    b.replicate_result(0, dim);
-  }
+  for (int dim = 1; dim < static_cast<int>(b.call().results[0].size()); ++dim) b.replicate_result(0, dim);
 }
 
 }  // namespace merak::sharding

@@ -8,6 +8,8 @@ namespace merak::sharding {
 void view(RuleBuilder& b) {
   reshape(b, 0, 0);
   b.rule().elementwise = true;
+  const std::vector<Shape>& operands = b.call().operands;  // the second one is only there for its shape
+  if (operands.size() > 1 && operands[1] == b.call().results[0]) b.rule().operands[1] = b.rule().results[0];
 }
 
 static void moved(RuleBuilder& b, const std::vector<int>& from) {  // of each dimension of the result, which it was
@@ -27,25 +29,6 @@ void transpose(RuleBuilder& b) {
 }
 
 void permute(RuleBuilder& b) { moved(b, b.call().dims("dims", b.dims(0))); }
-
-// A dimension of which a part is taken stays whole; so does one that is padded, or put together.
-void resized(RuleBuilder& b) {
-  b.rule().elementwise = true;
-  const int result_dims = static_cast<int>(b.call().results[0].size());
-  for (int dim = 0; dim < result_dims; ++dim) {
-    const std::int64_t size = b.call().results[0][dim];
-    bool same = true;
-    for (const Shape& shape : b.call().operands)
-      same = same && static_cast<int>(shape.size()) == result_dims && shape[dim] == size;
-    const int factor = b.factor(size, same ? FactorKind::kPass : FactorKind::kReplicate);
-    b.result(0, dim, factor);
-    for (int tensor = 0; tensor < static_cast<int>(b.call().operands.size()); ++tensor) {
-      if (b.dims(tensor) != result_dims) continue;
-      if (same) b.operand(tensor, dim, factor);
-      if (!same) b.replicate_operand(tensor, dim);
-    }
-  }
-}
 
 // A dimension that is cut into equal parts is (parts, part); each result has the part.
 void parts(RuleBuilder& b) {
@@ -84,6 +67,27 @@ void select(RuleBuilder& b) {
       if (!b.call().results[result].empty()) b.result(result, to, factor);
     ++to;
   }
+}
+
+// What is zero on one side of a diagonal.
+void triangle(RuleBuilder& b) {
+  for (int dim = 0; dim < b.dims(0); ++dim) {
+    const int factor = b.factor(b.size(0, dim), dim + 2 < b.dims(0) ? FactorKind::kPass : FactorKind::kReplicate);
+    b.operand(0, dim, factor);
+    b.result(0, dim, factor);
+  }
+}
+
+// Operands broadcast against each other: each has a result.
+void broadcast_together(RuleBuilder& b) {
+  const std::vector<Shape>& results = b.call().results;
+  b.rule().elementwise = true;
+  const auto used = std::find_if(results.begin(), results.end(), [](const Shape& shape) { return !shape.empty(); });
+  if (used == results.end()) return;
+  const auto first = static_cast<std::size_t>(used - results.begin());
+  b.broadcast(static_cast<int>(first));
+  for (std::size_t other = first + 1; other < results.size(); ++other)
+    if (!results[other].empty()) b.rule().results[other] = b.rule().results[first];
 }
 
 void gather(RuleBuilder& b) {  // from a tensor, by indices

@@ -5,6 +5,8 @@
 #include <set>
 #include <tuple>
 
+#include "sharding/borders.h"
+
 namespace merak::sharding {
 namespace {
 
@@ -21,11 +23,20 @@ bool begins_with(const Axes& axes, const Axes& prefix) {
   return prefix.size() <= axes.size() && std::equal(prefix.begin(), prefix.end(), axes.begin());
 }
 
-// Whether a layout of a dimension says more than another: more axes, or the same cut into more pieces.
+// Whether two layouts of a dimension are alike up to a divided piece, whose units one has several of in each of its
+// own: of 8 x 8 elements, say, 4 times 16 and not 8 times 8.
+bool has_larger_units(const Pieces& one, const Pieces& other) {
+  const auto [mine, theirs] = std::mismatch(one.begin(), one.end(), other.begin(), other.end());
+  return mine != one.end() && theirs != other.end() && !mine->axes.empty() && mine->axes == theirs->axes &&
+         mine->size < theirs->size && theirs->size % mine->size == 0;
+}
+
+// Whether a layout of a dimension says more than another: more axes, or the same cut into more pieces or larger units.
 bool is_more(const Pieces& one, const Pieces& other) {
   const Axes axes = axes_of(one), others = axes_of(other);
   if (!begins_with(axes, others)) return false;
-  return axes.size() > others.size() || (!axes.empty() && one.size() > other.size());
+  if (axes.size() > others.size()) return true;
+  return !axes.empty() && (one.size() > other.size() || (one.size() == other.size() && has_larger_units(one, other)));
 }
 
 class Propagation {
@@ -138,6 +149,7 @@ class Propagation {
       if (is_operand && level_ < kLevels - 1 && is_broadcast(operation, dims)) return;
       collect(operation, value, dims, merged);
     });
+    pass_through_windows(operation.rule, merged);
     for_each_tensor(operation, [&](int value, const TensorFactors& dims, bool) {
       for (int dim = 0; dim < static_cast<int>(dims.size()); ++dim) {
         Proposal proposal{.value = value, .dim = dim, .pieces = {}, .operation = number};
@@ -179,6 +191,18 @@ class Propagation {
         if (!known || is_better(opinion, *known)) known = std::move(opinion);
       }
     }
+  }
+
+  // What is said of one dimension of a window goes for the other, in chunks of its own size.
+  static void pass_through_windows(const Rule& rule, std::vector<std::optional<Opinion>>& merged) {
+    for (bool forward : {true, false})
+      for (const Window& window : rule.windows) {
+        const int from = forward ? window.from : window.to, to = forward ? window.to : window.from;
+        if (!merged[from] || !is_in_chunks(merged[from]->pieces) || rule.factors[to].size <= 1) continue;
+        Opinion opinion = *merged[from];
+        opinion.pieces = {{rule.factors[to].size, axes_of(opinion.pieces)}};
+        if (!merged[to] || is_better(opinion, *merged[to])) merged[to] = std::move(opinion);
+      }
   }
 
   bool spreads(FactorKind kind) const {

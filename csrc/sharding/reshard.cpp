@@ -205,6 +205,10 @@ const char* name(StepKind kind) {
       return "slice";
     case StepKind::kVary:
       return "vary";
+    case StepKind::kBorders:
+      return "borders";
+    case StepKind::kInterval:
+      return "interval";
   }
   return "";
 }

@@ -9,6 +9,10 @@
 //   all_gather       a divided dimension becomes whole
 //   all_to_all       another dimension becomes divided in its place
 //   slice            each rank takes its part of what is the same everywhere: nothing travels
+//   borders          each rank gets an interval that is mostly what it has; what it has not, of its neighbours
+//   (borders.h) interval         the same of what every rank has all of: nothing travels
+//
+// The last two are no way between layouts, but come behind all others where an operation needs more than its part.
 //
 // In the backward each becomes its transpose: the gradient of what is the same everywhere is the same everywhere. Where
 // an operation uses a tensor that is the same everywhere to compute something that is not, each rank has a part of its
@@ -18,11 +22,12 @@
 
 #include <vector>
 
+#include "sharding/borders.h"
 #include "sharding/program.h"
 
 namespace merak::sharding {
 
-enum class StepKind { kAllReduce, kReduceScatter, kAllGather, kAllToAll, kSlice, kVary };
+enum class StepKind { kAllReduce, kReduceScatter, kAllGather, kAllToAll, kSlice, kVary, kBorders, kInterval };
 
 const char* name(StepKind kind);
 
@@ -38,6 +43,7 @@ struct Step {
   bool varies = false;        // all_gather: its result is used for what differs between ranks
   double bytes = 0;           // that a rank sends in the forward
   double backward_bytes = 0;  // and in the backward
+  Borders borders = {};
 };
 
 struct State {

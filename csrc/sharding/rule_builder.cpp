@@ -9,6 +9,12 @@ std::int64_t Call::arg(const std::string& name, std::int64_t otherwise) const {
   return found == args.end() || found->second.empty() ? otherwise : found->second.front();
 }
 
+std::int64_t Call::item(const std::string& name, int index, std::int64_t otherwise) const {
+  const auto found = args.find(name);
+  if (found == args.end() || found->second.empty()) return otherwise;
+  return found->second.size() == 1 ? found->second.front() : found->second.at(index);
+}
+
 int Call::dim(const std::string& name, int dims, int otherwise) const {
   const auto dim = static_cast<int>(arg(name, otherwise));
   return dim < 0 ? dim + dims : dim;
@@ -24,7 +30,7 @@ std::vector<int> Call::dims(const std::string& name, int dims_of_tensor) const {
 
 bool Rule::is_product() const {
   return operands.size() > 1 && std::any_of(factors.begin(), factors.end(), [](const Factor& factor) {
-           return factor.kind == FactorKind::kReduce && factor.size > 1;
+           return (factor.kind == FactorKind::kReduce || factor.kind == FactorKind::kRouted) && factor.size > 1;
          });
 }
 
@@ -59,6 +65,29 @@ void RuleBuilder::replicate_operand(int tensor, int dim) {
 
 void RuleBuilder::replicate_result(int tensor, int dim) {
   result(tensor, dim, factor(call_.results.at(tensor).at(dim), FactorKind::kReplicate));
+}
+
+void RuleBuilder::window(int tensor, int dim, int result_dim, Window window) {
+  const std::int64_t in = size(tensor, dim), out = call_.results.at(0).at(result_dim);
+  const bool is_apart = !window.wraps && window.before <= 0 && window.extent - window.before <= window.stride;
+  if (is_apart && in == out * window.stride) {
+    const int both = factor(out);
+    operand(tensor, dim, both);
+    operand(tensor, dim, factor(window.stride, FactorKind::kReplicate));
+    result(0, result_dim, both);
+    return;
+  }
+  DimFactors& of_result = rule_.results.at(0).at(result_dim);  // several operands may be put together along it
+  if (out <= 1 || varies(in) || varies(out)) {
+    replicate_operand(tensor, dim);
+    if (of_result.empty()) replicate_result(0, result_dim);
+    return;
+  }
+  if (of_result.empty()) result(0, result_dim, factor(out, FactorKind::kWindow));
+  window.operand = tensor, window.dim = dim, window.result_dim = result_dim;
+  window.from = factor(in, FactorKind::kWindow), window.to = of_result.front();
+  operand(tensor, dim, window.from);
+  rule_.windows.push_back(window);
 }
 
 std::vector<int> RuleBuilder::factors_of_result(int number) {

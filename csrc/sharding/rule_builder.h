@@ -21,6 +21,11 @@ class RuleBuilder {
   void replicate_operand(int tensor, int dim);
   void replicate_result(int tensor, int dim);
 
+  // A dimension of the first result that is computed from one of an operand, as `window` says but for tensors and
+  // factors. Where no rank needs anything of its neighbours they share a factor; where it depends on the batch both are
+  // needed whole.
+  void window(int tensor, int dim, int result_dim, Window window);
+
   // Operands that are broadcast against a result, as elementwise operations do.
   void broadcast(int result);
   // A factor for each dimension of a result; those dimensions of an operand with the same number are the same.
@@ -30,13 +35,13 @@ class RuleBuilder {
   // These throw std::out_of_range where there is no such tensor or dimension: the call is then not of the rule's form.
   const Shape& shape(int operand) const { return call_.operands.at(operand); }
   std::int64_t size(int operand, int dim) const { return shape(operand).at(dim); }
+  bool varies(std::int64_t number) const { return call_.varying.count(number) > 0; }
   int dims(int operand) const { return static_cast<int>(shape(operand).size()); }
   Rule take() { return std::move(rule_); }
   Rule& rule() { return rule_; }
 
  private:
   void add(TensorFactors& tensor, int dim, int factor);
-
   const Call& call_;
   Rule rule_;
 };

@@ -30,7 +30,7 @@ class Call(NamedTuple):
     def differences(self, layout: Layout) -> list[float]:
         """Numbers whose sums over all ranks are 0 if all agree: the first rank's counts once for each of the others,
         and theirs are taken off. They are whole and small, so that the sums are exact."""
-        in_replica, members = layout.in_replica, layout.pp * layout.tp
+        in_replica, members = layout.in_replica, sum(layout.widths)
         pairs = (self.everywhere, layout.rank, members * layout.dp), (self.in_replica, in_replica, members)
         return [float(zlib.crc32(text.encode()) * (-1 if place else places - 1)) for text, place, places in pairs]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -60,7 +59,7 @@ def parallelize(
         CaptureError: the model cannot be captured or cut.
         ValueError: the plan fits neither the ranks, nor the batch, nor the model.
     """
-    layout = Layout(plan.pp, plan.dp, plan.tp)
+    layout = Layout(plan)
     device = torch.device(device or next((p.device for p in model.parameters() if not p.is_meta), "cpu"))
     check_same(plan.to_json(), "plans", device)
     with undisturbed(device):
@@ -104,14 +103,14 @@ def _assemble(
             plan.data_parallel == "zero1",
             embedding_tables(prepared.captured) if plan.data_parallel == "sparse" else (),
             layout.tensor,
-            division.partial,
-            {name: math.prod(division.shape(name, one)) for name, one in owned.parameters.items()},
+            division,
+            layout.is_even,
         )
         first = builder.variant(divided, stages, owned, gradients)
         variants = Variants(first, example, partial(builder.another, owned, gradients))
         made = _make_optimizer(optimizer, gradients.own, device)
-    if layout.rank == 0 and tensor_parallel.completion is not None:
-        warn_if_idle(tensor_parallel.completion)
+    if layout.rank == 0 and tensor_parallel.completions:
+        warn_if_idle(tensor_parallel.completions.values())
     if layout.rank == 0 and prepared.terms.inexact and plan.microbatches * plan.dp > 1:
         _warn_of_averages(prepared.terms.inexact)
     return Engine(plan, builder.cut, schedule, layout, tensor_parallel, variants, owned, gradients, made, clip, device)

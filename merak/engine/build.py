@@ -10,13 +10,14 @@ import torch
 from torch import fx, nn
 
 from merak.engine.agreement import check_same, merge_on_all, together
+from merak.engine.divided import Divided
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.parameters import Owned
 from merak.engine.plan import Plan
 from merak.engine.precision import autocast, autocast_dtype
-from merak.engine.stage_cut import choose_cut
-from merak.engine.tensor_parallel import Divided, TensorParallel
+from merak.engine.stage_cut import Candidate, choose_cut, compute_order
+from merak.engine.tensor_parallel import TensorParallel
 from merak.engine.variants import Variant, names_of, same_boundaries
 from merak.graph.capture import LossFunction
 from merak.graph.costs import measure
@@ -26,6 +27,7 @@ from merak.graph.keeping import kept_nodes
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.stages import Stage
 from merak.graph.weight_gradients import delay_weight_gradients
+from merak.pipeline.crossing import Teams
 from merak.pipeline.executor import Executor
 from merak.pipeline.messages import Messages
 from merak.pipeline.microbatches import bind
@@ -67,45 +69,88 @@ class Builder:
         """The graph of training, cut as the plan wants it. The others follow it."""
         with together("capturing the model, or cutting it,", self._device):
             whole = prepare(self._model, example, training=True, loss_fn=self._loss_fn)
-            divided = self._tensor_parallel.divide(whole)
-            prepared = divided.prepared
-            sizes = bind(prepared.captured, example, 0).sizes
-            kept = self._kept(prepared)
-            measured = measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type, kept)
-            chosen = choose_cut(prepared, measured, sizes, self._plan, self._trainable)
+            candidates = {ranks: self._candidate(whole, ranks, example) for ranks in sorted(set(self._plan.widths))}
+            chosen = choose_cut(candidates, self._plan, self._trainable)
         # Replicas' examples may have other sizes, for which other cuts are best: all take rank 0's.
         check_same(str(whole.captured.graph), "models", self._device)
         check_same(self._tensor_parallel.in_words(), "divisions of layers", self._device)
         agreed = merge_on_all({"boundaries": chosen.boundaries, "recomputed": chosen.recomputed}, self._device)
-        if self._plan.splits_backward:
-            delay_weight_gradients(prepared.captured)
-        self._reference, self._boundaries, self._recomputed = prepared, agreed["boundaries"], agreed["recomputed"]
+        self._reference, self._boundaries, self._recomputed = whole, agreed["boundaries"], agreed["recomputed"]
         self.cut = chosen.cut
-        names = {node.name for node in kept}
-        self._stages = prepared.cuttable.cut(
-            self._boundaries, self._recomputed, self._trainable, names, in_order=self._tensor_parallel.in_order
-        )
+        divided = candidates[self._layout.tp].divided
+        with together("dividing layers among ranks", self._device):
+            if not divided.keeps_within(self._boundaries):
+                divided = self._tensor_parallel.divide(whole, self._boundaries)
+                self._find_dtypes(divided, example)
+            self._stages = self._cut(divided, self._boundaries)
         return divided, self._stages
 
     def another(self, owned: Owned, gradients: Gradients, example: Mapping[str, Any], training: bool) -> Variant:
         """A graph of another mode, or for other batches."""
         whole = prepare(self._model, example, training=training, loss_fn=self._loss_fn)
-        divided = self._tensor_parallel.divide(whole)
-        prepared = divided.prepared
-        if self._plan.precision != "fp32":
-            sizes = bind(prepared.captured, example, 0).sizes
-            measure(prepared.captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
-        boundaries = same_boundaries(self._reference.cuttable, self._boundaries, self._stages, prepared.cuttable)
-        kept = {node.name for node in self._kept(prepared)} if training else set()
-        if training and self._plan.splits_backward:
-            delay_weight_gradients(prepared.captured)
-        recomputed = self._recomputed if training else None
-        trainable = self._trainable if training else set()
-        stages = prepared.cuttable.cut(
-            boundaries, recomputed, trainable, kept, may_be_empty=True, in_order=self._tensor_parallel.in_order
-        )
+        boundaries = same_boundaries(self._reference.cuttable, self._boundaries, self._stages, whole.cuttable)
+        divided = self._tensor_parallel.divide(whole, boundaries)
+        self._find_dtypes(divided, example)
+        stages = self._cut(divided, boundaries, may_be_empty=True)
         _check_owned(stages, self._stages)
         return self.variant(divided, stages, owned, gradients)
+
+    def _candidate(self, whole: Prepared, ranks: int, example: Mapping[str, Any]) -> Candidate:
+        divided = self._tensor_parallel.divide(whole, ranks=ranks)
+        captured = divided.prepared.captured
+        sizes = bind(captured, example, 0).sizes
+        dtype = autocast_dtype(self._plan.precision)
+        measured = measure(captured, sizes, dtype, self._device.type, self._kept(divided.prepared))
+        return Candidate(divided, measured, sizes)
+
+    def _find_dtypes(self, divided: Divided, example: Mapping[str, Any]) -> None:
+        """Those of autocast, of a graph's values."""
+        if self._plan.precision != "fp32":
+            captured = divided.prepared.captured
+            sizes = bind(captured, example, 0).sizes
+            measure(captured, sizes, autocast_dtype(self._plan.precision), self._device.type)
+
+    def _cut(self, divided: Divided, boundaries: Sequence[int], may_be_empty: bool = False) -> list[Stage]:
+        """The stages of all ranks: this rank's as it has them. Where others have other widths, theirs are those of the
+        whole graph, by which all know what crosses.
+
+        Args:
+            boundaries: in the whole graph's trunk.
+        """
+        assert divided.keeps_within(boundaries), "what crosses stages has a name that all ranks know"
+        training = divided.prepared.captured.training
+        trainable = self._trainable if training else set[str]()
+        kept = {node.name for node in self._kept(divided.prepared)} if training else set[str]()
+        whole = divided.whole.cuttable
+        recomputed = self._recomputed if training else [0] * self._plan.n_stages
+        ends = [*boundaries, len(whole.trunk)]
+        prefixes = [
+            divided.begin(min(begin + count, end)) - divided.begin(begin)
+            for begin, count, end in zip([0, *boundaries], recomputed, ends, strict=True)
+        ]
+        of_whole = (
+            [] if self._layout.is_even else whole.cut(boundaries, recomputed, trainable, may_be_empty=may_be_empty)
+        )
+        if training and self._plan.splits_backward:
+            delay_weight_gradients(divided.prepared.captured)
+        begins = [divided.begin(boundary) for boundary in boundaries]
+        in_order = self._tensor_parallel.in_order
+        own = divided.prepared.cuttable.cut(
+            begins, prefixes, trainable, kept, may_be_empty=may_be_empty, in_order=in_order
+        )
+        return own if self._layout.is_even else self._merged(own, of_whole)
+
+    def _merged(self, own: Sequence[Stage], of_whole: Sequence[Stage]) -> list[Stage]:
+        """This rank's own stages, and the others."""
+        rank_of = compute_order(self._plan).stage_to_rank
+        for stage, whole in zip(own, of_whole, strict=True):
+            if _shown(stage) != _shown(whole):
+                raise CaptureError(
+                    f"stage {stage.index} cannot be divided over ranks beside stages that are divided otherwise: it "
+                    f"would use or send {_shown(stage)}, and in one process does {_shown(whole)}. Give one tp for all"
+                )
+        here = [rank == self._layout.pp_rank for rank in rank_of]
+        return [mine if is_here else other for mine, other, is_here in zip(own, of_whole, here, strict=True)]
 
     def variant(self, divided: Divided, stages: Sequence[Stage], owned: Owned, gradients: Gradients) -> Variant:
         """A graph that is cut, with all that running it takes."""
@@ -116,7 +161,9 @@ class Builder:
         runners = {}
         for index in first.stages_of(self._layout.pp_rank):
             runners[index] = StageRunner(stages[index], tensors, self._plan.seed, self._autocast)
-        messages = Messages(stages, first.stage_to_rank, self._layout.pipeline, self._device)
+        of_stage = [self._layout.team(rank) for rank in first.stage_to_rank]
+        teams = Teams(of_stage, self._layout.tp_rank, self._layout.tensor, divided.values)
+        messages = Messages(stages, teams, self._layout.replica, self._device)
 
         def executor(microbatches: int) -> Executor:
             schedule = self.schedule(stages, microbatches)
@@ -153,6 +200,12 @@ def edges_between(stages: Sequence[Stage]) -> list[tuple[int, int, bool]]:
                 pair = stage.index, consumer
                 edges[pair] = edges.get(pair, False) or value.has_gradient
     return [(producer, consumer, gradient) for (producer, consumer), gradient in sorted(edges.items())]
+
+
+def _shown(stage: Stage) -> tuple[set[str], set[str], set[tuple[Any, ...]], set[int]]:
+    """What of a stage all ranks must agree on: parameters, buffers, what crosses, outputs."""
+    crossing = {(one.common, one.producer, one.consumers, one.has_gradient) for one in (*stage.received, *stage.sent)}
+    return set(stage.parameters), set(stage.buffers), crossing, set(stage.outputs)
 
 
 def _check_owned(stages: Sequence[Stage], first: Sequence[Stage]) -> None:

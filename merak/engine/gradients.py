@@ -16,10 +16,14 @@ differ in what is frozen, it is frozen on all that have it, lest their copies dr
 
 Ranks of tensor parallelism have parts of most parameters, each with its gradient. Of a whole parameter that they have
 used on different parts of a tensor (a norm, where the sequence is divided) each has a part of the gradient.
+
+A parameter that several stages use has its gradient added up over them: over the ranks with the same part, or, where
+stages are shared by different numbers of ranks, whole, by the first ranks of each.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -29,6 +33,7 @@ import torch.distributed as dist
 from torch import nn
 
 from merak import sparse
+from merak.engine.divided import Division
 
 Named = Mapping[str, nn.Parameter]
 
@@ -87,12 +92,13 @@ class Gradients:
         stages: of each name, the stages of this rank that use it.
         order: the stages of this rank, in the order in which their backwards end.
         replicas: group that gradients are added up over.
-        shared: names of parameters that other ranks of the pipeline have too, with the group of all that have them.
+        shared: names of parameters that other ranks of the pipeline have too, with the group of all that have them;
+            None for ranks that leave it to the first of theirs.
         sharded: ZeRO-1.
         tables: names of parameters of whose gradients only rows travel.
         tensor: group of the ranks that share layers with this one.
-        partial: names of parameters of whose gradients each of those has a part.
-        sizes: by name, the elements of whole parameters, by which all ranks of `tensor` deal them alike.
+        division: which parameters these have parts of, or of whose gradients.
+        is_even: whether all stages are shared by as many ranks, so that those of one place have the same parts.
     """
 
     def __init__(
@@ -101,15 +107,16 @@ class Gradients:
         stages: Mapping[str, Sequence[int]],
         order: Sequence[int],
         replicas: dist.ProcessGroup,
-        shared: Mapping[str, dist.ProcessGroup],
+        shared: Mapping[str, dist.ProcessGroup | None],
         sharded: bool = False,
         tables: Collection[str] = (),
         tensor: dist.ProcessGroup | None = None,
-        partial: Collection[str] = (),
-        sizes: Mapping[str, int] | None = None,
+        division: Division | None = None,
+        is_even: bool = True,
     ) -> None:
-        self._tensor, self._partial = tensor, partial
-        sizes = {name: one.numel() for name, one in parameters.items()} | dict(sizes or {})
+        self._tensor, self._division, self._is_even = tensor, division or Division(), is_even
+        # Of whole parameters, by which all ranks that share them deal them alike.
+        sizes = {name: math.prod(self._division.shape(name, one)) for name, one in parameters.items()}
         self._replicas, self._sharded = replicas, sharded and replicas.size() > 1
         sections = replicas.size() if self._sharded else 1
         # By name, so that all ranks begin these in one order; and ranks of a pipeline must deal them alike.
@@ -189,16 +196,33 @@ class Gradients:
         flags = dict(zip(self._parameters, frozen.split(1), strict=True))
         for name, group in self._shared:
             if name in self.own and (gradient := self.own[name].grad) is not None:
-                self._working += [dist.all_reduce(one, group=group, async_op=True) for one in (gradient, flags[name])]
+                if self._is_even:
+                    both = gradient, flags[name]
+                    self._working += [dist.all_reduce(one, group=group, async_op=True) for one in both]
+                else:
+                    self._add_whole(name, gradient, flags[name], group)
         self._wait()
         self._frozen = [ranks > 0 for ranks in frozen.tolist()]
 
     def _add_parts(self) -> None:
         """Adds up the gradients of which ranks that share layers have parts."""
         for name, parameter in self.own.items():
-            if name in self._partial and parameter.grad is not None:
+            if name in self._division.partial and parameter.grad is not None:
                 self._working.append(dist.all_reduce(parameter.grad, group=self._tensor, async_op=True))
         self._wait()
+
+    def _add_whole(
+        self, name: str, gradient: torch.Tensor, flag: torch.Tensor, group: dist.ProcessGroup | None
+    ) -> None:
+        """Adds up a gradient over stages that have other parts of it."""
+        whole = self._division.whole(name, gradient)
+        for one in (whole, flag):
+            if group is not None:
+                dist.all_reduce(one, group=group)
+            if self._tensor is not None:
+                dist.broadcast(one, group=self._tensor, group_src=0)
+        if self._division.divides(name):
+            gradient.copy_(self._division.part(name, whole))
 
     def drop_frozen(self) -> None:
         """After `finish`: what is frozen has no gradient. Until then it has zeros, which no norm minds."""

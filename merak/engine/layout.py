@@ -2,7 +2,8 @@
 
 Neighbours in rank order share a host most often. Ranks that share layers exchange the most bytes, several times in each
 layer, and gradients are more bytes than what crosses stages: so the ranks of one layer are neighbours, and then those
-of one stage. rank = (pipeline rank * dp + data-parallel rank) * tp + tensor-parallel rank.
+of one stage. rank = (pipeline rank * dp + data-parallel rank) * tp + tensor-parallel rank; where pipeline ranks have
+different tp, those before count dp * tp each.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import torch.distributed as dist
 
 from merak._torch_compat import end_group, timeout_of
+from merak.engine.plan import Plan
 
 _FAILED = "a step of merak's engine failed on rank"
 """What ranks tell each other: of all ranks, where groups have numbers of their own."""
@@ -22,50 +24,67 @@ class Layout:
 
     Attributes:
         pp_rank, dp_rank, tp_rank: this rank's place.
-        pipeline: group of the ranks of this rank's replica that have its place in each layer, in order of pipeline
-            ranks.
+        tp: how many share this rank's layers; `widths`: those of each pipeline rank.
+        replica: group of all ranks of this rank's replica, by pipeline rank and then by place in each layer.
         replicas: group of the ranks with the same parts of the same stages.
         tensor: group of the ranks of this rank's replica that have the same stages; None if there is no other.
         everyone: group of all ranks. The engine's own, so that it can be ended and the program's is as it was.
         groups: all that this rank is in, in the order in which they were made.
     """
 
-    def __init__(self, pp: int, dp: int, tp: int = 1) -> None:
+    def __init__(self, plan: Plan) -> None:
         world = dist.get_world_size()
-        if world != pp * dp * tp:
-            raise ValueError(
-                f"the plan is for {pp * dp * tp} ranks (dp {dp} x tp {tp} x pp {pp}), and {world} are running"
-            )
-        self.pp, self.dp, self.tp = pp, dp, tp
+        plan.check_world(world)
+        self._plan = plan
+        self.widths, self.dp = plan.widths, plan.dp
         self.rank = dist.get_rank()
-        self.pp_rank, self.dp_rank, self.tp_rank = self.rank // (dp * tp), self.rank // tp % dp, self.rank % tp
+        self.pp_rank, self.dp_rank, self.tp_rank = plan.place_of(self.rank)
+        self.tp = self.widths[self.pp_rank]
         self.groups: list[dist.ProcessGroup] = []
         self._timeout = timeout_of(None)
-        ps, ds, ts = range(pp), range(dp), range(tp)
-        self.pipeline = self._mine([[self._at(p, d, t) for p in ps] for d in ds for t in ts])
-        self.replicas = self._mine([[self._at(p, d, t) for d in ds] for p in ps for t in ts])
-        self.tensor = self._mine([[self._at(p, d, t) for t in ts] for p in ps for d in ds]) if tp > 1 else None
+        replicas, stages = range(self.dp), range(plan.pp)
+        self.replica = self._mine([[one for p in stages for one in self._team(p, d)] for d in replicas])
+        self.replicas = self._mine(
+            [[self._at(p, d, t) for d in replicas] for p in stages for t in range(self.widths[p])]
+        )
+        teams = [self._team(p, d) for p in stages for d in replicas]
+        self.tensor = self._one_of([team for team in teams if len(team) > 1])
         self.everyone = self._mine([list(range(world))])
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all pipeline ranks have as many ranks that share each layer."""
+        return len(set(self.widths)) == 1
 
     @property
     def in_replica(self) -> int:
         """This rank's number among those of its replica."""
-        return self.pp_rank * self.tp + self.tp_rank
+        return self.team(self.pp_rank)[self.tp_rank]
+
+    def team(self, pp_rank: int) -> list[int]:
+        """The numbers in `replica` of the ranks that share a pipeline rank's layers."""
+        begin = sum(self.widths[:pp_rank])
+        return list(range(begin, begin + self.widths[pp_rank]))
 
     def first_of_replica(self, rank: int) -> int:
         """The first rank of a rank's replica."""
-        return self._at(0, rank // self.tp % self.dp, 0)
+        return self._at(0, self._plan.place_of(rank)[1], 0)
+
+    def _team(self, pp_rank: int, dp_rank: int) -> list[int]:
+        return [self._at(pp_rank, dp_rank, place) for place in range(self.widths[pp_rank])]
 
     def _at(self, pp_rank: int, dp_rank: int, tp_rank: int) -> int:
-        return (pp_rank * self.dp + dp_rank) * self.tp + tp_rank
+        return self.dp * sum(self.widths[:pp_rank]) + dp_rank * self.widths[pp_rank] + tp_rank
 
     def groups_of(self, pp_ranks: Sequence[Sequence[int]]) -> list[dist.ProcessGroup | None]:
-        """For each list of pipeline ranks: the group of those in this rank's pipeline, if it is one of them."""
+        """For each list of pipeline ranks: the group of those in this rank's replica that have its place in each layer,
+        if it is one of them. Where pipeline ranks are not even, only the first places have groups."""
+        places = range(self.widths[0] if self.is_even else 1)
         return [
-            self._one_of([[self._at(p, d, t) for p in places] for d in range(self.dp) for t in range(self.tp)])
-            if len(places) > 1
+            self._one_of([[self._at(p, d, t) for p in members] for d in range(self.dp) for t in places])
+            if len(members) > 1
             else None
-            for places in pp_ranks
+            for members in pp_ranks
         ]
 
     def open(self) -> None:

@@ -103,5 +103,5 @@ def _broadcast(
             shape = [sum(one[0] for one in shapes), *shape[1:]]
         value = torch.empty(shape, dtype=fake.dtype, device=device)
     value = value.contiguous()
-    dist.broadcast(on_wire(value), group=layout.pipeline, group_src=source)
+    dist.broadcast(on_wire(value), group=layout.replica, group_src=layout.team(source)[0])
     return value

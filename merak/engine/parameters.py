@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from merak.engine.divided import Division
 from merak.engine.initialise import materialise, materialised
 from merak.engine.layout import Layout
-from merak.engine.tensor_parallel import Division
 from merak.graph.capture import canonical_names
 from merak.graph.stages import Stage
 
@@ -24,7 +24,8 @@ class Owned:
         parameters, buffers: by name, those that its stages use.
         stages: of each parameter's name, the stages of this rank that use it.
         division: which of them are parts, of whole tensors that ranks of tensor parallelism share.
-        shared: of names that other ranks of the pipeline have too, the group of all that have them.
+        shared: of names that other ranks of the pipeline have too, the group of all that have them, by
+            `Layout.groups_of`.
         counted: names of the parameters that this rank counts where each is to be counted once.
         state: what of the model's state dict this rank has, by name; what no stage uses belongs to the first rank.
     """
@@ -33,7 +34,7 @@ class Owned:
     buffers: dict[str, torch.Tensor]
     stages: dict[str, list[int]]
     division: Division
-    shared: dict[str, dist.ProcessGroup]
+    shared: dict[str, dist.ProcessGroup | None]
     counted: set[str]
     state: dict[str, torch.Tensor]
 
@@ -70,11 +71,7 @@ def own(
     for stage in mine:
         for name in stage.parameters:
             using.setdefault(name, []).append(stage.index)
-    shared: dict[str, dist.ProcessGroup] = {}
-    for name in using:
-        group = groups.get(tuple(sorted(ranks_of[name])))
-        if group is not None:
-            shared[name] = group
+    shared = {name: groups[tuple(sorted(ranks_of[name]))] for name in using if len(ranks_of[name]) > 1}
     buffers_here = {name: buffers[name] for stage in mine for name in stage.buffers}
     return Owned(
         parameters={name: parameters[name] for name in using},

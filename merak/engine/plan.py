@@ -11,6 +11,7 @@ from typing import Any, Literal
 from merak.pipeline.schedule import KINDS, Schedule
 
 Recompute = Literal["auto"] | float | Sequence[float]
+Widths = int | tuple[int, ...]
 DataParallel = Literal["all-reduce", "sparse", "zero1"]
 Precision = Literal["fp32", "bf16", "fp16"]
 _SEEDS = -(2**63), 2**64 - 1
@@ -22,7 +23,7 @@ class Plan:
 
     Attributes:
         dp: replicas, each of which gets a part of the global batch.
-        tp: ranks that share each layer, as in Megatron-LM.
+        tp: ranks that share each layer, as in Megatron-LM; or how many of each pipeline rank's stages, as in (4, 2, 1).
         pp: ranks that the stages are divided among.
         microbatches: how many parts each replica's batch is cut into.
         schedule: a kind (see `merak.pipeline.KINDS`), or a path to a CSV of actions.
@@ -45,7 +46,7 @@ class Plan:
     """
 
     dp: int = 1
-    tp: int = 1
+    tp: Widths = 1
     pp: int = 1
     microbatches: int = 1
     schedule: str = "1f1b"
@@ -61,19 +62,10 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dp", "tp", "pp", "microbatches"):
+        for name in ("dp", "pp", "microbatches"):
             _check_whole(name, getattr(self, name), 1)
-        _check_whole("sub_batches", self.sub_batches, 1)
-        if self.sub_batches > 1 and self.tp == 1:
-            raise ValueError(
-                f"sub_batches is {self.sub_batches} and tp is 1; it is for tensor parallelism, whose messages it hides"
-            )
-        if not isinstance(self.sequence_parallel, bool):
-            raise ValueError(f"sequence_parallel is {self.sequence_parallel!r}; it must be True or False")
-        if self.sequence_parallel and self.tp == 1:
-            raise ValueError(
-                "sequence_parallel is True and tp is 1; it divides over the ranks of tp, of which there must be 2"
-            )
+        object.__setattr__(self, "tp", _checked_widths(self.tp, self.pp))
+        self._check_tensor_parallelism()
         self._check_schedule()
         if self.stages is not None:
             _check_whole("stages", self.stages, 1, or_none=True)
@@ -92,15 +84,65 @@ class Plan:
             if len(self.cuts) != self.n_stages - 1:
                 raise ValueError(f"cuts has {len(self.cuts)} names; {self.n_stages} stages have {self.n_stages - 1}")
 
+    def _check_tensor_parallelism(self) -> None:
+        _check_whole("sub_batches", self.sub_batches, 1)
+        if self.sub_batches > 1 and self.tp == 1:
+            raise ValueError(
+                f"sub_batches is {self.sub_batches} and tp is 1; it is for tensor parallelism, whose messages it hides"
+            )
+        if self.sub_batches > 1 and not isinstance(self.tp, int):
+            raise ValueError(
+                f"sub_batches is {self.sub_batches} and tp is {self.tp}; it needs one tp for all pipeline ranks"
+            )
+        if not isinstance(self.sequence_parallel, bool):
+            raise ValueError(f"sequence_parallel is {self.sequence_parallel!r}; it must be True or False")
+        if self.sequence_parallel and self.tp == 1:
+            raise ValueError(
+                "sequence_parallel is True and tp is 1; it divides over the ranks of tp, of which there must be 2"
+            )
+
     def _check_schedule(self) -> None:
         schedule: Any = self.schedule
         if not isinstance(schedule, str) or (schedule not in KINDS and not schedule.endswith(".csv")):
             raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(KINDS)}, or a path to a .csv")
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Of each pipeline rank: how many ranks share its layers."""
+        return (self.tp,) * self.pp if isinstance(self.tp, int) else self.tp
+
+    @property
     def world_size(self) -> int:
         """How many ranks it is for."""
-        return self.dp * self.tp * self.pp
+        return self.dp * sum(self.widths)
+
+    def place_of(self, rank: int) -> tuple[int, int, int]:
+        """Pipeline, data-parallel and tensor-parallel rank of a rank of the world. Pipeline ranks are outermost, then
+        data-parallel ones."""
+        for pp_rank, width in enumerate(self.widths):
+            if rank < self.dp * width:
+                return pp_rank, rank // width, rank % width
+            rank -= self.dp * width
+        raise ValueError(f"the plan has {self.world_size} ranks, and none beyond")
+
+    def check_world(self, ranks: int) -> None:
+        """Refuses other numbers of ranks than `world_size`, and says what would do.
+
+        Raises:
+            ValueError: there are more, or fewer.
+        """
+        if ranks == self.world_size:
+            return
+        tp = self.tp if isinstance(self.tp, int) else f"({' + '.join(map(str, self.tp))})"
+        size = f"dp {self.dp} x tp {tp}" + (f" x pp {self.pp}" if isinstance(self.tp, int) else "")
+        fitting = []
+        if ranks % sum(self.widths) == 0:
+            fitting.append(f"dp={ranks // sum(self.widths)}")
+        if ranks % self.dp == 0 and (of_replica := ranks // self.dp) >= self.pp:
+            each, more = divmod(of_replica, self.pp)
+            fitting.append(f"tp={(each + 1,) * more + (each,) * (self.pp - more) if more else each}")
+        advice = f"; it would fit with {' or '.join(fitting)}" if fitting else ""
+        raise ValueError(f"the plan is for {self.world_size} ranks ({size}), and {ranks} are running{advice}")
 
     @property
     def n_stages(self) -> int:
@@ -191,6 +233,18 @@ def _check_whole(
         bounds = f"{least} or more" if most is None else f"between {least} and {most}"
         also = " (or None)" if or_none else ""
         raise ValueError(f"{name} is {value!r}; it must be {bounds}{unit}, a whole number{also}")
+
+
+def _checked_widths(tp: Any, pp: int) -> Widths:
+    """As `Plan.tp` is kept: a number where all pipeline ranks have the same."""
+    if not isinstance(tp, list | tuple):
+        _check_whole("tp", tp, 1)
+        return int(tp)
+    for width in tp:
+        _check_whole("tp", width, 1)
+    if len(tp) != pp:
+        raise ValueError(f"tp has {len(tp)} numbers; it must have one for each of {pp} pipeline ranks, or be a number")
+    return int(tp[0]) if len(set(tp)) == 1 else tuple(tp)
 
 
 def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:

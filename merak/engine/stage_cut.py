@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import fx
 
+from merak.engine.divided import Divided
 from merak.engine.plan import Plan
+from merak.engine.width_costs import by_operation, mixed
 from merak.graph.costs import DeviceModel, Measured, graph_costs
-from merak.graph.cutting import Cut, DoesNotFitError, cut
+from merak.graph.cutting import Cut, DoesNotFitError, GraphCosts, cut
 from merak.graph.errors import CaptureError
 from merak.graph.gradients import nodes_with_gradients
-from merak.graph.prepare import Prepared
 from merak.graph.stages import Cuttable
 from merak.pipeline.schedule import KINDS, Schedule
 
@@ -20,34 +22,70 @@ BANDWIDTH, LATENCY = 1.196e8, 50e-6
 """Bytes/s and seconds of a link between stages: Ethernet of 1 Gbit/s. They keep boundaries where few values cross."""
 
 
+Solver = Callable[[GraphCosts, Sequence[int]], Cut]
+"""From costs, and boundaries that have to be, to a cut."""
+_ROUNDS = 8
+_STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Of looking for a cut where pipeline ranks have different widths; and how far boundaries move in one."""
+
+
 @dataclass(frozen=True)
 class ChosenCut:
-    """Positions in the trunk where stages begin (but the first), and how many operations each recomputes."""
+    """Positions in the whole trunk where stages begin (but the first), and how many of its operations each recomputes;
+    what that costs."""
 
     boundaries: list[int]
     recomputed: list[int]
     cut: Cut
 
 
-def choose_cut(
-    prepared: Prepared, measured: Measured, sizes: dict[str, int], plan: Plan, trainable: set[str]
-) -> ChosenCut:
+@dataclass(frozen=True)
+class Candidate:
+    """A graph, measured, of the ranks that share layers with so many others."""
+
+    divided: Divided
+    measured: Measured
+    sizes: dict[str, int]
+
+
+def choose_cut(candidates: Mapping[int, Candidate], plan: Plan, trainable: set[str]) -> ChosenCut:
     """Solves for both together.
+
+    Args:
+        candidates: by how many ranks share layers, for all numbers of the plan.
 
     Raises:
         ValueError: a rank's memory does not suffice, and what would; or there are too few places to cut.
         CaptureError: a name in `plan.cuts` is unknown, or no boundary may lie there.
     """
-    cuttable = prepared.cuttable
-    costs = graph_costs(cuttable, measured, sizes, nodes_with_gradients(prepared.captured, trainable), DeviceModel())
-    order = _compute_order(plan)
-    forced = [] if plan.cuts is None else [_position(cuttable, name) for name in plan.cuts]
+    order = compute_order(plan)
+    solve = _solver(plan, order)
+    one = next(iter(candidates.values())).divided
+    forced = [] if plan.cuts is None else [_position(one.whole.cuttable, name) for name in plan.cuts]
+    costs = {ranks: _costs(one, trainable) for ranks, one in candidates.items()}
     try:
-        found = cut(
+        if len(candidates) == 1:
+            (of_one,) = costs.values()
+            found = _in_whole(solve(of_one, [one.begin(position) for position in forced]), one)
+        else:
+            of_whole = {ranks: by_operation(costs[ranks], each.divided) for ranks, each in candidates.items()}
+            found = _for_widths(solve, of_whole, [plan.widths[rank] for rank in order.stage_to_rank], forced)
+    except DoesNotFitError:
+        raise
+    except ValueError as error:
+        raise CaptureError(f"the model cannot be cut into {plan.n_stages} stages: {error}") from error
+    if plan.recompute != "auto":  # what a user has chosen is not to be compared with what was solved for
+        found = replace(found, cut=replace(found.cut, uniform_s=None, uniform_share=None))
+    return found
+
+
+def _solver(plan: Plan, order: Schedule) -> Solver:
+    def solve(costs: GraphCosts, boundaries: Sequence[int]) -> Cut:
+        return cut(
             costs,
             plan.n_stages,
             recompute="auto" if plan.recompute == "auto" else _shares(plan),
-            boundaries=forced,
+            boundaries=boundaries,
             micro_batches=plan.microbatches,
             rank_of_stage=order.stage_to_rank,
             in_flight=_in_flight(order),
@@ -56,13 +94,78 @@ def choose_cut(
             latency=LATENCY,
             hides_communication=plan.schedule.startswith("eager"),
         )
-    except DoesNotFitError:
-        raise
-    except ValueError as error:
-        raise CaptureError(f"the model cannot be cut into {plan.n_stages} stages: {error}") from error
-    if plan.recompute != "auto":  # what a user has chosen is not to be compared with what was solved for
-        found = replace(found, uniform_s=None, uniform_share=None)
-    return ChosenCut(list(found.boundaries), list(found.recomputed), found)
+
+    return solve
+
+
+def _costs(one: Candidate, trainable: set[str]) -> GraphCosts:
+    prepared = one.divided.prepared
+    gradients = nodes_with_gradients(prepared.captured, trainable)
+    costs = graph_costs(prepared.cuttable, one.measured, one.sizes, gradients, DeviceModel())
+    return replace(costs, may_cut=tuple(one.divided.may_cut))
+
+
+def _in_whole(found: Cut, divided: Divided) -> ChosenCut:
+    """A cut of a rank's graph, in positions of the whole one."""
+    begins = [0, *(divided.position(boundary) for boundary in found.boundaries), len(divided.whole.cuttable.trunk)]
+    ends = [divided.position(stage.first + stage.recomputed) for stage in found.stages]
+    recomputed = [min(end, after) - begin for begin, end, after in zip(begins, ends, begins[1:], strict=False)]
+    return ChosenCut(begins[1:-1], recomputed, found)
+
+
+def _for_widths(
+    solve: Solver,
+    costs: Mapping[int, GraphCosts],
+    widths: Sequence[int],
+    forced: Sequence[int],
+) -> ChosenCut:
+    """A cut for stages of different widths. What an operation costs depends on the stage that it will be in: so it is
+    said to be where it was last, and the cut solved for, until nothing moves; then boundaries are moved a little, as
+    long as that helps. The best that was seen."""
+    count = len(next(iter(costs.values())).nodes)
+    boundaries = list(forced) or [count * stage // len(widths) for stage in range(1, len(widths))]
+    for _ in range(_ROUNDS):
+        found = _or_closest(solve, mixed(costs, widths, boundaries), forced)
+        stays, boundaries = list(found.boundaries) == boundaries, list(found.boundaries)
+        if stays:
+            break
+
+    @functools.cache
+    def at(boundaries: tuple[int, ...]) -> Cut:
+        return _or_closest(solve, mixed(costs, widths, boundaries), boundaries)
+
+    best = at(tuple(boundaries))
+    may_cut = mixed(costs, widths, boundaries).may_cut
+    for _ in range(0 if forced else _ROUNDS):
+        better = min(map(at, _moved(best.boundaries, may_cut)), key=_rank, default=best)
+        if _rank(better) >= _rank(best):
+            break
+        best = better
+    if not best.fits:
+        solve(mixed(costs, widths, best.boundaries), best.boundaries)  # which says what would
+    return ChosenCut(list(best.boundaries), list(best.recomputed), best)
+
+
+def _rank(cut: Cut) -> tuple[float, float]:
+    """The less, the better: first of all it must fit."""
+    return sum(cut.missing_bytes), cut.step_s
+
+
+def _moved(boundaries: Sequence[int], may_cut: Sequence[bool]) -> Iterator[tuple[int, ...]]:
+    """With one boundary elsewhere."""
+    for number, boundary in enumerate(boundaries):
+        after = boundaries[number + 1] if number + 1 < len(boundaries) else len(may_cut)
+        for place in (boundary + way * step for step in _STEPS for way in (-1, 1)):
+            if (boundaries[number - 1] if number else 0) < place < after and may_cut[place]:
+                yield (*boundaries[:number], place, *boundaries[number + 1 :])
+
+
+def _or_closest(solve: Solver, costs: GraphCosts, forced: Sequence[int]) -> Cut:
+    """The cut, or the one that misses the least."""
+    try:
+        return solve(costs, forced)
+    except DoesNotFitError as error:
+        return error.cut
 
 
 def _shares(plan: Plan) -> list[float]:
@@ -71,7 +174,8 @@ def _shares(plan: Plan) -> list[float]:
     return [*shares[:-1], 0.0] if plan.schedule == "shifted" else shares
 
 
-def _compute_order(plan: Plan) -> Schedule:
+def compute_order(plan: Plan) -> Schedule:
+    """What ranks compute in which order, and which stages each has."""
     if plan.schedule not in KINDS:
         return Schedule.from_csv(plan.schedule)
     return Schedule.make(

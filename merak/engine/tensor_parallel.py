@@ -2,8 +2,11 @@
 
 Between capture and cut, the graph of the whole model is completed (`merak.sharding`: Megatron's way, and what the user
 annotates) and lowered to this rank's, with its parts of parameters and every collective written out. All that comes
-behind, cuts, schedules, recomputation, works on that graph as on any other: the ranks of a replica that have the same
-place in each layer are a pipeline, and the values that cross its stages are this rank's.
+behind, cuts, schedules, recomputation, works on that graph as on any other. What crosses stages are values of the whole
+graph, each of which a rank has all of or a part.
+
+Pipeline ranks may differ in how many ranks share their layers, their *width*. For each width the graph is completed
+once, on all ranks; a rank runs that of its own.
 
 All graphs of an engine divide parameters as the first does, since their parts are made once.
 """
@@ -11,14 +14,12 @@ All graphs of an engine divide parameters as the first does, since their parts a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import torch
 from torch import fx
 
-from merak._torch_graphs import fake_as
+from merak.engine.divided import Divided, Division
 from merak.engine.layout import Layout
 from merak.engine.plan import Plan
 from merak.graph.dependence import values_of_inputs
@@ -31,154 +32,83 @@ from merak.sharding.completion import Completion
 from merak.sharding.interleave import interleave
 from merak.sharding.local_values import give_values
 from merak.sharding.lower import Lowered, lower
-from merak.sharding.parts import Place, gather, is_divided, parts, whole_shape
+from merak.sharding.parts import Place, is_divided
 from merak.sharding.program import Layout as TensorLayout
 from merak.sharding.program import ShardableGraph
-from merak.sharding.sizes import real_size
 from merak.sharding.tactics import batch, megatron, sequence
 
 AXIS, TIME = "tp", "time"
 
 
-class Division:
-    """What of the model's tensors a rank has.
+class Width:
+    """Divides graphs over so many ranks.
 
     Args:
-        layouts: of parameters and buffers by name.
-        places: this rank's, on the axes of the layouts.
-        partial: names of parameters of whose gradients each rank has a part, to be added up.
+        ranks: how many.
+        annotations: what the user wishes; these come before the plan's.
+        trainable: names of the parameters that get gradients.
+        places: of the rank whose graphs are made.
+
+    Attributes:
+        ranks: how many.
+        completion: of the first graph, once that is divided.
+        division: what follows from it.
     """
 
     def __init__(
         self,
-        layouts: Mapping[str, TensorLayout] | None = None,
-        places: Sequence[Place] = (),
-        partial: frozenset[str] = frozenset(),
+        ranks: int,
+        plan: Plan,
+        annotations: Sequence[Annotation | Tactic],
+        trainable: set[str],
+        places: tuple[Place, ...],
     ) -> None:
-        self._layouts = {name: layout for name, layout in (layouts or {}).items() if is_divided(layout)}
-        self._places, self.partial = places, partial
-
-    def divides(self, name: str) -> bool:
-        """Whether this rank has a part only."""
-        return name in self._layouts
-
-    def part(self, name: str, whole: torch.Tensor) -> torch.Tensor:
-        """Of a tensor that is kept as the one of that name: this rank's, in memory of its own where it is a part."""
-        return parts(whole, self._layouts[name], self._places).clone() if name in self._layouts else whole
-
-    def whole(self, name: str, part: torch.Tensor) -> torch.Tensor:
-        """The tensor that `part` gave a part of. Collective over the ranks that share it."""
-        return gather(part.contiguous(), self._layouts[name], self._places) if name in self._layouts else part
-
-    def shape(self, name: str, part: torch.Tensor) -> list[int]:
-        """Of the whole tensor."""
-        return whole_shape(self._layouts[name]) if name in self._layouts else list(part.shape)
-
-
-@dataclass(frozen=True)
-class Divided:
-    """A graph of one rank.
-
-    Attributes:
-        prepared: the graph.
-    """
-
-    prepared: Prepared
-    _whole_outputs: Sequence[Any] | None = None
-    _lowered: Lowered | None = None
-    _formulas: Mapping[int, Any] | None = None
-
-    @staticmethod
-    def not_at_all(prepared: Prepared) -> Divided:
-        """A graph that one rank has for itself."""
-        return Divided(prepared)
-
-    @property
-    def outputs(self) -> Sequence[Any]:
-        """What the whole graph gives, by number: fake tensors, or constants. With the dtypes that they have by now:
-        under autocast these are others than those captured."""
-        own = _outputs(self.prepared)
-        if self._whole_outputs is None:
-            return own
-        pairs = zip(self._whole_outputs, own, strict=True)
-        return [fake_as(whole, one.dtype) if isinstance(one, torch.Tensor) else one for whole, one in pairs]
-
-    def whole_output(self, number: int, part: torch.Tensor, sizes: dict[str, int]) -> torch.Tensor:
-        """An output, of which this rank has a part or all. Collective over the ranks that share it."""
-        if self._lowered is None or number not in self._lowered.outputs:
-            return part
-        formulas = self._formulas or {}
-        layout = [
-            [(real_size(size, formulas, sizes), axes) for size, axes in pieces]
-            for pieces in self._lowered.outputs[number]
-        ]
-        return gather(part.contiguous(), layout, self._lowered.places)
-
-
-class TensorParallel:
-    """Divides the graphs of an engine.
-
-    Args:
-        annotations: what the user wishes; these come before the plan's.
-        trainable: names of the parameters that get gradients.
-
-    Attributes:
-        completion: of the first graph, once that is divided.
-        division: what follows from it.
-        in_order: what gives the graphs of stages their order, where a micro-batch is computed in parts.
-    """
-
-    def __init__(
-        self, plan: Plan, layout: Layout, annotations: Sequence[Annotation | Tactic], trainable: set[str]
-    ) -> None:
+        self.ranks = ranks
         self.completion: Completion | None = None
         self.division = Division()
-        self._mesh = {AXIS: plan.tp}
+        self._mesh = {AXIS: ranks}
         self._annotations = list(annotations)
         self._wishes = [megatron(AXIS), *([sequence(AXIS)] if plan.sequence_parallel else [])]
         self._time_axis: str | None = None
-        self.in_order: Callable[[fx.Graph], fx.Graph] | None = None
         if plan.sub_batches > 1:
-            self._time_axis, self.in_order = TIME, interleave
+            self._time_axis = TIME
             self._mesh[TIME] = plan.sub_batches
             self._wishes.append(batch(TIME))
-        self._trainable = trainable
-        self._places: tuple[Place, ...] = ()
-        if layout.tensor is not None:
-            of_time = [Place(0, 1, "")] * (plan.sub_batches > 1)
-            self._places = (Place(layout.tp_rank, layout.tp, str(layout.tensor.group_name)), *of_time)
+        self._trainable, self._places = trainable, places
         self._layouts: dict[str, TensorLayout] = {}
+        self._completed: tuple[Prepared, Completion] | None = None
 
-    def divide(self, prepared: Prepared) -> Divided:
-        """This rank's graph.
-
-        Raises:
-            ValueError: annotations make no sense, or contradict each other.
-            CaptureError: parameters would be divided otherwise than in the first graph.
-        """
-        if not self._places:
-            return Divided.not_at_all(prepared)
-        graph = ShardableGraph(prepared, self._mesh, self._trainable)
-        completion = Completion(graph, [*self._annotations, *self._as_before(graph), *self._wishes])
-        lowered = lower(completion, self._places, sums_at_end=True, time_axis=self._time_axis)
+    def divide(self, whole: Prepared, boundaries: Sequence[int]) -> Divided:
+        """See `TensorParallel.divide`."""
+        completion = self._complete(whole)
+        position = whole.cuttable.position
+        lowered = lower(
+            completion,
+            self._places,
+            sums_at_end=True,
+            time_axis=self._time_axis,
+            stage_of=lambda node: bisect_right(boundaries, position[node]),
+        )
         give_values(lowered)
         self._note(completion, lowered)
         groups = AliasGroups(lowered.captured)
         cuttable = Cuttable(lowered.captured, groups, values_of_inputs(lowered.captured, groups))
-        divided = Prepared(lowered.captured, prepared.terms, cuttable)
-        return Divided(divided, _outputs(prepared), lowered, graph.formulas)
+        prepared = Prepared(lowered.captured, whole.terms, cuttable)
+        return Divided(prepared, whole, lowered, completion.graph.formulas)
 
-    def in_words(self) -> str:
+    def in_words(self) -> Iterator[str]:
         """What ranks must agree on: a line for each tensor of the model's."""
-        partial = self.division.partial
-        return "\n".join(
-            f"{name} lies as {layout}{', its gradient in parts' if name in partial else ''}"
-            for name, layout in self._layouts.items()
-        )
+        for name, layout in self._layouts.items():
+            partial = ", its gradient in parts" if name in self.division.partial else ""
+            yield f"over {self.ranks} ranks {name} lies as {layout}{partial}"
 
-    def explain(self) -> str:
-        """How layers are divided, and what travels for it; empty if they are not."""
-        return self.completion.explain() if self.completion is not None else ""
+    def _complete(self, whole: Prepared) -> Completion:
+        """Of the graph that was divided last the same again."""
+        if self._completed is None or self._completed[0] is not whole:
+            graph = ShardableGraph(whole, self._mesh, self._trainable)
+            wishes = [*self._annotations, *self._as_before(graph), *self._wishes]
+            self._completed = whole, Completion(graph, wishes)
+        return self._completed[1]
 
     def _note(self, completion: Completion, lowered: Lowered) -> None:
         if self.completion is None:
@@ -209,10 +139,77 @@ class TensorParallel:
         return found
 
 
-def warn_if_idle(completion: Completion) -> None:
+class TensorParallel:
+    """Divides the graphs of an engine.
+
+    Args:
+        annotations: what the user wishes; these come before the plan's.
+        trainable: names of the parameters that get gradients.
+
+    Attributes:
+        in_order: what gives the graphs of stages their order, where a micro-batch is computed in parts.
+    """
+
+    def __init__(
+        self, plan: Plan, layout: Layout, annotations: Sequence[Annotation | Tactic], trainable: set[str]
+    ) -> None:
+        self.in_order: Callable[[fx.Graph], fx.Graph] | None = interleave if plan.sub_batches > 1 else None
+        self._own = layout.tp
+        self._ranks_of_pipeline = plan.widths
+        of_time = [Place(0, 1, "")] * (plan.sub_batches > 1)
+        self._widths: dict[int, Width] = {}
+        for ranks in sorted(set(plan.widths) - {1}):
+            place = Place(0, ranks, "")  # what stages of other ranks cost is asked of their first
+            if ranks == self._own:
+                assert layout.tensor is not None, "ranks that share layers have a group"
+                place = Place(layout.tp_rank, ranks, str(layout.tensor.group_name))
+            self._widths[ranks] = Width(ranks, plan, annotations, trainable, (place, *of_time))
+
+    @property
+    def completions(self) -> dict[int, Completion]:
+        """Of the first graph, by how many ranks share it."""
+        found = {ranks: width.completion for ranks, width in self._widths.items()}
+        return {ranks: one for ranks, one in found.items() if one is not None}
+
+    @property
+    def division(self) -> Division:
+        """What of the model's tensors this rank has."""
+        return self._widths[self._own].division if self._own in self._widths else Division()
+
+    def divide(self, whole: Prepared, boundaries: Sequence[int] = (), ranks: int | None = None) -> Divided:
+        """This rank's graph, or that of a rank in another stage.
+
+        Args:
+            boundaries: positions in the whole trunk where stages begin. What operations need in other layouts is made
+                once a stage.
+            ranks: how many share layers there.
+
+        Raises:
+            ValueError: annotations make no sense, or contradict each other.
+            CaptureError: parameters would be divided otherwise than in the first graph.
+        """
+        width = self._widths.get(self._own if ranks is None else ranks)
+        return Divided(whole, whole) if width is None else width.divide(whole, boundaries)
+
+    def in_words(self) -> str:
+        """What ranks must agree on."""
+        return "\n".join(line for width in self._widths.values() for line in width.in_words())
+
+    def explain(self) -> str:
+        """How layers are divided, and what travels for it; empty if they are not."""
+        texts = []
+        for ranks, completion in self.completions.items():
+            if len(set(self._ranks_of_pipeline)) > 1:
+                where = [str(rank) for rank, width in enumerate(self._ranks_of_pipeline) if width == ranks]
+                texts.append(f"\non pipeline ranks {', '.join(where)}:")
+            texts.append(completion.explain())
+        return "\n".join(texts)
+
+
+def warn_if_idle(completions: Iterable[Completion]) -> None:
     """Says so if there is nothing to divide: each rank does all of it then."""
     if not any(
-        is_divided(completion.layouts[node]) for node in completion.layouts if completion.graph.is_parameter(node)
+        is_divided(one.layouts[node]) for one in completions for node in one.layouts if one.graph.is_parameter(node)
     ):
         warnings.warn(
             "nothing of this model is divided over tp: Megatron's way is for pairs of linear layers, as in attention "
@@ -220,9 +217,3 @@ def warn_if_idle(completion: Completion) -> None:
             UserWarning,
             stacklevel=4,
         )
-
-
-def _outputs(prepared: Prepared) -> list[Any]:
-    """Fake tensors, or constants, by number."""
-    given: Any = prepared.captured.graph.output_node().args[0]
-    return [one.meta["val"] if isinstance(one, fx.Node) else one for one in given]

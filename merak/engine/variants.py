@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from merak.engine.tensor_parallel import Divided
+from merak.engine.divided import Divided
 from merak.graph.dependence import with_dependencies
 from merak.graph.errors import CaptureError
 from merak.graph.prepare import Prepared

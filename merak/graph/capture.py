@@ -29,6 +29,7 @@ from merak._torch_graphs import ExportedGraph, depends_on_values, export_graph, 
 from merak.graph.attributes import Attributes
 from merak.graph.buffers import Buffers
 from merak.graph.errors import CaptureError, explain_changes, explain_failure, explain_sizes_of_values
+from merak.graph.experts import experts_marked
 from merak.graph.functions import KeptFunctions
 from merak.graph.hooks import refuse_backward_hooks, tensor_hooks_refused
 from merak.graph.host_randomness import draws_refused
@@ -105,7 +106,7 @@ def capture(
     tensors = _examples([leaf for leaf in flat.leaves if isinstance(leaf, torch.Tensor)])
     if training:
         refuse_backward_hooks(model)
-    with _in_mode(model, training), _without_cache(model):
+    with _in_mode(model, training), _without_cache(model), experts_marked(model):
         exported = _export(call, model, tensors)
         if changed := call.changed:
             _check_second_call(call, model, tensors, changed)

@@ -137,7 +137,11 @@ def graph_costs(
             )
         )
     return GraphCosts(
-        tuple(nodes), tuple(_values(cuttable, sizes, gradients)), tuple(parameter_bytes), tuple(cuttable.may_cut)
+        tuple(nodes),
+        tuple(_values(cuttable, sizes, gradients)),
+        tuple(parameter_bytes),
+        tuple(cuttable.may_cut),
+        parameter_names=tuple(names),
     )
 
 

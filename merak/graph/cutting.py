@@ -67,6 +67,7 @@ class GraphCosts:
         parameter_bytes: by parameter; one that several nodes use counts once in each stage that uses it.
         may_cut: by node, whether a boundary is allowed before it.
         may_end_prefix: by node, whether the recomputed part of a stage may end before it; by default it may anywhere.
+        parameter_names: by parameter, what it is called, for whoever wants to know.
     """
 
     nodes: tuple[NodeCost, ...]
@@ -74,6 +75,7 @@ class GraphCosts:
     parameter_bytes: tuple[float, ...]
     may_cut: tuple[bool, ...]
     may_end_prefix: tuple[bool, ...] = ()
+    parameter_names: tuple[str, ...] = ()
 
     @cached_property
     def tables(self) -> _C.CutCosts:

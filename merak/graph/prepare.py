@@ -12,6 +12,7 @@ from merak.graph.buffer_writes import place_assigned
 from merak.graph.canonical_order import in_canonical_order
 from merak.graph.capture import Captured, LossFunction, capture
 from merak.graph.dependence import values_of_inputs
+from merak.graph.experts import experts_as_one
 from merak.graph.losses import Terms, share_loss
 from merak.graph.normal_form import AliasGroups, normalise
 from merak.graph.randomness import seed_random_operations
@@ -34,6 +35,7 @@ def prepare(
     captured = capture(model, batch, training=training, loss_fn=loss_fn)
     place_assigned(captured)
     captured = in_canonical_order(captured, normalise(captured))
+    experts_as_one(captured.graph)
     groups = AliasGroups(captured)
     seed_random_operations(captured.graph)
     of_inputs = values_of_inputs(captured, groups)

@@ -36,13 +36,19 @@ class Argument(NamedTuple):
 
 
 class Value(NamedTuple):
-    """What travels from a stage to others."""
+    """What travels from a stage to others.
+
+    Attributes:
+        name: in the graph that the stages were cut from.
+        common: its name on all ranks, of which some may have other graphs of the same model.
+    """
 
     name: str
     producer: int
     consumers: tuple[int, ...]
     fake: torch.Tensor
     has_gradient: bool
+    common: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +233,12 @@ class _Cutter:
                     consumers.setdefault(node, []).append(stage)
         return {
             node: Value(
-                node.name, self.stage_of[node], tuple(consumers[node]), node.meta["val"], node in self.gradients
+                node.name,
+                self.stage_of[node],
+                tuple(consumers[node]),
+                node.meta["val"],
+                node in self.gradients,
+                node.meta.get("common", node.name),
             )
             for node in self.whole.trunk
             if node in consumers

@@ -45,11 +45,7 @@ def plan_for(args: Any, plan: PlanLike | None) -> Plan:
             "there is no process group: launch with torchrun, and say torch.distributed.init_process_group('merak') "
             "before TrainingArguments is made"
         )
-    if found.world_size != dist.get_world_size():
-        raise ValueError(
-            f"the plan is for {found.world_size} ranks (dp {found.dp} x tp {found.tp} x pp {found.pp}), and "
-            f"{dist.get_world_size()} run"
-        )
+    found.check_world(dist.get_world_size())
     wanted = "bf16" if args.bf16 else "fp16" if args.fp16 else found.precision
     if found.precision not in ("fp32", wanted):
         raise ValueError(f"the plan's precision is {found.precision}, and the arguments say {wanted}")

@@ -116,7 +116,7 @@ class Trainer(transformers.Trainer):
 
     @property
     def _replica(self) -> int:
-        return int(self.args.process_index // self.plan.tp % self.plan.dp)
+        return self.plan.place_of(self.args.process_index)[1]
 
     def create_accelerator_and_postprocess(self) -> None:
         """Makes accelerate's own object, and has it deal with replicas."""
@@ -157,7 +157,7 @@ class Trainer(transformers.Trainer):
 
     def floating_point_ops(self, inputs: Any) -> Any:
         """This rank's part of what its replica computes."""
-        return super().floating_point_ops(inputs) / (self.plan.pp * self.plan.tp)
+        return super().floating_point_ops(inputs) / sum(self.plan.widths)
 
     def _cut(self, inputs: Mapping[str, Any], usual_rows: int) -> list[dict[str, Any]]:
         """A batch as micro-batches, none with more rows than those of a usual batch have."""

@@ -103,7 +103,7 @@ class Executor:
     def _forward(self, action: Action) -> None:
         stage, index = action.stage, action.microbatch
         runner = self._runners[stage]
-        received = {value.name: self._arrived.pop((stage, value.name, index)) for value in runner.stage.received}
+        received = {value.name: self._arrived.pop((stage, value.common, index)) for value in runner.stage.received}
         results = runner.forward(
             index,
             self._microbatches[index],
@@ -119,9 +119,9 @@ class Executor:
         for value in runner.stage.sent:
             for consumer in value.consumers:
                 if consumer in self._local:  # which makes a leaf of it, so it needs a tensor of its own
-                    self._arrived[consumer, value.name, index] = results[value.name].detach()
+                    self._arrived[consumer, value.common, index] = results[value.name].detach()
                 else:
-                    self._leaving[Message("F", value.name, stage, consumer, index)] = results[value.name]
+                    self._leaving[Message("F", value.common, stage, consumer, index)] = results[value.name]
 
     def _recompute(self, action: Action) -> None:
         self._runners[action.stage].recompute(action.microbatch)
@@ -136,27 +136,31 @@ class Executor:
             if value.producer in self._local:
                 self._add_gradient(value.producer, index, value.name, gradients[value.name])
             else:
-                self._leaving[Message("B", value.name, value.producer, stage, index)] = gradients[value.name]
+                self._leaving[Message("B", value.common, value.producer, stage, index)] = gradients[value.name]
 
     def _add_gradient(self, stage: int, index: int, name: str, gradient: torch.Tensor) -> None:
         gradients = self._gradients.setdefault((stage, index), {})
         gradients[name] = gradients[name] + gradient if name in gradients else gradient
 
     def _send(self, action: Action) -> None:
-        for message, _ in self._messages_of(action, sent=True):
-            self._messages.send(message, self._leaving.pop(message))
+        for message, value in self._messages_of(action, sent=True):
+            self._messages.send(message, value, self._leaving.pop(message), self._sizes_of(action))
 
     def _post(self, action: Action) -> None:
         for message, value in self._messages_of(action):
-            self._messages.post(message, value, self._microbatches[action.microbatch].sizes)
+            self._messages.post(message, value, self._sizes_of(action))
 
     def _wait(self, action: Action) -> None:
-        for message, _ in self._messages_of(action):
-            tensor = self._messages.wait(message)
+        pairs = self._messages_of(action)
+        tensors = self._messages.wait([message for message, _ in pairs])
+        for (message, value), tensor in zip(pairs, tensors, strict=True):
             if message.direction == "F":
-                self._arrived[action.stage, message.value, action.microbatch] = tensor
+                self._arrived[action.stage, value.common, action.microbatch] = tensor
             else:
-                self._add_gradient(action.stage, action.microbatch, message.value, tensor)
+                self._add_gradient(action.stage, action.microbatch, value.name, tensor)
+
+    def _sizes_of(self, action: Action) -> dict[str, int]:
+        return self._microbatches[action.microbatch].sizes
 
     def _messages_of(self, action: Action, sent: bool = False) -> list[tuple[Message, Value]]:
         """All that an action is about. Values leave their producer, gradients their consumer."""
@@ -164,8 +168,8 @@ class Executor:
         at_producer = sent == (direction == "F")
         producer, consumer = (action.stage, action.peer) if at_producer else (action.peer, action.stage)
         return [
-            (Message(direction, value.name, producer, consumer, action.microbatch), value)
-            for value in self._messages.values(direction, producer, consumer)
+            (Message(direction, value.common, producer, consumer, action.microbatch), value)
+            for value in self._messages.values(direction, producer, consumer, action.stage)
         ]
 
     def _place(self, action: Action) -> str:

@@ -9,7 +9,7 @@ divided = sharding.ShardedModule(model, completion, device_mesh)
 from merak.sharding.annotations import Annotation, Dim, Tactic, annotate
 from merak.sharding.completion import Completion, Reshard, complete
 from merak.sharding.module import ShardedModule
-from merak.sharding.tactics import batch, from_tp_plan, megatron, sequence, zero
+from merak.sharding.tactics import batch, from_tp_plan, megatron, sequence, spatial, zero
 
 __all__ = [
     "Annotation",
@@ -24,5 +24,6 @@ __all__ = [
     "from_tp_plan",
     "megatron",
     "sequence",
+    "spatial",
     "zero",
 ]

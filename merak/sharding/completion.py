@@ -5,8 +5,9 @@ Nothing here communicates or needs processes: it is what each rank will do, with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import fx, nn
 from merak import _C
 from merak.graph.capture import LossFunction
 from merak.graph.prepare import Prepared, prepare
-from merak.sharding.annotations import Annotation, Tactic, resolve
-from merak.sharding.program import Layout, Operation, Pieces, ShardableGraph
+from merak.sharding.annotations import Annotation, AnnotationTuple, Tactic, resolve
+from merak.sharding.program import Layout, Operation, Pieces, ShardableGraph, nbytes_of
+from merak.sharding.remedies import Remedy, remedy
 
 _TRAVELS = {
     "all_reduce": "all-reduce",
@@ -25,6 +27,8 @@ _TRAVELS = {
     "all_to_all": "all-to-all",
     "slice": "slice",
     "vary": "all-reduce",
+    "borders": "halo exchange",
+    "interval": "slice",
 }
 
 
@@ -63,14 +67,24 @@ class Completion:
     """
 
     def __init__(self, graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> None:
-        self.graph = graph
-        self._annotations = resolve(graph, wishes)
-        found = graph.program.complete(self._annotations)
+        self._complete(graph, resolve(graph, wishes))
+
+    def _complete(self, graph: ShardableGraph, annotations: list[AnnotationTuple]) -> None:
+        self.graph, self._annotations = graph, annotations
+        found = graph.program.complete(annotations)
         self.layouts: dict[fx.Node, Layout] = dict(zip(graph.values, found["layouts"], strict=True))
         self._sources = dict(zip(graph.values, found["annotations"], strict=True))
         self._through = dict(zip(graph.values, found["operations"], strict=True))
         self.ways: list[dict[str, Any]] = graph.program.assign(found["layouts"], found["wanted"])
         self.not_followed = sorted({self._annotations[number][-1] for number in found["not_followed"]})
+
+    def with_first(self, annotation: Annotation) -> Completion:
+        """What becomes of it if there is another annotation before all others."""
+        first = min((one[4] for one in self._annotations), default=0) - 1
+        made = object.__new__(Completion)
+        annotations = resolve(self.graph, [replace(annotation, priority=first)])
+        made._complete(self.graph, [*annotations, *self._annotations])
+        return made
 
     def layout_text(self, node: fx.Node) -> str:
         """Such as `(dp, -, tp)`; of a dimension that is cut in pieces, `(3 x tp)`."""
@@ -97,6 +111,8 @@ class Completion:
                     if key not in seen:
                         seen.add(key)
                         yield from self._reshard(operation, node, steps[count - 1], "needs")
+            if operation.name == "experts" and way["inside"]:
+                yield from self._rows_of_experts(operation, way)
             for node, steps in zip(operation.results, way["after"], strict=True):
                 for step in steps:
                     assert node is not None, "what nobody takes is not laid out anew"
@@ -113,7 +129,7 @@ class Completion:
         yield (
             operation,
             Reshard(
-                tensor=self._name(node),
+                tensor=self.name(node),
                 operation=operation.node.name,
                 kind=_TRAVELS[kind] if has_forward else "",
                 backward_kind=back.get(kind, _TRAVELS[kind]) if step["backward_nbytes"] else "",
@@ -125,6 +141,30 @@ class Completion:
             ),
         )
 
+    def _rows_of_experts(self, operation: Operation, way: dict[str, Any]) -> Iterator[tuple[Operation, Reshard]]:
+        """What travels inside, if experts get the same number of rows."""
+        rows, index = operation.operands[:2]
+        assert rows is not None and index is not None
+        sizes = list(self.graph.mesh.values())
+        (axis,) = {axis for factor in way["inside"] for _, axes in way["factors"][factor] for axis in axes}
+        ranks = math.prod(sizes[one] for _, axes in way["operands"][0][0] for one in axes)
+        nbytes = nbytes_of(rows) * index.meta["val"].shape[1] / ranks * (sizes[axis] - 1) / sizes[axis]
+        for node, cause in ((rows, "rows go to their experts"), (operation.node, "rows come back from their experts")):
+            yield (
+                operation,
+                Reshard(
+                    tensor=self.name(node),
+                    operation=operation.node.name,
+                    kind="all-to-all",
+                    backward_kind="all-to-all",
+                    axis=list(self.graph.mesh)[axis],
+                    nbytes=nbytes,
+                    backward_nbytes=nbytes,
+                    parameter=False,
+                    cause=cause,
+                ),
+            )
+
     def _cause(self, operation: Operation, node: fx.Node, step: dict[str, Any], how: str) -> str:
         if step["kind"] == "vary":
             return f"{operation.name} computes parts with it, each of which has a part of its gradient"
@@ -135,7 +175,8 @@ class Completion:
         verb = "needs it" if how == "needs" else "makes it"
         return f"{operation.name} {verb} otherwise than it is kept, by {self.because(node)}"
 
-    def _name(self, node: fx.Node) -> str:
+    def name(self, node: fx.Node) -> str:
+        """What annotations call a tensor."""
         return self.graph.captured.sources[node.name].key if node.op == "placeholder" else node.name
 
     def because(self, node: fx.Node) -> str:
@@ -143,14 +184,32 @@ class Completion:
         numbers = {number for number in self._sources[node] if number >= 0}
         return " and ".join(sorted({self._annotations[number][-1] for number in numbers})) or "nothing"
 
+    def origins(self, node: fx.Node, dims: Sequence[int]) -> list[tuple[fx.Node, list[int]]]:
+        """The dimensions of annotated tensors that these of a tensor follow."""
+        numbers = {number for dim in dims if (number := self._sources[node][dim]) >= 0}
+        return [(self.graph.values[value], [dim]) for value, dim, *_ in (self._annotations[one] for one in numbers)]
+
+    def remedy(self, reshard: Reshard) -> Remedy | None:
+        """The annotation that would remove something that travels, None if none does; it is found by trying."""
+        return remedy(self, reshard)
+
     def without_rules(self) -> dict[str, list[str]]:
         """By what is called: the operations of which nothing is known, so that every rank computes them whole."""
         known = set(_C.sharding_rules())
         found: dict[str, list[str]] = {}
-        for operation in self.graph.operations:
+        for number, operation in enumerate(self.graph.operations):
             tensors = [one for one in operation.operands if one in self.layouts]
             could_be_divided = any(self.graph.shape(one) for one in tensors if one is not None)
-            if operation.name not in known and could_be_divided:
+            if operation.name not in known and number not in self.graph.of_dtensor and could_be_divided:
+                found.setdefault(operation.name, []).append(operation.node.name)
+        return found
+
+    def by_dtensor(self) -> dict[str, list[str]]:
+        """By what is called: the operations that are divided as DTensor would."""
+        found: dict[str, list[str]] = {}
+        for number in self.graph.of_dtensor:
+            if self.ways[number]["divided"]:
+                operation = self.graph.operations[number]
                 found.setdefault(operation.name, []).append(operation.node.name)
         return found
 
@@ -176,7 +235,7 @@ class Completion:
         yield ""
         yield f"{'parameter':<60} {'layout':<20} because of"
         for node in parameters[:most]:
-            yield f"{self._name(node):<60} {self.layout_text(node):<20} {self.because(node)}"
+            yield f"{self.name(node):<60} {self.layout_text(node):<20} {self.because(node)}"
         if len(parameters) > most:
             yield f"... and {len(parameters) - most} more"
         yield ""
@@ -187,11 +246,16 @@ class Completion:
                 f"{one.kind or '-':<15} {one.backward_kind or '-':<15} {one.axis:<5} {one.nbytes / 1e6:8.3f} "
                 f"{one.backward_nbytes / 1e6:8.3f}  {one.tensor}: {one.cause}"
             )
+            if (found := self.remedy(one)) is not None:
+                yield f"{'':<51}{found}"
         if len(reshards) > most:
             yield f"... and {len(reshards) - most} more"
         sums = [one for one in self.reshards() if one.parameter]
         travel = sum(one.nbytes + one.backward_nbytes for one in sums)
-        yield f"and of {len(sums)} parameters, {travel / 1e6:.3f} MB a step"
+        if sums:
+            yield f"and of {len(sums)} parameters, {travel / 1e6:.3f} MB a step"
+        for name, nodes in self.by_dtensor().items():
+            yield f"divided by DTensor's rule: {name}: {', '.join(nodes[:5])}"
         for name, nodes in self.without_rules().items():
             yield f"computed whole on every rank, since {name} has no rule: {', '.join(nodes[:5])}"
         for label in self.not_followed:

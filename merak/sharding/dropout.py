@@ -85,11 +85,37 @@ class PartOfAttention(SeededCall):
         drawing = SeededCall(torch.ops.aten.dropout.default, self.name)
         kept = drawing(query.new_ones(whole), dropout_p, True) != 0
         kept = parts(kept, _layout(self._axes, sizes), self._places)
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            attn_mask = query.new_zeros(attn_mask.shape).masked_fill(attn_mask.logical_not(), -math.inf)
-        return torch.ops.aten._scaled_dot_product_attention_math.default(
-            query, key, value, attn_mask, dropout_p, is_causal, kept, **named
-        )[0]
+        if is_causal:
+            attn_mask = kept.new_ones(kept.shape[-2:]).tril()
+        return attention_keeping(query, key, value, attn_mask, kept, dropout_p, **named)
+
+
+def attention_keeping(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    kept: torch.Tensor,
+    dropout_p: float,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Attention that drops what is not `kept` of its weights, computed as PyTorch's own on the CPU does (which takes
+    what is kept as well, but warns that only tests should give it): in fp32 where the tensors have less."""
+    dtype = query.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        query, key, value = query.float(), key.float(), value.float()
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    if mask is None:
+        weights = scores.softmax(-1)
+    else:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+        weights = torch.ops.aten._safe_softmax.default(scores, -1)  # zeros where a row sees nothing
+    return (weights.masked_fill(~kept, 0) @ (value / (1 - dropout_p))).to(dtype)
 
 
 def part_of_random(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:

@@ -14,11 +14,13 @@ from torch import fx
 
 from merak.graph.capture import CaptureError
 from merak.graph.randomness import SeededCall, operation_of
-from merak.sharding import vocabulary
+from merak.sharding import vocabulary, windows
 from merak.sharding.collectives import begin_of
 from merak.sharding.dropout import part_of_random
+from merak.sharding.experts import ExpertsOfPart
 from merak.sharding.program import Operation
 from merak.sharding.symbols import chunk_of
+from merak.sharding.writers import out_of_place
 
 if TYPE_CHECKING:
     from merak.sharding.lower import _Lowering
@@ -46,7 +48,8 @@ def local_call(lowering: _Lowering, operation: Operation, way: dict[str, Any], o
     if called is None:
         known = dict(zip(operation.operands, operands, strict=True))
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda one: known.get(one) or lowering.values[one])
-        return LocalCall(node.target, args, kwargs)
+        whole = LocalCall(node.target, args, kwargs)
+        return _experts(lowering, operation, way, whole) if operation.name == "experts" else whole
     args, kwargs = _with_operands(lowering, node, called, list(operands))
     target = node.target
     if node in lowering.source.out_of_place:
@@ -57,12 +60,6 @@ def local_call(lowering: _Lowering, operation: Operation, way: dict[str, Any], o
         call = part_of_random(lowering, operation, way, call)
     form = _FORMS.get(operation.name)
     return call if form is None else form(lowering, operation, way, call)
-
-
-def out_of_place(called: torch._ops.OpOverload) -> Any:
-    """The operation that gives what another writes."""
-    name = called._schema.name.removeprefix("aten::").rstrip("_")
-    return getattr(getattr(_aten, name), called._overloadname)
 
 
 def _with_operands(
@@ -105,6 +102,14 @@ def _told_shape(lowering: _Lowering, operation: Operation, way: dict[str, Any], 
         sizes = sizes[dim : dim + count]
     args = (*call.args[:position], sizes, *call.args[position + 1 :])
     return call._replace(args=args)
+
+
+def _squeeze(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    """The shape of the part: a rank's chunk may be of size 1 where the whole dimension is not."""
+    if not way["divided"]:
+        return call
+    layout, _ = way["results"][0]
+    return LocalCall(_aten.reshape.default, (call.args[0], [lowering.local_size(pieces) for pieces in layout]), {})
 
 
 def _told_split(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
@@ -160,10 +165,21 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
     return LocalCall(vocabulary.cross_entropy, args, {})
 
 
+def _experts(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    if not way["inside"]:
+        return call
+    (factor,) = way["inside"]
+    axes = [axis for _, axes in way["factors"][factor] for axis in axes]
+    (axis,) = _one_axis(lowering, operation, axes)
+    place = lowering.places[axis]
+    return call._replace(target=ExpertsOfPart(call.target, place.group, place.ranks, place.rank))
+
+
 def _one_axis(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> Sequence[int]:
     if len(axes) != 1:
         names = ", ".join(list(lowering.source.mesh)[axis] for axis in axes)
-        raise CaptureError(f"{operation.node.name} would divide a vocabulary over several axes ({names}): give it one")
+        what = "experts" if operation.name == "experts" else "a vocabulary"
+        raise CaptureError(f"{operation.node.name} would divide {what} over several axes ({names}): give it one")
     return axes
 
 
@@ -192,6 +208,7 @@ def _scaled_sum(product: torch.Tensor, added: torch.Tensor, alpha: float, beta: 
 
 
 def _convolution(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    call = windows.windowed(lowering, operation, way, call)
     bias = call.args[2] if len(call.args) > 2 else call.kwargs.get("bias")
     if bias is None or not _is_incomplete(operation, way):
         return call
@@ -230,9 +247,32 @@ class AttentionOfPart:
         return query.new_zeros(*query.shape[:-1], value.shape[-1]) + query.sum(-1, keepdim=True) * 0 + nothing * 0
 
 
+def _batch_norm(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
+    return call._replace(target=BatchNormOfPart(call.target)) if way["divided"] else call
+
+
+class BatchNormOfPart:
+    """Batch normalisation of this rank's channels, of which it may have none: PyTorch's takes some."""
+
+    def __init__(self, norm: Any) -> None:
+        self._norm = norm
+        self.__name__, self.__module__ = "batch_norm_of_part", __name__
+
+    def __call__(
+        self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, *rest: Any, **named: Any
+    ) -> Any:
+        """What the operation gives."""
+        if x.numel():
+            return self._norm(x, weight, bias, *rest, **named)
+        return x + sum(one.sum() for one in (weight, bias) if one is not None) * 0
+
+
 _FORMS: dict[str, Form] = {
+    "batch_norm": _batch_norm,
+    **windows.FORMS,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(_TOLD_SHAPES, _told_shape),
+    "squeeze": _squeeze,
     "split": _told_split,
     "chunk": _told_split,
     "split_with_sizes": _told_split,

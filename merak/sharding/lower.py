@@ -3,6 +3,10 @@
 The graph computes what the whole one does. Each value is there as this rank has it, by the value's layout; where an
 operation needs it otherwise there are the steps in between, once for all operations that need the same (so queries,
 keys and values share one sum in the backward). Sizes in the arguments of operations become those of the rank's parts.
+
+A node knows in `meta["operation"]` for the sake of which operation of the whole graph it is there, by name; one that
+has a value of the whole graph knows in `meta["common"]` that value's name. So a cut of the whole graph is one of this
+graph too, and what crosses it is known on ranks with other parts.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import torch
 from torch import fx
 
 from merak.graph.capture import Captured
-from merak.sharding import collectives, in_time, overlapped
+from merak.sharding import borders, collectives, in_time, overlapped
 from merak.sharding.completion import Completion
 from merak.sharding.local_calls import LocalCall, local_call
 from merak.sharding.parts import Place, is_divided
@@ -34,6 +38,7 @@ class Lowered:
         captured: with the graph; its parameters and buffers are this rank's parts.
         layouts: of parameters and buffers by name.
         outputs: of the model's outputs by number, those that are divided, with their layouts.
+        values: of all values by their common names, those that are divided, with their layouts.
         places: this rank's, by axis.
         partial: names of parameters of whose gradients each rank has a part, to be added up.
     """
@@ -41,12 +46,18 @@ class Lowered:
     captured: Captured
     layouts: dict[str, Layout]
     outputs: dict[int, Layout]
+    values: dict[str, Layout]
     places: tuple[Place, ...]
     partial: frozenset[str] = frozenset()
 
 
 def lower(
-    completion: Completion, places: Sequence[Place], *, sums_at_end: bool = False, time_axis: str | None = None
+    completion: Completion,
+    places: Sequence[Place],
+    *,
+    sums_at_end: bool = False,
+    time_axis: str | None = None,
+    stage_of: Callable[[fx.Node], int] = lambda _: 0,
 ) -> Lowered:
     """The graph of the rank at these places, one for each axis of the mesh in its order.
 
@@ -55,17 +66,25 @@ def lower(
             parts, so that they travel once a step and not with every micro-batch; `Lowered.partial` names them.
         time_axis: an axis that is no axis of ranks. This rank computes all of its parts, one after the other, in nodes
             whose `meta["part"]` says which, and steps between ranks are in two halves (`overlapped`).
+        stage_of: where operations will be. Steps are made in each stage that needs them, so that nothing but values of
+            the whole graph crosses stages.
     """
-    return _Lowering(completion, tuple(places), sums_at_end, time_axis).run()
+    return _Lowering(completion, tuple(places), sums_at_end, time_axis, stage_of).run()
 
 
 class _Lowering:
     """The new graph in the making. A value has a node for each part in time: often the same one."""
 
     def __init__(
-        self, completion: Completion, places: tuple[Place, ...], sums_at_end: bool, time_axis: str | None
+        self,
+        completion: Completion,
+        places: tuple[Place, ...],
+        sums_at_end: bool,
+        time_axis: str | None,
+        stage_of: Callable[[fx.Node], int],
     ) -> None:
         self.completion, self.source = completion, completion.graph
+        self._stage_of, self._stage, self._operation = stage_of, 0, ""
         mesh = self.source.mesh
         self._in_time = None if time_axis is None else self.source.axis(time_axis)
         parts = 1 if time_axis is None else mesh[time_axis]
@@ -76,7 +95,7 @@ class _Lowering:
         self._part = 0
         self.graph = fx.Graph(self.source.captured.graph.owning_module)
         self._values: list[dict[fx.Node, Any]] = [{} for _ in self._parts]
-        self._laid_out_already: dict[tuple[fx.Node, str], list[fx.Node]] = {}
+        self._laid_out_already: dict[tuple[fx.Node, str, int], list[fx.Node]] = {}
         self.sizes = SizeNodes(self.graph, self.source.captured, self._values[0])
         self.sizes.know(self.source.formulas)
         self.operations = {operation.node: index for index, operation in enumerate(self.source.operations)}
@@ -103,6 +122,7 @@ class _Lowering:
                 self.graph.output([fx.map_arg(one, self._output) for one in outputs])
             elif node not in self.values:
                 self._copy(node)
+        divided_values = self._name_values()
         layouts = {
             source.key: self.completion.layouts[node]
             for node in captured.graph.find_nodes(op="placeholder")
@@ -115,7 +135,12 @@ class _Lowering:
         }
         partial = frozenset(captured.sources[node.name].key for node in self.partial)
         return Lowered(
-            dataclasses.replace(captured, graph=self.graph, more_sizes={}), layouts, divided, self.places, partial
+            dataclasses.replace(captured, graph=self.graph, more_sizes={}),
+            layouts,
+            divided,
+            divided_values,
+            self.places,
+            partial,
         )
 
     def _only_varied(self) -> set[fx.Node]:
@@ -157,7 +182,21 @@ class _Lowering:
         self._part = 0
         return made * len(self._parts) if together else made
 
+    def _name_values(self) -> dict[str, Layout]:
+        """Writes down which node has which value of the whole graph, in which part in time; the divided ones'
+        layouts."""
+        divided = {}
+        for node in self.source.values:
+            made = [of_part[node] for of_part in self._values]
+            layout = self._without_time(self.completion.layouts[node])
+            for part, one in enumerate(made[:1] if _is_one(made) else made):
+                one.meta["common"] = node.name if _is_one(made) else f"{node.name}, part {part}"
+                if is_divided(layout):
+                    divided[one.meta["common"]] = layout
+        return divided
+
     def _lower(self, operation: Operation, way: dict[str, Any]) -> None:
+        self._operation, self._stage = operation.node.name, self._stage_of(operation.node)
         operands = [
             None if node is None else self._laid_out(node, steps)
             for node, steps in zip(operation.operands, way["before"], strict=True)
@@ -186,13 +225,13 @@ class _Lowering:
         made = self.graph.create_node(
             "call_function", call.target, call.args, dict(call.kwargs), name=operation.node.name
         )
-        made.meta.update(operation.node.meta)
+        made.meta.update(operation.node.meta, operation=self._operation)
         return made
 
     def _items(self, made: Sequence[fx.Node], node: fx.Node) -> list[fx.Node]:
         def item(part: int) -> fx.Node:
             new = self.graph.create_node("call_function", node.target, (made[part], node.args[1]), name=node.name)
-            new.meta.update(node.meta)
+            new.meta.update(node.meta, operation=self._operation)
             return new
 
         return self._in_parts(item, _is_one(made))
@@ -203,7 +242,7 @@ class _Lowering:
         def add(part: int) -> fx.Node:
             call = calls.get(part, calls[0]).added
             new = self.graph.create_node("call_function", call.target, (values[part], *call.args), dict(call.kwargs))
-            new.meta.update(node.meta)
+            new.meta.update(node.meta, operation=self._operation)
             return new
 
         return self._in_parts(add, _is_one(values))
@@ -214,7 +253,7 @@ class _Lowering:
         if node in self.partial:
             return values
         for count, step in enumerate(steps, 1):
-            key = (node, repr(steps[:count]))
+            key = (node, repr(steps[:count]), self._stage)
             if key not in self._laid_out_already:
                 self._laid_out_already[key] = self._step(values, step)
             values = self._laid_out_already[key]
@@ -229,6 +268,9 @@ class _Lowering:
     def _step_of_ranks(self, value: fx.Node, step: dict[str, Any], whole: bool) -> fx.Node:
         kind, (axis,) = step["kind"], step["axes"]
         group = self.places[axis].group
+        if kind in ("borders", "interval"):
+            intervals = (step["dim"], self.places[axis].rank, tuple(step["have"]), tuple(step["need"]))
+            return self._new(value, getattr(borders, kind), (group, *intervals))
         if kind in ("all_reduce", "vary"):
             arguments: tuple[Any, ...] = ()
         elif kind == "all_to_all":
@@ -247,6 +289,7 @@ class _Lowering:
     def _step_in_time(self, values: Sequence[fx.Node], step: dict[str, Any]) -> list[fx.Node]:
         """A step between the parts that this rank computes: nothing travels."""
         kind, (axis,) = step["kind"], step["axes"]
+        assert kind not in ("borders", "interval"), "the batch's rows are no window"
         if kind == "vary":
             return list(values)
         if kind in ("all_reduce", "reduce_scatter"):
@@ -280,6 +323,7 @@ class _Lowering:
     def _new(self, value: fx.Node, target: Any, arguments: tuple[Any, ...]) -> fx.Node:
         new = self.graph.call_function(target, (value, *arguments))
         new.meta.update({key: one for key, one in value.meta.items() if key in ("nn_module_stack", "stack_trace")})
+        new.meta["operation"] = self._operation
         return new
 
     def _cut(self, dim: int, pieces: Pieces, number: int, axis: int) -> tuple[Any, ...]:

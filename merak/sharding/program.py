@@ -21,13 +21,15 @@ import torch
 from torch import fx
 
 from merak import _C
-from merak._torch_graphs import equal_sizes, evaluate_size, size_hint, symbols_of_size
+from merak._torch_graphs import equal_sizes, evaluate_size, size_hint, symbol_names, symbols_of_size
 from merak.graph.capture import Captured
 from merak.graph.errors import CaptureError
+from merak.graph.experts import Experts
 from merak.graph.gradients import nodes_with_gradients
 from merak.graph.prepare import Prepared
 from merak.graph.randomness import operation_of
-from merak.sharding.writers import split_writers
+from merak.sharding.dtensor_rules import Rule, rule_of_dtensor
+from merak.sharding.writers import out_of_place, split_writers
 
 _STAND_INS = (100003, 100019, 100043, 100049, 100057, 100069, 100103, 100109, 100129, 100151)
 
@@ -66,7 +68,8 @@ class ShardableGraph:
         values: all tensors, in order.
         operations: all that compute what does not depend on the batch alone.
         out_of_place: operations in place whose result may as well be a new tensor.
-        program: both, for C++.
+        of_dtensor: by number, the rules of operations for which only DTensor has one.
+        program: all of it, for C++.
     """
 
     def __init__(self, prepared: Prepared, mesh: Mapping[str, int], trainable: set[str] | None = None) -> None:
@@ -74,6 +77,7 @@ class ShardableGraph:
         self.captured: Captured = prepared.captured
         self.stand_ins = _stand_ins(self.captured)
         self._trainable = trainable
+        self._varying: set[int] = set()
         free = prepared.cuttable.of_inputs
         self.values = [node for node in self.captured.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
         self.number = {node: number for number, node in enumerate(self.values)}
@@ -84,7 +88,14 @@ class ShardableGraph:
             for node in self.captured.graph.nodes
             if node not in free and (operation := self._operation(node)) is not None
         ]
-        self.program = _C.ShardingProgram(list(self.mesh.items()), self._value_tuples(), self._operation_tuples())
+        self.of_dtensor = dict(self._rules_of_dtensor())
+        self.program = _C.ShardingProgram(
+            list(self.mesh.items()),
+            self._value_tuples(),
+            self._operation_tuples(),
+            self.of_dtensor,
+            self._varying | {number for number, size in self.formulas.items() if symbol_names(size)},
+        )
 
     def shape(self, node: fx.Node) -> list[int]:
         """With stand-ins."""
@@ -124,6 +135,9 @@ class ShardableGraph:
         called = operation_of(node)
         if called is None:
             known = tuple(one for one in node.all_input_nodes if one in self.number)
+            if isinstance(node.target, Experts):
+                experts = {"experts": [node.target.experts], "of_experts": list(node.target.of_experts)}
+                return Operation(node, "experts", node.args, results, experts)  # type: ignore[arg-type]
             return None if node.target is operator.getitem else Operation(node, _called(node), known, results, {})
         operands: list[fx.Node | None] = []
         arguments: dict[str, list[int]] = {}
@@ -131,6 +145,8 @@ class ShardableGraph:
             kind = str(argument.type)
             if "Tensor" in kind:
                 operands += [one if isinstance(one, fx.Node) else None for one in _listed(value)]
+            elif isinstance(value, str):
+                arguments[f"{argument.name}={value}"] = [1]
             elif (numbers := self._numbers(value)) is not None:
                 arguments[argument.name] = numbers
         return Operation(node, self._name(node, called), tuple(operands), results, arguments)
@@ -141,13 +157,29 @@ class ShardableGraph:
             return name
         return name.rstrip("_") if node in self.out_of_place else called._schema.name  # of which there is no rule
 
+    def _rules_of_dtensor(self) -> Iterator[tuple[int, Rule]]:
+        known = set(_C.sharding_rules())
+        for number, operation in enumerate(self.operations):
+            called = operation_of(operation.node)
+            if called is None or operation.name in known:
+                continue
+            if operation.node in self.out_of_place:
+                called = out_of_place(called)
+            rule = rule_of_dtensor(called, operation, self.shape)
+            if rule is not None:
+                yield number, rule
+
     def _numbers(self, value: Any) -> list[int] | None:
         numbers = []
         for one in _listed(value):
             size = one.meta.get("val") if isinstance(one, fx.Node) else one
+            if isinstance(size, float) and size.is_integer():
+                size = int(size)
             if not isinstance(size, int | torch.SymInt):
                 return None
             numbers.append(_bounded(evaluate_size(size, self.stand_ins)))
+            if not isinstance(size, int) and symbol_names(size):
+                self._varying.add(numbers[-1])
         return numbers
 
     def _value_tuples(self) -> list[tuple[str, list[int], float, bool, bool, bool, bool]]:
@@ -156,7 +188,7 @@ class ShardableGraph:
             (
                 node.name,
                 self.shape(node),
-                _bytes(node),
+                nbytes_of(node),
                 node in gradients,
                 self.is_parameter(node),
                 node in self.free,
@@ -230,7 +262,8 @@ def _bounded(number: int) -> int:
     return max(-(2**63), min(number, 2**63 - 1))
 
 
-def _bytes(node: fx.Node) -> float:
+def nbytes_of(node: fx.Node) -> float:
+    """Of a tensor of the whole graph, for the example."""
     count = 1
     for size in node.meta["val"].shape:
         count *= size_hint(size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import fx
 
@@ -12,6 +12,8 @@ from merak.sharding.program import Operation, ShardableGraph
 
 _SAME_IDS = {"view", "reshape", "flatten", "unsqueeze", "to", "_to_copy", "contiguous", "clone", "slice"}
 _NORMS = ("layer_norm", "rms_norm")
+_ALONG = {f"{kind}{dims}d": dims for kind in ("conv", "max_pool", "avg_pool") for dims in (1, 2, 3)}
+"""What goes along the last dimensions of a tensor, and along how many."""
 
 
 def batch(axis: str) -> Tactic:
@@ -36,7 +38,8 @@ def batch(axis: str) -> Tactic:
 
 
 def megatron(axis: str, *, vocabulary: bool = True) -> Tactic:
-    """Divides layers as Megatron-LM does: the first of two products by columns, heads included, the second by rows.
+    """Divides layers as Megatron-LM does: the first of two products by columns, heads included, the second by rows, and
+    mixtures by experts.
 
     Args:
         vocabulary: divide tables of embeddings, and the scores of a cross entropy, by words.
@@ -50,6 +53,7 @@ def megatron(axis: str, *, vocabulary: bool = True) -> Tactic:
                 found[graph.values[number]] = dim
         if vocabulary:
             found |= {table: 0 for table in _tables(graph) if table not in found}
+        found |= dict.fromkeys(_parameters_of_experts(graph), 0)
         return [_divide(graph, node, dim, axis, label) for node, dim in found.items()]
 
     return tactic
@@ -65,6 +69,23 @@ def sequence(axis: str) -> Tactic:
             for node in dict.fromkeys(normed)
             if node is not None and len(graph.shape(node)) >= 3
         ]
+
+    return tactic
+
+
+def spatial(axis: str) -> Tactic:
+    """Divides images by rows of pixels: the results of convolutions and poolings, by the first dimension that they go
+    along. Ranks exchange the borders that they need of each other."""
+
+    def tactic(graph: ShardableGraph) -> list[Annotation]:
+        found = []
+        for operation in graph.operations:
+            node = operation.results[0]
+            if operation.name in _ALONG and node is not None:
+                dim = len(graph.shape(node)) - _ALONG[operation.name]
+                if isinstance(node.meta["val"].shape[dim], int):  # else the batch determines it, and it stays whole
+                    found.append(_divide(graph, node, dim, axis, f"spatial({axis!r})"))
+        return found
 
     return tactic
 
@@ -157,6 +178,14 @@ def _tables(graph: ShardableGraph) -> list[fx.Node]:
     words = [table for operation in graph.operations for table in tables if _reads_inputs(graph, operation, table)]
     most = max((graph.shape(table)[0] for table in words), default=0)
     return [table for table in dict.fromkeys(words) if 4 * graph.shape(table)[0] >= most]
+
+
+def _parameters_of_experts(graph: ShardableGraph) -> Iterator[fx.Node]:
+    """Those of which each expert has its own."""
+    for operation in graph.operations:
+        if operation.name == "experts":
+            given = [operation.operands[3 + number] for number in operation.arguments["of_experts"]]
+            yield from (one for one in given if one is not None and graph.is_parameter(one))
 
 
 def _reads_inputs(graph: ShardableGraph, operation: Operation, table: fx.Node) -> bool:

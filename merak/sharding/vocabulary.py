@@ -87,11 +87,15 @@ def cross_entropy(
     label_smoothing: float,
     own: tuple[int, int, int, str],
 ) -> Any:
-    """Of scores (rows, own words) and targets (rows); each row's, or (reduction 2) their sum, the same on all ranks.
+    """Of scores (rows, own words) and targets (rows), the same on all ranks.
 
     Args:
+        reduction: 0 for each row's, 1 for the mean of those that count, 2 for the sum.
         own: as `Words`.
     """
+    if reduction == 1:
+        total = _CrossEntropy.apply(scores, targets, (own, 2, ignore_index, label_smoothing))
+        return total / (targets != ignore_index).sum()
     return _CrossEntropy.apply(scores, targets, (own, reduction, ignore_index, label_smoothing))
 
 

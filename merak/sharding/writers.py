@@ -8,10 +8,14 @@ is: all that shares it stays whole.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import fx
 
+from merak._torch_graphs import memory_of
 from merak.graph.capture import Captured
-from merak.graph.normal_form import AliasGroups, written_arguments
+from merak.graph.normal_form import AliasGroups, tensors_in, written_arguments
 from merak.graph.randomness import operation_of
 
 
@@ -38,5 +42,17 @@ def _may_move(writer: fx.Node, members: list[fx.Node], order: dict[fx.Node, int]
     operation = operation_of(writer)
     if operation is None or not operation._schema.name.endswith("_") or written_arguments(writer) != [writer.args[0]]:
         return False
-    earlier = [member for member in members if order[member] < order[writer]]
+    earlier = [member for member in members if order[member] < order[writer] and _share_memory(member, writer)]
     return all(order[user] <= order[writer] for member in earlier for user in member.users)
+
+
+def _share_memory(member: fx.Node, writer: fx.Node) -> bool:
+    """Of one group, in which the items of a list are (values and indices of a `topk`) that need not."""
+    written = {memory_of(tensor) for tensor in tensors_in(writer.meta.get("val"))}
+    return not written.isdisjoint(memory_of(tensor) for tensor in tensors_in(member.meta.get("val")))
+
+
+def out_of_place(called: torch._ops.OpOverload) -> Any:
+    """The operation that gives what another writes."""
+    name = called._schema.name.removeprefix("aten::").rstrip("_")
+    return getattr(getattr(torch.ops.aten, name), called._overloadname)

@@ -162,7 +162,7 @@ def _whole(prepared: Prepared, model: nn.Module, part: MicroBatch) -> Any:
 def train(context: Context, trial: Trial) -> Outcome:
     """What one rank comes to. A body for `pool.run`."""
     model = trial.build()
-    dp_rank = context.rank // trial.plan.tp % trial.plan.dp
+    dp_rank = trial.plan.place_of(context.rank)[1]
     batches = trial.batches(dp_rank)
     with mock.patch.object(build, "prepare", functools.partial(_prepare, trial)):
         engine = parallelize(

@@ -94,7 +94,7 @@ def construct(context: Context, plan: Plan, what: str) -> str:
 @pytest.mark.parametrize(
     ("plan", "what", "message"),
     [
-        (Plan(pp=2), "", "the plan is for 2 ranks (dp 1 x tp 1 x pp 2), and 1 run"),
+        (Plan(pp=2), "", "the plan is for 2 ranks (dp 1 x tp 1 x pp 2), and 1 are running"),
         (Plan(precision="fp16"), "precision", "the plan's precision is fp16, and the arguments say bf16"),
         (Plan(), "optimizer", "give optimizer_cls_and_kwargs"),
         (Plan(), "subclass", "compute_loss: the engine does not call a subclass's"),

@@ -38,6 +38,7 @@ PLANS = {
     "zero1": Plan(dp=2, pp=2, microbatches=2, data_parallel="zero1"),
     "many-replicas": Plan(dp=4, microbatches=1),
     "tensor-parallel": Plan(dp=2, tp=2, microbatches=1),
+    "widths": Plan(dp=2, tp=(2, 1), pp=2, microbatches=1),
 }
 
 

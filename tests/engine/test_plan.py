@@ -21,6 +21,12 @@ from merak.pipeline.schedule import KINDS
         ({"dp": 0}, "dp is 0; it must be 1 or more"),
         ({"microbatches": 2.5}, "microbatches is 2.5; it must be 1 or more"),
         ({"tp": 0}, "tp is 0; it must be 1 or more"),
+        ({"tp": (2, 0), "pp": 2}, "tp is 0; it must be 1 or more"),
+        ({"tp": (2, 1.5), "pp": 2}, "tp is 1.5; it must be 1 or more"),
+        ({"tp": "2"}, "tp is '2'; it must be 1 or more"),
+        ({"tp": (2, 1)}, "tp has 2 numbers; it must have one for each of 1 pipeline ranks, or be a number"),
+        ({"tp": (1, 1), "pp": 2, "sequence_parallel": True}, "sequence_parallel is True and tp is 1"),
+        ({"tp": (2, 1), "pp": 2, "sub_batches": 2}, "sub_batches is 2 and tp is (2, 1); it needs one tp for all"),
         ({"sequence_parallel": True}, "sequence_parallel is True and tp is 1; it divides over the ranks of tp"),
         ({"sequence_parallel": 1, "tp": 2}, "sequence_parallel is 1; it must be True or False"),
         ({"microbatches": True}, "microbatches is True; it must be 1 or more, a whole number"),
@@ -69,6 +75,17 @@ def test_counts_of_ranks_and_stages() -> None:
     assert Plan(schedule="interleaved").n_stages == 1
     assert Plan(pp=2, schedule="interleaved", stages=6).n_stages == 6
     assert Plan(pp=3, recompute=0.5).recompute_of_stages() == [0.5] * 3
+    assert Plan(pp=2, tp=(2, 2)) == Plan(pp=2, tp=2)
+    assert Plan(dp=2, pp=3, tp=(4, 2, 1)).world_size == 14
+
+
+@pytest.mark.parametrize("plan", [Plan(dp=3, tp=2, pp=2), Plan(dp=2, tp=(3, 1, 2), pp=3), Plan(tp=(1, 4), pp=2)])
+def test_each_rank_has_a_place(plan: Plan) -> None:
+    widths = [plan.tp] * plan.pp if isinstance(plan.tp, int) else plan.tp
+    places = [(p, d, t) for p, width in enumerate(widths) for d in range(plan.dp) for t in range(width)]
+    assert [plan.place_of(rank) for rank in range(plan.world_size)] == places
+    with pytest.raises(ValueError, match="none beyond"):
+        plan.place_of(plan.world_size)
 
 
 @given(
@@ -117,10 +134,11 @@ def test_json_that_is_no_plan_is_refused(text: str, why: str) -> None:
 
 
 def test_lists_become_tuples() -> None:
-    text = '{"pp": 2, "cuts": ["a"], "keep": ["aten.mm"], "recompute": [0.5, 1]}'
+    text = '{"pp": 2, "tp": [2, 1], "cuts": ["a"], "keep": ["aten.mm"], "recompute": [0.5, 1]}'
     plan = Plan.from_json(text)
-    assert (plan.cuts, plan.keep, plan.recompute) == (("a",), ("aten.mm",), (0.5, 1))
-    assert hash(plan) == hash(Plan(pp=2, cuts=("a",), keep=("aten.mm",), recompute=(0.5, 1)))
+    assert (plan.tp, plan.cuts, plan.keep, plan.recompute) == ((2, 1), ("a",), ("aten.mm",), (0.5, 1))
+    assert hash(plan) == hash(Plan(pp=2, tp=(2, 1), cuts=("a",), keep=("aten.mm",), recompute=(0.5, 1)))
+    assert Plan.from_json(plan.to_json()) == plan
 
 
 def test_every_field_is_said_to_mean_something() -> None:

@@ -38,7 +38,7 @@ def adamw(parameters: Any) -> torch.optim.Optimizer:
 
 def share(plan: Plan, context: Context, batch: zoo.Batch) -> zoo.Batch:
     """What a rank's replica gets of a global batch."""
-    replica = context.rank // plan.tp % plan.dp
+    replica = plan.place_of(context.rank)[1]
     return {key: value.tensor_split(plan.dp)[replica] for key, value in batch.items()}
 
 

@@ -181,7 +181,7 @@ def convolution(draw: Draw) -> Drawn:
 def by_channel(draw: Draw) -> Drawn:
     x = draw.real(draw.size(), draw.size(), 4, 4)
     name = draw.choice.choice(["max_pool2d", "avg_pool2d"])
-    return Drawn(name, [x], lambda given, _: getattr(F, name)(given[0], 2))
+    return Drawn(name, [x], lambda given, _: getattr(F, name)(given[0], 2), {"kernel_size": [2]})
 
 
 def loss(draw: Draw) -> Drawn:
@@ -241,7 +241,7 @@ def in_parts(draw: Draw) -> Drawn:
     if name in ("chunk", "split"):
         sizes = [torch.Size([*x.shape[:-1], size.shape[dim]]) for size in x.chunk(count, dim)]
         return Drawn(name, [x], lambda given, shapes: runs[name](given, shapes or sizes), {"dim": [dim]})
-    return Drawn(name, [x], runs[name], {"dim": [dim], "dims": [dim]})
+    return Drawn(name, [x], runs[name], {"dim": [dim], "dims": [dim], "shifts": [1]})
 
 
 def joined(draw: Draw) -> Drawn:

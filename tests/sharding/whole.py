@@ -18,7 +18,7 @@ from merak.sharding.completion import Completion
 from merak.sharding.lower import lower
 from merak.sharding.parts import Place, gather, parts, places_of
 from merak.sharding.program import ShardableGraph
-from merak.sharding.tactics import batch, megatron, sequence, zero
+from merak.sharding.tactics import batch, megatron, sequence, spatial, zero
 from tests.backend.harness import Context
 from tests.engine import zoo
 
@@ -28,6 +28,7 @@ TACTICS = {
     "megatron-no-vocabulary": [megatron("tp", vocabulary=False)],
     "sequence": [megatron("tp"), sequence("tp")],
     "zero": [batch("dp"), zero("dp", least=8)],
+    "spatial": [spatial("tp")],
     "2d": [batch("dp"), megatron("tp")],
     "2d-sequence": [batch("dp"), megatron("tp"), sequence("tp")],
     "2d-zero": [batch("dp"), megatron("tp"), sequence("tp"), zero("dp", least=8)],
