@@ -202,7 +202,7 @@ class TensorParallel:
             if len(set(self._ranks_of_pipeline)) > 1:
                 where = [str(rank) for rank, width in enumerate(self._ranks_of_pipeline) if width == ranks]
                 texts.append(f"\non pipeline ranks {', '.join(where)}:")
-            texts.append(completion.explain())
+            texts.append(completion.explain(remedies=False))
         return "\n".join(texts)
 
 

@@ -6,6 +6,7 @@ Nothing here communicates or needs processes: it is what each rank will do, with
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,11 +224,17 @@ class Completion:
 
         draw(self, path)
 
-    def explain(self, most: int = 40) -> str:
-        """Tables of what is divided and why, and of what travels and why."""
-        return "\n".join(self._lines(most))
+    def explain(self, most: int = 40, *, remedies: bool = True) -> str:
+        """Tables of what is divided and why, and of what travels and why.
 
-    def _lines(self, most: int) -> Iterator[str]:
+        Args:
+            most: rows of a table.
+            remedies: say of what travels which annotation would remove it; once for all of the same kind, whose names
+                differ by numbers only. Each is found by completing again.
+        """
+        return "\n".join(self._lines(most, remedies))
+
+    def _lines(self, most: int, remedies: bool) -> Iterator[str]:
         mesh = ", ".join(f"{name} {size}" for name, size in self.graph.mesh.items())
         divided = [node for node in self.graph.values if any(axes for dim in self.layouts[node] for _, axes in dim)]
         yield f"{len(divided)} of {len(self.graph.values)} tensors are divided over the mesh ({mesh})"
@@ -241,13 +248,16 @@ class Completion:
         yield ""
         yield f"{'forward':<15} {'backward':<15} {'axis':<5} {'MB':>8} {'MB back':>8}  tensor: why"
         reshards = [one for one in self.reshards() if not one.parameter]
+        kinds = set()
         for one in sorted(reshards, key=lambda one: -one.nbytes - one.backward_nbytes)[:most]:
             yield (
                 f"{one.kind or '-':<15} {one.backward_kind or '-':<15} {one.axis:<5} {one.nbytes / 1e6:8.3f} "
                 f"{one.backward_nbytes / 1e6:8.3f}  {one.tensor}: {one.cause}"
             )
-            if (found := self.remedy(one)) is not None:
+            kind = re.sub(r"\d+", "*", " ".join((one.tensor, one.operation, one.kind, one.backward_kind, one.axis)))
+            if remedies and kind not in kinds and (found := self.remedy(one)) is not None:
                 yield f"{'':<51}{found}"
+            kinds.add(kind)
         if len(reshards) > most:
             yield f"... and {len(reshards) - most} more"
         sums = [one for one in self.reshards() if one.parameter]
