@@ -93,12 +93,14 @@ void broadcast_together(RuleBuilder& b) {
 void gather(RuleBuilder& b) {  // from a tensor, by indices
   const int from = b.call().dim("dim", b.dims(0), 0);
   for (int dim = 0; dim < b.dims(0); ++dim) {
-    const bool same = dim != from && b.size(0, dim) == b.size(1, dim);
-    const int factor = b.factor(b.size(1, dim));
+    // Where the tensor is longer than the indices, what is at a position of these is at the same one there.
+    const bool same = b.size(0, dim) == b.size(1, dim);
+    const bool apart = dim == from || same;
+    const int factor = b.factor(b.size(1, dim), apart ? FactorKind::kPass : FactorKind::kReplicate);
     b.operand(1, dim, factor);
     b.result(0, dim, factor);
-    if (same) b.operand(0, dim, factor);
-    if (!same) b.replicate_operand(0, dim);
+    if (dim != from && same) b.operand(0, dim, factor);
+    if (dim == from || !same) b.replicate_operand(0, dim);
   }
 }
 

@@ -72,6 +72,21 @@ const std::map<std::string, Form>& table() {
   return kTable;
 }
 
+bool fits(const Rule& rule, const std::vector<TensorFactors>& tensors, const std::vector<Shape>& shapes) {
+  for (std::size_t t = 0; t < shapes.size(); ++t)
+    for (std::size_t dim = 0; dim < shapes[t].size(); ++dim) {
+      std::int64_t size = 1;
+      for (int factor : tensors[t][dim]) size *= rule.factors[factor].size;
+      if (!tensors[t][dim].empty() && size != shapes[t][dim]) return false;
+    }
+  return true;
+}
+
+// Whether the factors make the sizes of a call that is broadcast, or without rows, as its form may not expect it.
+bool fits(const Rule& rule, const Call& call) {
+  return fits(rule, rule.operands, call.operands) && fits(rule, rule.results, call.results);
+}
+
 }  // namespace
 
 bool has_rule(const std::string& name) { return table().count(name) > 0; }
@@ -88,7 +103,8 @@ Rule rule_of(const Call& call) {
   try {
     if (found != table().end() && !call.results.empty() && !call.operands.empty()) {
       found->second(builder);
-      return builder.take();
+      Rule rule = builder.take();
+      if (fits(rule, call)) return rule;
     }
   } catch (const std::out_of_range&) {
     // It was called in a way that its form does not know.

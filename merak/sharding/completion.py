@@ -145,7 +145,8 @@ class Completion:
     def _rows_of_experts(self, operation: Operation, way: dict[str, Any]) -> Iterator[tuple[Operation, Reshard]]:
         """What travels inside, if experts get the same number of rows."""
         rows, index = operation.operands[:2]
-        assert rows is not None and index is not None
+        assert rows is not None, "experts are given rows"
+        assert index is not None, "and their numbers"
         sizes = list(self.graph.mesh.values())
         (axis,) = {axis for factor in way["inside"] for _, axes in way["factors"][factor] for axis in axes}
         ranks = math.prod(sizes[one] for _, axes in way["operands"][0][0] for one in axes)

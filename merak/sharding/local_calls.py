@@ -92,9 +92,9 @@ def _with_operands(
 def _told_shape(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
     """The shape of the part, where the whole's was given."""
     layout, _ = way["results"][0]
-    if not way["divided"]:
-        return call
     position = _TOLD_SHAPES[operation.name]
+    if not way["divided"] or isinstance(call.args[position], torch.dtype):
+        return call
     sizes = [lowering.local_size(pieces) for pieces in layout]
     if operation.name == "unflatten":
         dim, count = operation.arguments["dim"][0], len(operation.arguments["sizes"])
@@ -133,7 +133,8 @@ def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], c
     assert table is not None
     own = _words(lowering, lowering.source.shape(table)[0], axis)
     padding = rest[0] if rest else call.kwargs.get("padding_idx", -1)
-    return LocalCall(vocabulary.embedding_part, (weight, ids, padding), {"begin": own.begin, "count": own.length})
+    named = {"begin": own.begin, "count": own.length, "words": own.words}
+    return LocalCall(vocabulary.embedding_part, (weight, ids, padding), named)
 
 
 def _words(lowering: _Lowering, words: int, axis: int) -> vocabulary.Words:

@@ -217,6 +217,8 @@ class _Lowering:
             values = made if node is operation.node else self._items(made, node)
             for step in steps:
                 values = self._step(values, step)
+            if steps and node in self.source.whole:
+                values = self._apart(values)
             if calls[0].added is not None and number == 0:
                 values = self._added(node, calls, values)
             self._set(node, values)
@@ -252,12 +254,20 @@ class _Lowering:
         values: list[fx.Node] = [of_part[node] for of_part in self._values]
         if node in self.partial:
             return values
+        if node in self.source.whole and steps:  # it may be written to between two uses
+            for step in steps:
+                values = self._step(self._apart(values), step)
+            return values
         for count, step in enumerate(steps, 1):
             key = (node, repr(steps[:count]), self._stage)
             if key not in self._laid_out_already:
                 self._laid_out_already[key] = self._step(values, step)
             values = self._laid_out_already[key]
         return values
+
+    def _apart(self, values: Sequence[fx.Node]) -> list[fx.Node]:
+        """Copies, in memory that nothing else is written to."""
+        return self._in_parts(lambda part: self._new(values[part], torch.ops.aten.clone.default, ()), _is_one(values))
 
     def _step(self, values: Sequence[fx.Node], step: dict[str, Any]) -> list[fx.Node]:
         if tuple(step["axes"]) == (self._in_time,):

@@ -3,7 +3,7 @@
 Every rank calls it with the same batch, whole; what it divides of that, it takes for itself. The loss is that of the
 whole batch, the same on all ranks, and after `backward` each part of a parameter has its part of the gradient. State
 dicts have the plain model's names, and are DTensors; a parameter that is cut as torch's placements cannot say (chunks
-of whole heads) is gathered for it, so that making one is collective.
+of whole heads) is gathered for it, so that making one is collective. `load_state_dict` takes these, and whole tensors.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from merak._torch_compat import make_dtensor, strided_shard
+from merak._torch_compat import local_of, make_dtensor, strided_shard
 from merak._torch_graphs import bind_symbols
+from merak.graph.capture import canonical_names
 from merak.graph.losses import scales
 from merak.graph.randomness import RandomState
 from merak.graph.trees import flatten, rebuild
@@ -59,7 +60,9 @@ class ShardedModule(nn.Module):
         for name, buffer in model.named_buffers():
             if name in self._layouts:
                 self._add(name, self._part(name, buffer))
+        self._tied = {name: first for name, first in canonical_names(model).items() if name != first}
         self._register_state_dict_hook(_as_dtensors)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_as_parts)  # type: ignore[no-untyped-call]
 
     def _part(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         return parts(tensor.detach(), self._layouts[name], self._places).clone()
@@ -170,6 +173,24 @@ def _as_dtensors(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) 
         if placements is None:
             local, placements = module.whole(name), [Replicate()] * module._mesh.ndim
         state[prefix + name] = make_dtensor(local, module._mesh, tuple(placements), torch.Size(whole_shape(layout)))
+    for name, first in module._tied.items():
+        if prefix + first in state:
+            state[prefix + name] = state[prefix + first]
+
+
+def _as_parts(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A state dict to load, of DTensors or of whole tensors, becomes that of this rank."""
+    assert isinstance(module, ShardedModule)
+    for name in module._tied:
+        state.pop(prefix + name, None)
+    for name, layout in module._layouts.items():
+        given = state.get(prefix + name)
+        if isinstance(given, DTensor):
+            same = list(given.placements) == placements_of(layout, module._mesh.ndim)
+            given = local_of(given) if same else given.full_tensor()
+            state[prefix + name] = given if same else module._part(name, given)
+        elif isinstance(given, torch.Tensor) and list(given.shape) == whole_shape(layout):
+            state[prefix + name] = module._part(name, given)
 
 
 def placements_of(layout: Layout, axes: int) -> list[Any] | None:

@@ -22,25 +22,26 @@ Sizes = dict[str, int]
 
 
 class ChunkSymbols:
-    """The symbols of one graph.
-
-    Attributes:
-        sizes: by name, what it stands for, in the order in which they were made.
-    """
+    """The symbols of one graph."""
 
     def __init__(self) -> None:
-        self.sizes: dict[str, Callable[[Sizes], int]] = {}
-        self._made: dict[tuple[str, int, int], torch.SymInt] = {}
+        self._made: list[tuple[torch.SymInt, int, int, torch.SymInt]] = []
 
     def chunk(self, size: torch.SymInt, ranks: int, rank: int) -> torch.SymInt:
         """What a rank has of a size."""
-        key = str(size), ranks, rank
-        if key not in self._made:
-            example = _EXAMPLES[len(self._made) % len(_EXAMPLES)] + 1000000 * (len(self._made) // len(_EXAMPLES))
-            self._made[key] = new_symbol(size, example)
-            whole = formula_of(size)
-            self.sizes[str(self._made[key])] = lambda sizes: _chunk_of_number(whole(sizes), ranks, rank)
-        return self._made[key]
+        for known, of, number, made in self._made:
+            # In words as of now: of two symbols that torch has found to be equal since, one stands for the other.
+            if (str(known), of, number) == (str(size), ranks, rank):
+                return made
+        example = _EXAMPLES[len(self._made) % len(_EXAMPLES)] + 1000000 * (len(self._made) // len(_EXAMPLES))
+        chunk: torch.SymInt = new_symbol(size, example)
+        self._made.append((size, ranks, rank, chunk))
+        return chunk
+
+    @property
+    def sizes(self) -> dict[str, Callable[[Sizes], int]]:
+        """By name, what each stands for, in the order in which they were made: in the symbols that are left by now."""
+        return {str(chunk): _chunk_formula(size, ranks, rank) for size, ranks, rank, chunk in self._made}
 
 
 _current: list[ChunkSymbols] = []
@@ -64,6 +65,11 @@ def chunk_of(size: Any, ranks: int, rank: int) -> Any:
         return _current[-1].chunk(size, ranks, rank)
     chunk = -(-size // ranks)
     return torch.sym_max(0, torch.sym_min(chunk, size - rank * chunk))
+
+
+def _chunk_formula(size: torch.SymInt, ranks: int, rank: int) -> Callable[[Sizes], int]:
+    whole = formula_of(size)
+    return lambda sizes: _chunk_of_number(whole(sizes), ranks, rank)
 
 
 def _chunk_of_number(size: int, ranks: int, rank: int) -> int:

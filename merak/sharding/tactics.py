@@ -26,7 +26,7 @@ def batch(axis: str) -> Tactic:
             of_rows = {
                 factor
                 for node, dims in zip(operation.operands, operands, strict=True)
-                if node in graph.free
+                if node in graph.free and node in graph.number
                 for size, factors in zip(graph.shape(node), dims, strict=True)
                 for factor in factors
                 if any(size % rows == 0 for rows in graph.rows)

@@ -13,17 +13,22 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from merak._torch_compat import group_by_name
+from merak._torch_graphs import is_fake
 
 
 def embedding_part(
-    weight: torch.Tensor, ids: torch.Tensor, padding_idx: int, *, begin: int, count: int
+    weight: torch.Tensor, ids: torch.Tensor, padding_idx: int, *, begin: int, count: int, words: int
 ) -> torch.Tensor:
     """Rows of this rank's words, zeros for those of others.
 
     Args:
         padding_idx: of the whole table; -1 for none.
-        begin, count: which words this rank has.
+        begin, count: which words this rank has, of `words`.
+
+    Raises:
+        IndexError: an id is none of a word. (On a GPU nobody looks, since that would wait for it: zeros come of it.)
     """
+    _check_within(ids, words, None)
     local = ids - begin
     is_here = (local >= 0) & (local < count)
     rows = torch.nn.functional.embedding(
@@ -31,7 +36,19 @@ def embedding_part(
         weight if count else weight.new_zeros(1, weight.shape[1]),
         padding_idx - begin if begin <= padding_idx < begin + count else None,
     )
-    return rows * is_here.unsqueeze(-1).to(rows.dtype)
+    rows = rows * is_here.unsqueeze(-1).to(rows.dtype)
+    # Who has no words depends on the table all the same: what its gradient sets off must happen on all ranks.
+    return rows if count else rows + weight.sum() * 0
+
+
+def _check_within(numbers: torch.Tensor, words: int, ignored: int | None) -> None:
+    if numbers.device.type != "cpu" or is_fake(numbers) or not numbers.numel():
+        return
+    outside = (numbers < 0) | (numbers >= words)
+    if ignored is not None:
+        outside &= numbers != ignored
+    if outside.any():
+        raise IndexError(f"{int(numbers[outside][0])} is no word of a vocabulary of {words}")
 
 
 class Words(NamedTuple):
@@ -93,6 +110,7 @@ def cross_entropy(
         reduction: 0 for each row's, 1 for the mean of those that count, 2 for the sum.
         own: as `Words`.
     """
+    _check_within(targets, own[2], ignore_index)
     if reduction == 1:
         total = _CrossEntropy.apply(scores, targets, (own, 2, ignore_index, label_smoothing))
         return total / (targets != ignore_index).sum()

@@ -55,8 +55,8 @@ def outputs_and_state(context: Context) -> list[str]:
         wrong.append("logits")
     state = divided.state_dict()
     plain = dict(model.named_parameters())
-    if state.keys() - plain.keys():
-        wrong.append(f"names {sorted(state.keys() - plain.keys())}")
+    if state.keys() != model.state_dict().keys():
+        wrong.append(f"names {sorted(state.keys() ^ model.state_dict().keys())}")
     for name, parameter in plain.items():
         if not torch.equal(state[name].full_tensor(), parameter):
             wrong.append(f"state of {name}")
@@ -64,6 +64,13 @@ def outputs_and_state(context: Context) -> list[str]:
             wrong.append(name)
     if (numel := sum(one.numel() for one in divided.parameters())) > 0.75 * sum(one.numel() for one in plain.values()):
         wrong.append(f"{numel} numbers are kept")
+    for kind, saved in (("DTensors", state), ("the plain model's", model.state_dict())):
+        kept = {name: value.clone() for name, value in saved.items()}
+        with torch.no_grad():
+            for parameter in divided.parameters():
+                parameter.zero_()
+        divided.load_state_dict(kept)
+        wrong += [f"{name}, loaded from {kind}" for name in plain if not torch.equal(divided.whole(name), plain[name])]
     return wrong
 
 
