@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import fx
 
@@ -78,9 +79,19 @@ def resolve(graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> lis
     """
     found: list[AnnotationTuple] = []
     for number, wish in enumerate(wishes):
-        for annotation in [wish] if isinstance(wish, Annotation) else wish(graph):
+        for annotation in [wish] if isinstance(wish, Annotation) else _of_tactic(graph, wish, number):
             found += _of_annotation(graph, annotation, number)
     return found
+
+
+def _of_tactic(graph: ShardableGraph, tactic: Any, number: int) -> Sequence[Annotation]:
+    made = tactic(graph) if callable(tactic) else None
+    if not isinstance(made, list):
+        raise ValueError(
+            f"annotations[{number}] is {getattr(tactic, '__name__', repr(tactic))}; it must be an `annotate(...)`, or "
+            "a tactic for an axis of the mesh, such as `megatron('tp')`"
+        )
+    return made
 
 
 def _of_annotation(graph: ShardableGraph, annotation: Annotation, number: int) -> Iterator[AnnotationTuple]:

@@ -204,6 +204,12 @@ def test_bad_annotations_are_refused_by_name(annotations: list[Any], message: st
         )
 
 
+@pytest.mark.parametrize("wish", ["megatron", sharding.megatron])
+def test_what_is_no_annotation_is_refused(wish: Any) -> None:
+    with pytest.raises(ValueError, match=r"annotations\[0\] is '?megatron'?; it must be"):
+        sharding.complete(Two(), {"x": torch.randn(4, 8)}, mesh=MESH, annotations=[wish])
+
+
 def test_both_annotations_that_contradict_are_named() -> None:
     one = sharding.annotate("first.weight", ("tp", None), priority=1)
     other = sharding.annotate("first.w*", ("dp", None), priority=1)
