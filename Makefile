@@ -33,7 +33,7 @@ train: build
 
 ## make test         build, then the core's unit tests, then pytest
 test: build test-core
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not slow" tests $(ARGS)
+	$(PY) -m pytest -m "not slow" tests $(ARGS)
 
 ## make test-slow    what `make test` leaves out: all models with all plans and meshes, the benchmarks' own tests; 2 hours
 test-slow: build test-core
