@@ -13,7 +13,6 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from merak._torch_compat import group_by_name
-from merak._torch_graphs import is_fake
 
 
 def embedding_part(
@@ -28,8 +27,7 @@ def embedding_part(
     Raises:
         IndexError: an id is none of a word. (On a GPU nobody looks, since that would wait for it: zeros come of it.)
     """
-    _check_within(ids, words, None)
-    local = ids - begin
+    local: torch.Tensor = _of_words(ids, words, None) - begin
     is_here = (local >= 0) & (local < count)
     rows = torch.nn.functional.embedding(
         torch.where(is_here, local, 0) if count else torch.zeros_like(local),
@@ -41,14 +39,21 @@ def embedding_part(
     return rows if count else rows + weight.sum() * 0
 
 
-def _check_within(numbers: torch.Tensor, words: int, ignored: int | None) -> None:
-    if numbers.device.type != "cpu" or is_fake(numbers) or not numbers.numel():
-        return
-    outside = (numbers < 0) | (numbers >= words)
-    if ignored is not None:
-        outside &= numbers != ignored
-    if outside.any():
-        raise IndexError(f"{int(numbers[outside][0])} is no word of a vocabulary of {words}")
+@torch.library.custom_op("merak::sharding_words", mutates_args=())
+def _of_words(numbers: torch.Tensor, words: int, ignored: int | None) -> torch.Tensor:
+    """The numbers, if each is one of a word: an operation, so that `torch.compile` looks at them too."""
+    if numbers.device.type == "cpu":
+        outside = (numbers < 0) | (numbers >= words)
+        if ignored is not None:
+            outside &= numbers != ignored
+        if outside.any():
+            raise IndexError(f"{int(numbers[outside][0])} is no word of a vocabulary of {words}")
+    return numbers.clone()
+
+
+@_of_words.register_fake
+def _(numbers: torch.Tensor, words: int, ignored: int | None) -> torch.Tensor:
+    return torch.empty_like(numbers)
 
 
 class Words(NamedTuple):
@@ -110,7 +115,7 @@ def cross_entropy(
         reduction: 0 for each row's, 1 for the mean of those that count, 2 for the sum.
         own: as `Words`.
     """
-    _check_within(targets, own[2], ignore_index)
+    targets = _of_words(targets, own[2], ignore_index)
     if reduction == 1:
         total = _CrossEntropy.apply(scores, targets, (own, 2, ignore_index, label_smoothing))
         return total / (targets != ignore_index).sum()
