@@ -36,6 +36,7 @@ __all__ = [
     "end_group",
     "give_turn",
     "group_by_name",
+    "grouped_product",
     "local_of",
     "make_dtensor",
     "make_nccl_backend",

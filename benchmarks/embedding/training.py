@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.collectives.table import emulated_note
-from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, torchrun
+from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, json_lines
 from benchmarks.testbed.topology import INTERFACE
 from merak._extras import require
 
@@ -82,16 +82,9 @@ def measure(suite: Suite, topology: Topology, timeout: float) -> list[Line]:
     Raises:
         LaunchError, UnavailableError: as of the test bed.
     """
-    lines: list[Line] = []
-
-    def on_line(host: int, text: str) -> None:
-        if host == 0 and text.startswith("{"):
-            lines.append(json.loads(text))
-
     with Cluster(topology) as cluster:
         program = ["-m", "benchmarks.embedding.training_worker", suite.to_json()]
-        torchrun(cluster, program, ranks=1, timeout=timeout, env=KEEP_MEMORY, cwd=str(CHECKOUT), on_line=on_line)
-    return lines
+        return json_lines(cluster, program, timeout=timeout, env=KEEP_MEMORY, cwd=str(CHECKOUT))
 
 
 def check_agreement(lines: list[Line]) -> None:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.collectives.table import emulated_note
-from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, torchrun
+from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, json_lines
 from benchmarks.testbed.topology import INTERFACE
 from merak._extras import require
 
@@ -78,16 +78,7 @@ def _measure(options: argparse.Namespace) -> list[Line]:
     rate = round(options.rate * 1e6)
     goodput = Topology(RANKS, rate).goodput
     suite = Suite(ways, options.forward_ms / 1e3, goodput, options.repeats, INTERFACE, options.realtime)
-    lines: list[Line] = []
-
-    def on_line(host: int, text: str) -> None:
-        if host == 0 and text.startswith("{"):
-            lines.append(json.loads(text))
-            if options.output:  # at once: a later way may fail
-                options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
     with Cluster(Topology(RANKS)) as cluster:
         lay_wires(cluster, rate)
         program = ["-m", "benchmarks.pipeline.worker", suite.to_json()]
-        torchrun(cluster, program, ranks=1, timeout=options.timeout, cwd=str(CHECKOUT), on_line=on_line)
-    return lines
+        return json_lines(cluster, program, output=options.output, timeout=options.timeout, cwd=str(CHECKOUT))

@@ -30,7 +30,7 @@ from benchmarks.collectives.priority import before_others
 from benchmarks.collectives.table import emulated_note
 from benchmarks.pipeline.overhead import take_turns
 from benchmarks.sharding.overhead import Model
-from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, torchrun
+from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, json_lines
 from benchmarks.testbed.topology import INTERFACE
 from merak.pipeline import crossing
 
@@ -122,17 +122,11 @@ def main() -> int:
         work(options)
         return 0
     print(emulated_note(), flush=True)
-    lines: list[dict[str, Any]] = []
-
-    def on_line(host: int, text: str) -> None:
-        if host == 0 and text.startswith("{"):
-            lines.append(json.loads(text))
-
     topology = Topology(HOSTS, round(options.rate * 1e6))
     program = ["-m", "benchmarks.pipeline.crossing", *sys.argv[1:], "--rank"]
     try:
         with Cluster(topology) as cluster:
-            torchrun(cluster, program, ranks=RANKS, timeout=900, cwd=str(CHECKOUT), on_line=on_line)
+            lines = json_lines(cluster, program, ranks=RANKS, timeout=900, cwd=str(CHECKOUT))
     except (UnavailableError, LaunchError) as error:
         print(error, file=sys.stderr)
         return 1

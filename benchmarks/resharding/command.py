@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.collectives.table import emulated_note
-from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, torchrun
+from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, json_lines
 from benchmarks.testbed.topology import INTERFACE
 from merak._extras import require
 
@@ -68,18 +67,10 @@ def _measure(options: argparse.Namespace) -> list[Line]:
         options.calibrate,
         options.realtime,
     )
-    lines: list[Line] = []
-
-    def on_line(host: int, text: str) -> None:
-        if host == 0 and text.startswith("{"):
-            lines.append(json.loads(text))
-            if options.output:  # at once: a later way may fail
-                options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
     with Cluster(topology) as cluster:
         program = ["-m", "benchmarks.resharding.worker", suite.to_json()]
-        torchrun(cluster, program, ranks=RANKS_PER_HOST, timeout=options.timeout, cwd=str(CHECKOUT), on_line=on_line)
-    return lines
+        how = {"ranks": RANKS_PER_HOST, "timeout": options.timeout, "cwd": str(CHECKOUT)}
+        return json_lines(cluster, program, output=options.output, **how)
 
 
 def _table(lines: list[Line]) -> Any:

@@ -36,7 +36,7 @@ from benchmarks.collectives.table import emulated_note
 from benchmarks.pipeline.emulation import wait_until
 from benchmarks.pipeline.overhead import take_turns
 from benchmarks.sharding.overhead import Model
-from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, torchrun
+from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, json_lines
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RANKS, WIDTH, ROWS, POSITIONS = 2, 64, 32, 128
@@ -172,17 +172,11 @@ def main() -> int:
         work(options)
         return 0
     print(emulated_note(), "EMULATED COMPUTE: products sleep, on devices that do not exist.", sep="\n", flush=True)
-    lines: list[dict[str, Any]] = []
-
-    def on_line(host: int, text: str) -> None:
-        if host == 0 and text.startswith("{"):
-            lines.append(json.loads(text))
-
     topology = Topology(RANKS, round(options.rate * 1e6))
     program = ["-m", "benchmarks.sharding.overlap", *sys.argv[1:], "--goodput", str(topology.goodput)]
     try:
         with Cluster(topology) as cluster:
-            torchrun(cluster, program, timeout=900, cwd=str(CHECKOUT), on_line=on_line)
+            lines = json_lines(cluster, program, timeout=900, cwd=str(CHECKOUT))
     except (UnavailableError, LaunchError) as error:
         print(error, file=sys.stderr)
         return 1

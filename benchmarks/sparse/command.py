@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.collectives.table import emulated_note
-from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, torchrun
+from benchmarks.testbed import Cluster, LaunchError, Topology, UnavailableError, json_lines
 from benchmarks.testbed.topology import INTERFACE
 from merak._extras import require
 
@@ -97,23 +97,16 @@ def _measure(
     program: Program, tables: tuple[Table, ...], topology: Topology, options: argparse.Namespace
 ) -> list[Line]:
     suite = Suite(tables, program.ways, options.repeats, INTERFACE, options.realtime)
-    lines: list[Line] = []
-
-    def on_line(host: int, text: str) -> None:
-        if host == 0 and text.startswith("{"):
-            lines.append(json.loads(text) | {"goodput": topology.goodput})
-
     with Cluster(topology) as cluster:
-        torchrun(
+        lines = json_lines(
             cluster,
             ["-m", program.worker, suite.to_json()],
             timeout=options.timeout,
             python=program.python,
             env=program.variables,
             cwd=str(CHECKOUT),
-            on_line=on_line,
         )
-    return lines
+    return [line | {"goodput": topology.goodput} for line in lines]
 
 
 def _show(table: Table, hosts: int, lines: list[Line]) -> Any:

@@ -6,7 +6,7 @@ kernel, and there is no propagation delay. See `topology` for the wiring and `la
 
 from .cluster import Cluster, remove_stale, unavailable
 from .goodput import measure_goodput
-from .launch import HostOutput, LaunchError, torchrun
+from .launch import HostOutput, LaunchError, json_lines, torchrun
 from .shell import UnavailableError
 from .topology import Topology
 
@@ -16,6 +16,7 @@ __all__ = [
     "LaunchError",
     "Topology",
     "UnavailableError",
+    "json_lines",
     "measure_goodput",
     "remove_stale",
     "torchrun",

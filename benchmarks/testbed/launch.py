@@ -7,6 +7,7 @@ One BLAS thread a rank, because all hosts share the cores of this machine.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from .cluster import Cluster
 from .topology import INTERFACE
@@ -116,6 +119,27 @@ def torchrun(
     if problem is not None:
         raise LaunchError(f"{problem}\n{_tails(outputs)}")
     return outputs
+
+
+def json_lines(
+    cluster: Cluster, program: Sequence[str], *, output: Path | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    """What a program tells on the first host: a line of JSON for each result.
+
+    Args:
+        output: a file that has each as soon as it is there: what comes later may fail.
+        options: as of `torchrun`, which runs it, and says what it raises.
+    """
+    lines: list[dict[str, Any]] = []
+
+    def on_line(host: int, text: str) -> None:
+        if host == 0 and text.startswith("{"):
+            lines.append(json.loads(text))
+            if output is not None:
+                output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    torchrun(cluster, program, on_line=on_line, **options)
+    return lines
 
 
 def _start_reader(

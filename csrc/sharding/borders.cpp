@@ -57,6 +57,18 @@ std::int64_t gives(const Borders& borders, std::size_t from, std::size_t to) {
                     : common(borders.have[from], borders.need[to][0]) + common(borders.have[from], borders.need[to][1]);
 }
 
+// The largest of what ranks exchange with all others.
+template <typename Exchanged>
+std::int64_t most(const Borders& borders, Exchanged exchanged) {
+  std::int64_t most = 0;
+  for (std::size_t rank = 0; rank < borders.have.size(); ++rank) {
+    std::int64_t sum = 0;
+    for (std::size_t other = 0; other < borders.have.size(); ++other) sum += exchanged(rank, other);
+    most = std::max(most, sum);
+  }
+  return most;
+}
+
 }  // namespace
 
 bool is_in_chunks(const Pieces& pieces) { return axes_of(pieces).size() == 1 && pieces.front().axes.size() == 1; }
@@ -79,23 +91,11 @@ bool is_exchanged(const Borders& borders) {
 }
 
 std::int64_t most_sent(const Borders& borders) {
-  std::int64_t most = 0;
-  for (std::size_t from = 0; from < borders.have.size(); ++from) {
-    std::int64_t sent = 0;
-    for (std::size_t to = 0; to < borders.have.size(); ++to) sent += gives(borders, from, to);
-    most = std::max(most, sent);
-  }
-  return most;
+  return most(borders, [&](std::size_t rank, std::size_t other) { return gives(borders, rank, other); });
 }
 
 std::int64_t most_received(const Borders& borders) {
-  std::int64_t most = 0;
-  for (std::size_t to = 0; to < borders.have.size(); ++to) {
-    std::int64_t received = 0;
-    for (std::size_t from = 0; from < borders.have.size(); ++from) received += gives(borders, from, to);
-    most = std::max(most, received);
-  }
-  return most;
+  return most(borders, [&](std::size_t rank, std::size_t other) { return gives(borders, other, rank); });
 }
 
 }  // namespace merak::sharding

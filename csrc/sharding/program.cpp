@@ -21,13 +21,10 @@ void check_tensors(const Program& program, const Operation& operation, const std
     require(value.shape.size() == tensors[t].size(),
             operation.name + " has a rule that does not fit the dimensions of " + value.name);
     for (std::size_t dim = 0; dim < tensors[t].size(); ++dim) {
-      std::int64_t size = 1;
-      for (int factor : tensors[t][dim]) {
+      for (int factor : tensors[t][dim])
         require(factor >= 0 && factor < static_cast<int>(operation.rule.factors.size()),
                 operation.name + " has a rule with a factor that there is not");
-        size *= operation.rule.factors[factor].size;
-      }
-      require(size == value.shape[dim] || (tensors[t][dim].empty() && value.shape[dim] <= 1) || tensors[t][dim].empty(),
+      require(tensors[t][dim].empty() || operation.rule.size_of(tensors[t][dim]) == value.shape[dim],
               operation.name + " has a rule that does not fit dimension " + std::to_string(dim) + " of " + value.name);
     }
   }

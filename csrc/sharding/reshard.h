@@ -9,8 +9,8 @@
 //   all_gather       a divided dimension becomes whole
 //   all_to_all       another dimension becomes divided in its place
 //   slice            each rank takes its part of what is the same everywhere: nothing travels
-//   borders          each rank gets an interval that is mostly what it has; what it has not, of its neighbours
-//   (borders.h) interval         the same of what every rank has all of: nothing travels
+//   borders          each rank gets an interval that is mostly what it has; what it has not, of others (borders.h)
+//   interval         the same of what every rank has all of: nothing travels
 //
 // The last two are no way between layouts, but come behind all others where an operation needs more than its part.
 //

@@ -56,6 +56,8 @@ struct Rule {
 
   // Whether it has a product's sum, so that most of the work is there.
   bool is_product() const;
+  // Of a dimension with these factors.
+  std::int64_t size_of(const DimFactors& dim) const;
 };
 
 // An operation as it was called. Tensors that were not given have no shape, and no factors.

@@ -34,6 +34,12 @@ bool Rule::is_product() const {
          });
 }
 
+std::int64_t Rule::size_of(const DimFactors& dim) const {
+  std::int64_t size = 1;
+  for (int factor : dim) size *= factors[factor].size;
+  return size;
+}
+
 RuleBuilder::RuleBuilder(const Call& call) : call_(call) {
   for (const Shape& shape : call.operands) rule_.operands.emplace_back(shape.size());
   for (const Shape& shape : call.results) rule_.results.emplace_back(shape.size());

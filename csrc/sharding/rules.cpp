@@ -74,11 +74,8 @@ const std::map<std::string, Form>& table() {
 
 bool fits(const Rule& rule, const std::vector<TensorFactors>& tensors, const std::vector<Shape>& shapes) {
   for (std::size_t t = 0; t < shapes.size(); ++t)
-    for (std::size_t dim = 0; dim < shapes[t].size(); ++dim) {
-      std::int64_t size = 1;
-      for (int factor : tensors[t][dim]) size *= rule.factors[factor].size;
-      if (!tensors[t][dim].empty() && size != shapes[t][dim]) return false;
-    }
+    for (std::size_t dim = 0; dim < shapes[t].size(); ++dim)
+      if (!tensors[t][dim].empty() && rule.size_of(tensors[t][dim]) != shapes[t][dim]) return false;
   return true;
 }
 

@@ -9,6 +9,7 @@ them, and are added up.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,11 +41,6 @@ class Intervals(NamedTuple):
     rank: int
     have: tuple[int, ...]
     need: tuple[int, ...]
-
-    @property
-    def own(self) -> tuple[int, int]:
-        """Where this rank's chunk begins and ends."""
-        return self.have[2 * self.rank], self.have[2 * self.rank + 1]
 
     @property
     def length(self) -> int:
@@ -126,9 +122,7 @@ def _swapped(
     """What others give for what this rank gives them: by rank, parts of these lengths. Nothing of its own."""
     flat = [torch.cat([part.reshape(-1) for part in parts]) if parts else x.new_empty(0) for parts in given]
     flat[rank] = x.new_empty(0)
-    each = 1
-    for other, size in enumerate(x.shape):
-        each *= 1 if other == dim else size
+    each = math.prod(_resized(x, dim, 1))
     counts = [0 if giver == rank else each * sum(parts) for giver, parts in enumerate(lengths)]
     arrived = x.new_empty(sum(counts))
     dist.all_to_all_single(

@@ -5,6 +5,7 @@ Nothing here communicates or needs processes: it is what each rank will do, with
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,10 +149,11 @@ class Completion:
         assert rows is not None, "experts are given rows"
         assert index is not None, "and their numbers"
         sizes = list(self.graph.mesh.values())
-        (axis,) = {axis for factor in way["inside"] for _, axes in way["factors"][factor] for axis in axes}
-        ranks = math.prod(sizes[one] for _, axes in way["operands"][0][0] for one in axes)
-        nbytes = nbytes_of(rows) * index.meta["val"].shape[1] / ranks * (sizes[axis] - 1) / sizes[axis]
-        for node, cause in ((rows, "rows go to their experts"), (operation.node, "rows come back from their experts")):
+        axes = [axis for factor in way["inside"] for _, of_piece in way["factors"][factor] for axis in of_piece]
+        ranks = math.prod(sizes[one] for _, of_piece in way["operands"][0][0] for one in of_piece)
+        ends = (rows, "rows go to their experts"), (operation.node, "rows come back from their experts")
+        for axis, (node, cause) in itertools.product(axes, ends):
+            nbytes = nbytes_of(rows) * index.meta["val"].shape[1] / ranks * (sizes[axis] - 1) / sizes[axis]
             yield (
                 operation,
                 Reshard(

@@ -17,7 +17,6 @@ from torch.autograd.function import once_differentiable
 from merak._torch_compat import group_by_name
 from merak._torch_graphs import is_fake
 from merak.graph.experts import Dispatched, Experts, combine, dispatch
-from merak.sharding.collectives import begin_of
 from merak.sharding.symbols import chunk_of
 
 
@@ -67,7 +66,6 @@ class ExpertsOfPart:
     def __init__(self, whole: Experts, group: str, ranks: int, rank: int) -> None:
         self._whole, self._group = whole, group
         self._counts = [chunk_of(whole.experts, ranks, one) for one in range(ranks)]
-        self._begins = [begin_of(whole.experts, ranks, one) for one in range(ranks)]
         self._own = self._counts[rank]
         self.__name__, self.__module__ = "experts_of_part", __name__
 

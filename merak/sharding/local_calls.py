@@ -48,18 +48,29 @@ def local_call(lowering: _Lowering, operation: Operation, way: dict[str, Any], o
     if called is None:
         known = dict(zip(operation.operands, operands, strict=True))
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda one: known.get(one) or lowering.values[one])
-        whole = LocalCall(node.target, args, kwargs)
-        return _experts(lowering, operation, way, whole) if operation.name == "experts" else whole
+        call = LocalCall(node.target, args, kwargs)
+    else:
+        call = _call_of_operation(lowering, operation, way, called, operands)
+    form = _FORMS.get(operation.name)
+    return call if form is None else form(lowering, operation, way, call)
+
+
+def _call_of_operation(
+    lowering: _Lowering,
+    operation: Operation,
+    way: dict[str, Any],
+    called: torch._ops.OpOverload,
+    operands: Sequence[Any],
+) -> LocalCall:
+    """Of one of PyTorch's."""
+    node = operation.node
     args, kwargs = _with_operands(lowering, node, called, list(operands))
     target = node.target
     if node in lowering.source.out_of_place:
         written = out_of_place(called)
         target = SeededCall(written, target.name) if isinstance(target, SeededCall) else written
     call = LocalCall(target, args, kwargs)
-    if isinstance(target, SeededCall):
-        call = part_of_random(lowering, operation, way, call)
-    form = _FORMS.get(operation.name)
-    return call if form is None else form(lowering, operation, way, call)
+    return part_of_random(lowering, operation, way, call) if isinstance(target, SeededCall) else call
 
 
 def _with_operands(
@@ -127,7 +138,7 @@ def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], c
     _, partial = way["results"][0]
     if not partial:
         return call
-    (axis,) = _one_axis(lowering, operation, partial)
+    axis = _one_axis(lowering, operation, partial)
     weight, ids, *rest = call.args
     table = operation.operands[0]
     assert table is not None
@@ -146,9 +157,7 @@ def _words(lowering: _Lowering, words: int, axis: int) -> vocabulary.Words:
 def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
     if not way["inside"]:
         return call
-    (factor,) = way["inside"]
-    axes = [axis for _, axes in way["factors"][factor] for axis in axes]
-    (axis,) = _one_axis(lowering, operation, axes)
+    axis = _axis_inside(lowering, operation, way)
     given = dict(
         zip(("self", "target", "weight", "reduction", "ignore_index", "label_smoothing"), call.args, strict=False)
     )
@@ -169,19 +178,22 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
 def _experts(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
     if not way["inside"]:
         return call
-    (factor,) = way["inside"]
-    axes = [axis for _, axes in way["factors"][factor] for axis in axes]
-    (axis,) = _one_axis(lowering, operation, axes)
-    place = lowering.places[axis]
+    place = lowering.places[_axis_inside(lowering, operation, way)]
     return call._replace(target=ExpertsOfPart(call.target, place.group, place.ranks, place.rank))
 
 
-def _one_axis(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> Sequence[int]:
+def _axis_inside(lowering: _Lowering, operation: Operation, way: dict[str, Any]) -> int:
+    """The axis over which an operation that communicates itself does."""
+    (factor,) = way["inside"]
+    return _one_axis(lowering, operation, [axis for _, axes in way["factors"][factor] for axis in axes])
+
+
+def _one_axis(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> int:
     if len(axes) != 1:
         names = ", ".join(list(lowering.source.mesh)[axis] for axis in axes)
         what = "experts" if operation.name == "experts" else "a vocabulary"
         raise CaptureError(f"{operation.node.name} would divide {what} over several axes ({names}): give it one")
-    return axes
+    return axes[0]
 
 
 def _is_incomplete(operation: Operation, way: dict[str, Any]) -> bool:
@@ -279,6 +291,7 @@ _FORMS: dict[str, Form] = {
     "split_with_sizes": _told_split,
     "embedding": _embedding,
     "cross_entropy_loss": _cross_entropy,
+    "experts": _experts,
     "linear": _linear,
     "addmm": _addmm,
     "baddbmm": _addmm,

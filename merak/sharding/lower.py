@@ -255,8 +255,9 @@ class _Lowering:
         if node in self.partial:
             return values
         if node in self.source.whole and steps:  # it may be written to between two uses
+            values = self._apart(values)
             for step in steps:
-                values = self._step(self._apart(values), step)
+                values = self._step(values, step)
             return values
         for count, step in enumerate(steps, 1):
             key = (node, repr(steps[:count]), self._stage)

@@ -79,23 +79,33 @@ def test_outputs_are_whole_and_the_state_dict_is_the_models(run: Runner) -> None
         assert not wrong
 
 
-def compiled(context: Context) -> list[str]:
-    """What differs when torch.compile traces the graph, with its backward; and where it could not."""
-    _, divided = made("gpt2")
+def when_compiled(
+    divided: sharding.ShardedModule, batch: dict[str, torch.Tensor]
+) -> tuple[list[torch.Tensor | None], list[str]]:
+    """Gradients, and what differs when torch.compile traces the graph, with its backward; and where it could not."""
     found = []
     for is_compiled in (False, True):
         if is_compiled:
             torch._dynamo.utils.counters.clear()
             divided.compile_graph(backend="aot_eager")
         divided.zero_grad()
-        loss = divided.loss(**zoo.batch_of("gpt2", 4, 1))
+        loss = divided.loss(**batch)
         loss.backward()
-        found.append((float(loss), [one.grad.clone() for one in divided.parameters() if one.grad is not None]))
+        found.append(
+            (float(loss), [one.grad if one.grad is None else one.grad.clone() for one in divided.parameters()])
+        )
     wrong = [str(reason) for reason in torch._dynamo.utils.counters["graph_break"]]
     (loss_, gradients), (again, same) = found
-    if loss_ != again or not all(map(torch.equal, gradients, same)):
+    pairs = zip(gradients, same, strict=True)
+    if loss_ != again or not all(torch.equal(one, two) if one is not None else two is None for one, two in pairs):
         wrong.append(f"numbers: {loss_}, {again}")
-    return wrong
+    return gradients, wrong
+
+
+def compiled(context: Context) -> list[str]:
+    """What is wrong with a language model's graph."""
+    _, divided = made("gpt2")
+    return when_compiled(divided, zoo.batch_of("gpt2", 4, 1))[1]
 
 
 def test_the_graph_can_be_compiled_whole(run: Runner) -> None:

@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional
 
 from merak.graph import prepare
-from merak.graph.losses import scales
-from merak.pipeline.microbatches import bind, count_targets
+from merak.pipeline.microbatches import bind
 from merak.sharding import annotate, batch, complete, megatron, sequence
 from merak.sharding.local_values import give_values
 from merak.sharding.lower import lower
-from merak.sharding.parts import Place, gather, parts
+from merak.sharding.parts import Place
 from tests.engine import zoo
 from tests.sharding.threads import on_mesh
-from tests.sharding.whole import arguments
+from tests.sharding.whole import Outcome, bound, on_parts
 
 Forward = Callable[["Program", torch.Tensor], torch.Tensor]
 X = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -88,31 +87,11 @@ WISHES: dict[str, Sequence[Any]] = {
 }
 
 
-def divided(model: Program, mesh: Mapping[str, int], wishes: Sequence[Any]) -> list[tuple[float, dict[str, Any]]]:
-    """Of each rank: the loss, and whole gradients."""
-    made = prepare(model, {"x": X})
+def divided(model: nn.Module, batch: Mapping[str, Any], mesh: Mapping[str, int], wishes: Any) -> list[Outcome]:
+    """Of each rank."""
+    made = prepare(model, batch)
     completion = complete(made, mesh=mesh, annotations=wishes)
-    part = bind(made.captured, {"x": X}, 0)
-    part.scales = scales(made.terms, count_targets(made.terms, [part]), part.rows, part.rows)
-
-    def of_rank(places: list[Place]) -> tuple[float, dict[str, Any]]:
-        lowered = lower(completion, places)
-        tensors: dict[tuple[str, str], torch.Tensor] = {("buffer", "table"): model.table}  # type: ignore[dict-item]
-        for key, one in model.named_parameters():
-            if key in lowered.layouts:
-                own = parts(one.detach(), lowered.layouts[key], places).clone()
-                tensors["parameter", key] = own.requires_grad_()
-        module = fx.GraphModule(nn.Module(), lowered.captured.graph)
-        loss = module(*arguments(lowered.captured, part, tensors))[lowered.captured.loss or 0]
-        loss.backward()
-        gradients = {
-            key: gather(one.grad, lowered.layouts[key], places)
-            for (_, key), one in tensors.items()
-            if one.grad is not None
-        }
-        return loss.item(), gradients
-
-    return on_mesh(mesh, of_rank)
+    return on_mesh(mesh, lambda places: on_parts(model, completion, bound(made, batch), places))
 
 
 @pytest.mark.parametrize("wishes", WISHES)
@@ -123,7 +102,7 @@ def test_same_numbers(program: Forward, ranks: int, wishes: str) -> None:
     loss = model(X)["loss"]
     names = [name for name, _ in model.named_parameters()]
     expected = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    for found, gradients in divided(model, {"d": ranks}, WISHES[wishes]):
+    for found, gradients in divided(model, {"x": X}, {"d": ranks}, WISHES[wishes]):
         assert found == pytest.approx(loss.item(), rel=1e-9)
         for name, theirs in zip(names, expected, strict=True):
             if theirs is not None:
@@ -134,27 +113,10 @@ def test_same_numbers(program: Forward, ranks: int, wishes: str) -> None:
 def test_numbers_that_are_no_words_are_refused(name: str, value: int) -> None:
     """As PyTorch does for a whole vocabulary."""
     model, given = zoo.make("gpt2"), zoo.batch_of("gpt2", 2, 0)
-    made = prepare(model, given)
-    completion = complete(made, mesh={"tp": 2}, annotations=[megatron("tp")])
     given[name] = given[name].clone()
     given[name][1, 2] = value
-    part = bind(made.captured, given, 0)
-    part.scales = scales(made.terms, count_targets(made.terms, [part]), part.rows, part.rows)
-
-    def of_rank(places: list[Place]) -> None:
-        lowered = lower(completion, places)
-        state = [("parameter", one) for one in model.named_parameters()]
-        state += [("buffer", one) for one in model.named_buffers()]
-        tensors = {
-            (kind, key): parts(one.detach(), lowered.layouts[key], places).clone()
-            for kind, (key, one) in state
-            if key in lowered.layouts
-        }
-        module = fx.GraphModule(nn.Module(), lowered.captured.graph)
-        with pytest.raises(IndexError, match=f"{value} is no word of a vocabulary"):
-            module(*arguments(lowered.captured, part, tensors))
-
-    on_mesh({"tp": 2}, of_rank)
+    with pytest.raises(IndexError, match=f"{value} is no word of a vocabulary"):
+        divided(model, given, {"tp": 2}, [megatron("tp")])
 
 
 def test_sizes_that_turn_out_to_be_equal_have_equal_chunks() -> None:

@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from merak import sharding
 from merak.graph import prepare
 from merak.sharding import Completion
 from tests.engine import zoo
-
-MESH = {"dp": 2, "tp": 2}
+from tests.sharding.test_completion import MESH, Two
 
 
 def travels(completion: Completion) -> float:
@@ -40,16 +38,6 @@ def test_each_collective_is_gone_with_its_remedy(tactics: list[Any]) -> None:
         left = {(one.tensor, one.operation, one.axis) for one in again.reshards()}
         assert (reshard.tensor, reshard.operation, reshard.axis) not in left, str(remedy)
         assert travels(again) - travels(completion) == pytest.approx(remedy.nbytes)
-
-
-class Two(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        """A number."""
-        return {"loss": self.second(self.first(x).relu()).square().mean()}
 
 
 def completed(*annotations: Any) -> Completion:

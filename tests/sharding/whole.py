@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import fx
+from torch import fx, nn
 
 from merak.graph.capture import Captured
 from merak.graph.losses import scales
@@ -57,9 +57,14 @@ def arguments(captured: Captured, part: MicroBatch, tensors: Mapping[tuple[str, 
 def prepared(name: str, rows: int, dtype: torch.dtype) -> tuple[Any, Prepared, MicroBatch]:
     model = zoo.make(name, dtype=dtype)
     made = prepare(model, zoo.batch_of(name, 2, 0, dtype), loss_fn=zoo.ZOO[name].loss_fn)
-    part = bind(made.captured, zoo.batch_of(name, rows, 3, dtype), 0)
+    return model, made, bound(made, zoo.batch_of(name, rows, 3, dtype))
+
+
+def bound(made: Prepared, batch: Mapping[str, Any]) -> MicroBatch:
+    """A whole batch as the one micro-batch of a step."""
+    part = bind(made.captured, batch, 0)
     part.scales = scales(made.terms, count_targets(made.terms, [part]), part.rows, part.rows)
-    return model, made, part
+    return part
 
 
 def in_one_process(name: str, rows: int = 4, dtype: torch.dtype = torch.float64) -> Outcome:
@@ -91,8 +96,13 @@ def _one(
     name: str, mesh: Mapping[str, int], tactic: str, rows: int, dtype: torch.dtype, places: Sequence[Place]
 ) -> Outcome:
     model, made, part = prepared(name, rows, dtype)
-    completion = Completion(ShardableGraph(made, mesh), TACTICS[tactic])
+    return on_parts(model, Completion(ShardableGraph(made, mesh), TACTICS[tactic]), part, places)
+
+
+def on_parts(model: nn.Module, completion: Completion, part: MicroBatch, places: Sequence[Place]) -> Outcome:
+    """What the rank at these places computes; its gradients, gathered."""
     lowered = lower(completion, places)
+    root = completion.graph.captured.graph.owning_module
     tensors: dict[tuple[str, str], torch.Tensor] = {}
     for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for key, tensor in named:
@@ -100,7 +110,7 @@ def _one(
                 own = parts(tensor.detach(), lowered.layouts[key], places).clone()
                 tensors[kind, key] = own.requires_grad_(kind == "parameter" and tensor.requires_grad)
     RandomState.set(0, 0, 0)
-    module = fx.GraphModule(made.captured.graph.owning_module or torch.nn.Module(), lowered.captured.graph)
+    module = fx.GraphModule(root or nn.Module(), lowered.captured.graph)
     outputs = module(*arguments(lowered.captured, part, tensors))
     assert lowered.captured.loss is not None
     loss = outputs[lowered.captured.loss]
