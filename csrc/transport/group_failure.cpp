@@ -57,6 +57,7 @@ void Group::check_early(const ActiveOperation& operation) const {
     const Peer& peer = peers_[rank];
     const auto early = peer.early.find(operation.id);
     if (early == peer.early.end()) continue;
+    check_agreement(rank, early->second.first, operation);
     const auto incoming = peer.incoming.find(operation.id);
     const std::size_t expected = incoming == peer.incoming.end() ? 0 : incoming->second.arrived.size();
     const auto& messages = early->second.messages;

@@ -4,6 +4,7 @@ refuse, the group still works afterwards; ranks that do take part are told of on
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -115,6 +116,13 @@ def other_operation(context: Context) -> object:
     return dist.all_reduce(torch.zeros(3)) if context.rank else dist.broadcast(torch.zeros(3), 0)
 
 
+def other_operation_after_a_while(context: Context) -> object:
+    """What rank 1 sends is there before rank 0's operation begins, which expects nothing of rank 1."""
+    dist.all_reduce(torch.zeros(1))
+    time.sleep(0 if context.rank else 0.5)
+    return other_operation(context)
+
+
 def other_root(context: Context) -> object:
     return dist.broadcast(torch.zeros(3), context.rank)
 
@@ -136,6 +144,7 @@ DISAGREEMENTS: dict[str, tuple[Wrong, str]] = {
     "size": (other_size, r"float32, sum, 1[26] bytes"),
     "dtype": (other_dtype, r"int32"),
     "operation": (other_operation, r"broadcast"),
+    "operation, after a while": (other_operation_after_a_while, r"broadcast"),
     "root": (other_root, r"root"),
     "reduction": (other_reduction, r"max"),
     "moved type": (other_type_that_is_only_moved, r"uint16.*uint32|uint32.*uint16"),
