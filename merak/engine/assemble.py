@@ -17,12 +17,12 @@ from merak.engine.engine import Engine
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.parameters import own
-from merak.engine.plan import Plan
 from merak.engine.tensor_parallel import TensorParallel, warn_if_idle
 from merak.engine.variants import Variants
 from merak.graph.capture import LossFunction
 from merak.graph.gradients import embedding_tables, parameters_with_gradients
 from merak.pipeline.microbatches import rows_of, split
+from merak.planner.plan import Plan
 from merak.sharding.annotations import Annotation, Tactic
 
 OptimizerMaker = Callable[[Iterable[Any]], torch.optim.Optimizer]

@@ -10,13 +10,10 @@ import torch
 from torch import fx, nn
 
 from merak.engine.agreement import check_same, merge_on_all, together
-from merak.engine.divided import Divided
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.parameters import Owned
-from merak.engine.plan import Plan
 from merak.engine.precision import autocast, autocast_dtype
-from merak.engine.stage_cut import Candidate, choose_cut, compute_order
 from merak.engine.tensor_parallel import TensorParallel
 from merak.engine.variants import Variant, names_of, same_boundaries
 from merak.graph.capture import LossFunction
@@ -33,6 +30,9 @@ from merak.pipeline.messages import Messages
 from merak.pipeline.microbatches import bind
 from merak.pipeline.schedule import Schedule
 from merak.pipeline.stage_runner import StageRunner
+from merak.planner.plan import Plan
+from merak.planner.stage_cut import Candidate, choose_cut, compute_order
+from merak.sharding.divided import Divided
 
 
 class Builder:

@@ -35,8 +35,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 
 from merak._extras import require
 from merak.engine.agreement import check_same, merge_on_all
-from merak.engine.divided import Division
 from merak.graph.capture import canonical_names
+from merak.sharding.divided import Division
 
 MODEL, OPTIMIZER = "model", "optimizer"
 FORMAT = 1

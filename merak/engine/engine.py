@@ -21,7 +21,6 @@ from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.outputs import check_outputs, gather_outputs
 from merak.engine.parameters import Owned
-from merak.engine.plan import Plan
 from merak.engine.precision import LossScale
 from merak.engine.tensor_parallel import TensorParallel
 from merak.engine.variants import Variant, Variants
@@ -33,6 +32,7 @@ from merak.graph.trees import rebuild
 from merak.pipeline.executor import explained
 from merak.pipeline.microbatches import MicroBatch, count_targets, rows_of, split
 from merak.pipeline.schedule import Schedule
+from merak.planner.plan import Plan
 
 Batch = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """What `model(**batch)` takes; or several of them, which are micro-batches as they are, and may differ in length."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from merak.engine.plan import Plan
 from merak.graph.cutting import Cut
 from merak.graph.losses import Terms
 from merak.graph.stages import Stage
 from merak.pipeline.schedule import Schedule
 from merak.pipeline.simulation import Costs, Simulation
+from merak.planner.plan import Plan
 from merak.resharding.explaining import seconds_text
 
 _IDLE = 0.05

@@ -33,7 +33,7 @@ import torch.distributed as dist
 from torch import nn
 
 from merak import sparse
-from merak.engine.divided import Division
+from merak.sharding.divided import Division
 
 Named = Mapping[str, nn.Parameter]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch.distributed as dist
 
 from merak._torch_compat import end_group, timeout_of
-from merak.engine.plan import Plan
+from merak.planner.plan import Plan
 
 _FAILED = "a step of merak's engine failed on rank"
 """What ranks tell each other: of all ranks, where groups have numbers of their own."""

@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from merak.engine.divided import Division
 from merak.engine.initialise import materialise, materialised
 from merak.engine.layout import Layout
 from merak.graph.capture import canonical_names
 from merak.graph.stages import Stage
+from merak.sharding.divided import Division
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from merak.engine.plan import Precision
+from merak.planner.plan import Precision
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from merak.engine.divided import Divided
 from merak.graph.dependence import with_dependencies
 from merak.graph.errors import CaptureError
 from merak.graph.prepare import Prepared
@@ -23,6 +22,7 @@ from merak.graph.trees import flatten
 from merak.pipeline.executor import Executor
 from merak.pipeline.microbatches import MicroBatch, bind
 from merak.pipeline.stage_runner import StageRunner
+from merak.sharding.divided import Divided
 
 _MOST_OF_A_KIND = 8
 

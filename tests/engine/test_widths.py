@@ -17,11 +17,11 @@ import torch
 
 import merak
 from merak.engine import Plan
-from merak.engine.tensor_parallel import Width
 from merak.graph.prepare import prepare
 from merak.graph.stages import Stage
 from merak.pipeline import crossing
 from merak.sharding.parts import Place
+from merak.sharding.width import Width
 from tests.backend.harness import Context
 from tests.engine import parity, zoo
 from tests.engine.parity import Trial
@@ -102,13 +102,15 @@ def test_dropout_is_that_of_one_process(run: Runner, model: str) -> None:
 )
 @pytest.mark.parametrize(("ranks", "sequence_parallel"), [(3, False), (2, True)])
 def test_all_graphs_of_a_model_agree_on_what_crosses(model: str, ranks: int, sequence_parallel: bool) -> None:
-    plain, plan = zoo.make(model), Plan(tp=ranks, sequence_parallel=sequence_parallel)
+    plain = zoo.make(model)
     whole = prepare(plain, zoo.batch_of(model, 2, 0), loss_fn=zoo.ZOO[model].loss_fn)
     trainable = {name for name, _ in plain.named_parameters()}
-    places = [index for index, may in enumerate(whole.cuttable.may_cut) if may]
-    boundaries = sorted(random.Random(ranks).sample(places, 3))
+    may_cut = [index for index, may in enumerate(whole.cuttable.may_cut) if may]
+    boundaries = sorted(random.Random(ranks).sample(may_cut, 3))
     print(f"cut at {boundaries}")
-    divided = Width(ranks, plan, [], trainable, (Place(ranks - 1, ranks, ""),)).divide(whole, boundaries)
+    places = (Place(ranks - 1, ranks, ""),)
+    width = Width(ranks, [], trainable, places, sequence_parallel=sequence_parallel)
+    divided = width.divide(whole, boundaries)
     assert divided.keeps_within(boundaries)
     own = divided.prepared.cuttable.cut([divided.begin(one) for one in boundaries], trainable=trainable)
     for mine, all_of_it in zip(own, whole.cuttable.cut(boundaries, trainable=trainable), strict=True):

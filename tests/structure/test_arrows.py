@@ -33,7 +33,7 @@ CXX_MAY_INCLUDE: dict[str, set[str]] = {
     "graph": set(),
     "sharding": set(),
     "pipeline": set(),
-    "planner": {"pipeline"},
+    "planner": {"pipeline", "graph"},
     "data": set(),
     "backend": set(PLAIN_ROOMS),
     "bindings": {*PLAIN_ROOMS, "backend"},

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from merak.engine.divided import Divided
 from merak.graph.cutting import GraphCosts, NodeCost, Value
+from merak.sharding.divided import Divided
 
 
 def by_operation(costs: GraphCosts, divided: Divided) -> GraphCosts:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 from torch import fx
 
-from merak.engine.divided import Divided
-from merak.engine.plan import Plan
-from merak.engine.width_costs import by_operation, mixed
 from merak.graph.costs import DeviceModel, Measured, graph_costs
 from merak.graph.cutting import Cut, DoesNotFitError, GraphCosts, cut
 from merak.graph.errors import CaptureError
 from merak.graph.gradients import nodes_with_gradients
 from merak.graph.stages import Cuttable
 from merak.pipeline.schedule import KINDS, Schedule
+from merak.planner.plan import Plan
+from merak.planner.width_costs import by_operation, mixed
+from merak.sharding.divided import Divided
 
 BANDWIDTH, LATENCY = 1.196e8, 50e-6
 """Bytes/s and seconds of a link between stages: Ethernet of 1 Gbit/s. They keep boundaries where few values cross."""

@@ -7,18 +7,18 @@ import dataclasses
 import pytest
 import torch
 
-from merak.engine.divided import Divided
-from merak.engine.plan import Plan
-from merak.engine.stage_cut import BANDWIDTH, LATENCY, Candidate, ChosenCut, choose_cut
-from merak.engine.tensor_parallel import Width
-from merak.engine.width_costs import by_operation, mixed
 from merak.graph.costs import DeviceModel, graph_costs, measure
 from merak.graph.cutting import DoesNotFitError, cut
 from merak.graph.errors import CaptureError
 from merak.graph.gradients import nodes_with_gradients
 from merak.graph.prepare import Prepared, prepare
 from merak.pipeline.microbatches import bind
+from merak.planner.plan import Plan
+from merak.planner.stage_cut import BANDWIDTH, LATENCY, Candidate, ChosenCut, choose_cut
+from merak.planner.width_costs import by_operation, mixed
+from merak.sharding.divided import Divided
 from merak.sharding.parts import Place
+from merak.sharding.width import Width
 from tests.engine import zoo
 
 
@@ -99,7 +99,7 @@ def candidates_for(whole: Prepared, plan: Plan, batch: zoo.Batch) -> dict[int, C
     for ranks in set(plan.widths):
         divided = Divided(whole, whole)
         if ranks > 1:
-            divided = Width(ranks, plan, [], trainable(whole), (Place(0, ranks, ""),)).divide(whole, [])
+            divided = Width(ranks, [], trainable(whole), (Place(0, ranks, ""),)).divide(whole, [])
         found[ranks] = candidate(divided, batch)
     return found
 

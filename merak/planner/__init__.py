@@ -1,0 +1,1 @@
+"""The room `planner`: which plan trains a model fastest on a cluster."""

@@ -1,0 +1,141 @@
+"""Layers of a model divided over a number of ranks: from any of its graphs to that of one of them.
+
+The graph of the whole model is completed (Megatron's way, and what the user annotates comes first) and lowered to a
+rank's, with its parts of parameters and every collective written out. What comes behind, cuts, schedules,
+recomputation, works on that graph as on any other.
+
+All graphs of a model divide parameters as the first does, since their parts are made once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+from merak.graph.dependence import values_of_inputs
+from merak.graph.errors import CaptureError
+from merak.graph.normal_form import AliasGroups
+from merak.graph.prepare import Prepared
+from merak.graph.stages import Cuttable
+from merak.sharding.annotations import Annotation, Tactic
+from merak.sharding.completion import Completion
+from merak.sharding.divided import Divided, Division
+from merak.sharding.local_values import give_values
+from merak.sharding.lower import Lowered, lower
+from merak.sharding.parts import Place, is_divided
+from merak.sharding.program import Layout, ShardableGraph
+from merak.sharding.tactics import batch, megatron, sequence
+
+AXIS, TIME = "tp", "time"
+
+
+class Width:
+    """Divides graphs over so many ranks.
+
+    Args:
+        ranks: how many.
+        annotations: what the user wishes; these come before Megatron's way.
+        trainable: names of the parameters that get gradients.
+        places: of the rank whose graphs are made.
+        sequence_parallel: divide what Megatron's way leaves whole by positions.
+        sub_batches: into how many parts a micro-batch is computed, one after the other.
+
+    Attributes:
+        ranks: how many.
+        completion: of the first graph, once that is divided.
+        division: what follows from it.
+    """
+
+    def __init__(
+        self,
+        ranks: int,
+        annotations: Sequence[Annotation | Tactic],
+        trainable: set[str],
+        places: tuple[Place, ...],
+        *,
+        sequence_parallel: bool = False,
+        sub_batches: int = 1,
+    ) -> None:
+        self.ranks = ranks
+        self.completion: Completion | None = None
+        self.division = Division()
+        self._mesh = {AXIS: ranks}
+        self._annotations = list(annotations)
+        self._wishes = [megatron(AXIS), *([sequence(AXIS)] if sequence_parallel else [])]
+        self._time_axis: str | None = None
+        if sub_batches > 1:
+            self._time_axis = TIME
+            self._mesh[TIME] = sub_batches
+            self._wishes.append(batch(TIME))
+        self._trainable, self._places = trainable, places
+        self._layouts: dict[str, Layout] = {}
+        self._completed: tuple[Prepared, Completion] | None = None
+
+    def divide(self, whole: Prepared, boundaries: Sequence[int]) -> Divided:
+        """This rank's graph of a whole one.
+
+        Args:
+            boundaries: positions in the whole trunk where stages begin. What operations need in other layouts is made
+                once a stage.
+
+        Raises:
+            ValueError: annotations make no sense, or contradict each other.
+            CaptureError: parameters would be divided otherwise than in the first graph.
+        """
+        completion = self._complete(whole)
+        position = whole.cuttable.position
+        lowered = lower(
+            completion,
+            self._places,
+            sums_at_end=True,
+            time_axis=self._time_axis,
+            stage_of=lambda node: bisect_right(boundaries, position[node]),
+        )
+        give_values(lowered)
+        self._note(completion, lowered)
+        groups = AliasGroups(lowered.captured)
+        cuttable = Cuttable(lowered.captured, groups, values_of_inputs(lowered.captured, groups))
+        prepared = Prepared(lowered.captured, whole.terms, cuttable)
+        return Divided(prepared, whole, lowered, completion.graph.formulas)
+
+    def in_words(self) -> Iterator[str]:
+        """What ranks must agree on: a line for each tensor of the model's."""
+        for name, layout in self._layouts.items():
+            partial = ", its gradient in parts" if name in self.division.partial else ""
+            yield f"over {self.ranks} ranks {name} lies as {layout}{partial}"
+
+    def _complete(self, whole: Prepared) -> Completion:
+        """Of the graph that was divided last the same again."""
+        if self._completed is None or self._completed[0] is not whole:
+            graph = ShardableGraph(whole, self._mesh, self._trainable)
+            wishes = [*self._annotations, *self._as_before(graph), *self._wishes]
+            self._completed = whole, Completion(graph, wishes)
+        return self._completed[1]
+
+    def _note(self, completion: Completion, lowered: Lowered) -> None:
+        if self.completion is None:
+            self.completion, self._layouts = completion, lowered.layouts
+            self.division = Division(lowered.layouts, self._places, lowered.partial)
+            return
+        for name, layout in lowered.layouts.items():
+            if name in self._layouts and layout != self._layouts[name]:
+                raise CaptureError(
+                    f"another graph of the model (of evaluation, or of a batch with other inputs) would divide {name} "
+                    "otherwise over tp than the first: annotate it (`parallelize(..., annotations=[...])`)"
+                )
+        if added := lowered.partial - self.division.partial:
+            raise CaptureError(
+                f"another graph of the model would leave ranks with parts of the gradients of {', '.join(added)}, and "
+                "the first did not: annotate what it computes with them (`parallelize(..., annotations=[...])`)"
+            )
+
+    def _as_before(self, graph: ShardableGraph) -> list[Annotation]:
+        """Annotations that divide parameters as the first graph does; of fused ones, in pieces, it follows from others
+        how."""
+        here = {key for kind, key in graph.captured.sources.values() if kind in ("parameter", "buffer")}
+        found = []
+        for name, layout in self._layouts.items():
+            if name in here and is_divided(layout) and all(len(pieces) == 1 for pieces in layout):
+                spec = tuple(AXIS if axes else None for ((_, axes),) in layout)
+                found.append(Annotation(name, spec, label=f"as {name} was in the first graph"))
+        return found
