@@ -45,6 +45,8 @@ ROOMS = (
     "graph",
     "sharding",
     "pipeline",
+    "planner",
+    "data",
     "backend",
     "bindings",
 )

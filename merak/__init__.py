@@ -18,34 +18,55 @@ from merak._torch_compat import check_torch_matches_build
 from merak._version import __version__
 
 if TYPE_CHECKING:
-    from merak import backend, embedding, engine, graph, hf, pipeline, resharding, sparse
+    from merak import backend, data, embedding, engine, graph, hf, pipeline, planner, resharding, sharding, sparse
     from merak.engine import Plan, parallelize
+    from merak.planner import Cluster
+    from merak.planner import find_plan as plan
     from merak.resharding import plan_reshard, redistribute, reshard_state_dict
 
 __all__ = [
+    "Cluster",
     "Plan",
     "__version__",
     "backend",
+    "data",
     "embedding",
     "engine",
     "graph",
     "hf",
     "parallelize",
     "pipeline",
+    "plan",
     "plan_reshard",
+    "planner",
     "redistribute",
     "reshard_state_dict",
     "resharding",
+    "sharding",
     "sparse",
 ]
 
-_ROOMS = ("backend", "embedding", "engine", "graph", "hf", "pipeline", "resharding", "sharding", "sparse")
+_ROOMS = (
+    "backend",
+    "data",
+    "embedding",
+    "engine",
+    "graph",
+    "hf",
+    "pipeline",
+    "planner",
+    "resharding",
+    "sharding",
+    "sparse",
+)
 _FUNCTIONS = {
-    "Plan": "engine",
-    "parallelize": "engine",
-    "plan_reshard": "resharding",
-    "redistribute": "resharding",
-    "reshard_state_dict": "resharding",
+    "Cluster": ("planner", "Cluster"),
+    "Plan": ("planner", "Plan"),
+    "parallelize": ("engine", "parallelize"),
+    "plan": ("planner", "find_plan"),
+    "plan_reshard": ("resharding", "plan_reshard"),
+    "redistribute": ("resharding", "redistribute"),
+    "reshard_state_dict": ("resharding", "reshard_state_dict"),
 }
 """What users reach without naming its room."""
 
@@ -57,7 +78,8 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"merak.{name}")
     if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"merak.{_FUNCTIONS[name]}"), name)
+        room, function = _FUNCTIONS[name]
+        return getattr(importlib.import_module(f"merak.{room}"), function)
     raise AttributeError(f"module 'merak' has no attribute {name!r}")
 
 

@@ -1,8 +1,9 @@
 """The command `merak`: a table of subcommands, each brought by its room.
 
 A subcommand's module has one function, `add_parser(subparsers)`. It adds a parser of the table's name and sets the
-parser's default `run` to a function from the parsed arguments to an exit status. Only the module of the subcommand
-asked for is imported, so that `merak --help` answers at once.
+parser's default `run` to a function from the parsed arguments to an exit status. A room above may extend the parser of
+one below: its module has one function, `extend_parser(parser)`. Only the modules of the subcommand asked for are
+imported, so that `merak --help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,13 +22,18 @@ class Subcommand(NamedTuple):
 
     module: str
     help: str
+    extension: str | None = None
 
 
 SUBCOMMANDS = {
     "env": Subcommand("merak.backend.command", "print what was built, found and chosen"),
     "reshard": Subcommand("merak.resharding.command", "plan how tensors get from one layout to another"),
     "simulate": Subcommand("merak.pipeline.command", "simulate pipeline schedules"),
-    "bench": Subcommand("merak.backend.bench", "measure the collectives beside Gloo's"),
+    "analyze": Subcommand("merak.data.command", "measure how hard the samples of a data set are"),
+    "plan": Subcommand("merak.planner.command", "find the plan that trains a model fastest on a cluster"),
+    "bench": Subcommand(
+        "merak.backend.bench", "measure the collectives beside Gloo's", "merak.planner.calibrate_command"
+    ),
 }
 
 
@@ -39,6 +45,8 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     for name, subcommand in SUBCOMMANDS.items():
         if name == chosen:
             importlib.import_module(subcommand.module).add_parser(subparsers)
+            if subcommand.extension:
+                importlib.import_module(subcommand.extension).extend_parser(subparsers.choices[name])
         else:
             subparsers.add_parser(name, help=subcommand.help)
     return parser

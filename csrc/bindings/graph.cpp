@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/rooms.h"
+#include "bindings/stage_cost.h"
 #include "graph/cut_stages.h"
 #include "graph/uniform_cut.h"
 
@@ -67,26 +68,6 @@ Recompute recompute_of(const RecomputeTuple& tuple) {
     if (name == std::get<0>(tuple)) return {kind, std::get<1>(tuple), std::get<2>(tuple)};
   throw std::invalid_argument("there is no way to recompute called '" + std::get<0>(tuple) +
                               "'; choose of auto, none, all, shares, nodes");
-}
-
-py::dict dict_of(const StageCost& stage) {
-  py::dict result;
-  result["rank"] = stage.rank;
-  result["first"] = stage.first;
-  result["end"] = stage.end;
-  result["recomputed"] = stage.recomputed;
-  result["forward_s"] = stage.forward_s;
-  result["backward_s"] = stage.backward_s;
-  result["recompute_s"] = stage.recompute_s;
-  result["receive_s"] = stage.receive_s;
-  result["return_s"] = stage.return_s;
-  result["parameter_bytes"] = stage.parameter_bytes;
-  result["input_bytes"] = stage.input_bytes;
-  result["saved_bytes"] = stage.saved_bytes;
-  result["kept_bytes"] = stage.kept_bytes;
-  result["memory_bytes"] = stage.memory_bytes;
-  result["crossing_bytes"] = stage.crossing_bytes;
-  return result;
 }
 
 py::dict dict_of(const Cut& cut) {

@@ -10,6 +10,8 @@ PYBIND11_MODULE(_C, module) {
   merak::bind_graph(module);
   merak::bind_pipeline(module);
   merak::bind_sharding(module);
+  merak::bind_planner(module);
   merak::bind_backend(module);
   merak::bind_embedding(module);
+  merak::bind_data(module);
 }

@@ -11,7 +11,9 @@ void bind_resharding(pybind11::module_& module);
 void bind_graph(pybind11::module_& module);
 void bind_pipeline(pybind11::module_& module);
 void bind_sharding(pybind11::module_& module);
-void bind_backend(pybind11::module_& module);    // after resharding
+void bind_planner(pybind11::module_& module);  // after graph
+void bind_backend(pybind11::module_& module);  // after resharding
+void bind_data(pybind11::module_& module);
 void bind_embedding(pybind11::module_& module);  // after the backend
 
 }  // namespace merak

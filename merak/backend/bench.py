@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import sys
 from pathlib import Path
@@ -20,17 +21,20 @@ BENCHMARKS = {
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `bench`, with one subcommand a benchmark. Without a checkout these take any options and say what to do."""
     bench = subparsers.add_parser("bench", help="measure beside others")
-    benchmarks = bench.add_subparsers(metavar="benchmark", required=True)
+    benchmarks = bench.add_subparsers(metavar="benchmark")
+    bench.set_defaults(run=functools.partial(_run, bench), benchmark=None)
     checkout = find_checkout()
     for name, description in BENCHMARKS.items():
         if checkout is None:
-            benchmarks.add_parser(name, help=description, add_help=False, prefix_chars="\0").set_defaults(run=_explain)
+            benchmarks.add_parser(name, help=description, add_help=False, prefix_chars="\0").set_defaults(
+                benchmark=_explain
+            )
             benchmarks.choices[name].add_argument("options", nargs="*")
         else:
             command = _import(f"benchmarks.{name}.command", checkout)
             parser = benchmarks.add_parser(name, help=description, description=description)
             command.add_arguments(parser)
-            parser.set_defaults(run=command.run)
+            parser.set_defaults(benchmark=command.run)
 
 
 def find_checkout() -> Path | None:
@@ -45,6 +49,13 @@ def _import(module: str, checkout: Path) -> Any:
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
     return importlib.import_module(module)
+
+
+def _run(bench: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.benchmark is None:
+        bench.error(f"name a benchmark: {', '.join(BENCHMARKS)}")
+    status: int = options.benchmark(options)
+    return status
 
 
 def _explain(options: argparse.Namespace) -> int:

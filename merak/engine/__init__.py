@@ -8,6 +8,6 @@ loss = engine.train_step(batch)
 from merak.engine.assemble import parallelize
 from merak.engine.checkpoint import load_into
 from merak.engine.engine import Engine, Evaluation
-from merak.planner.plan import Plan
+from merak.planner import Plan
 
 __all__ = ["Engine", "Evaluation", "Plan", "load_into", "parallelize"]

@@ -22,6 +22,7 @@ from merak.engine.variants import Variants
 from merak.graph.capture import LossFunction
 from merak.graph.gradients import embedding_tables, parameters_with_gradients
 from merak.pipeline.microbatches import rows_of, split
+from merak.planner.found import Found
 from merak.planner.plan import Plan
 from merak.sharding.annotations import Annotation, Tactic
 
@@ -30,7 +31,7 @@ OptimizerMaker = Callable[[Iterable[Any]], torch.optim.Optimizer]
 
 def parallelize(
     model: nn.Module,
-    plan: Plan,
+    plan: Plan | Found,
     example_inputs: Mapping[str, Any],
     *,
     optimizer: OptimizerMaker,
@@ -45,7 +46,7 @@ def parallelize(
         model: the plain model, the same on all ranks. Each rank trains the parameters of its stages, in place; the
             others are left as they are. Of a model on the meta device each rank makes and initialises its own
             parameters only, from seeds by their names: any plan starts from the same model.
-        plan: for as many ranks as there are.
+        plan: for as many ranks as there are; or what `merak.plan` has found, which is the same on all ranks.
         example_inputs: what `model(**example_inputs)` takes, of this data-parallel rank.
         optimizer: makes an optimizer of this rank's parameters; of (name, parameter) pairs if its argument is called
             `named_parameters`.
@@ -59,6 +60,7 @@ def parallelize(
         CaptureError: the model cannot be captured or cut.
         ValueError: the plan fits neither the ranks, nor the batch, nor the model.
     """
+    plan = plan.plan if isinstance(plan, Found) else plan
     layout = Layout(plan)
     device = torch.device(device or next((p.device for p in model.parameters() if not p.is_meta), "cpu"))
     check_same(plan.to_json(), "plans", device)

@@ -43,11 +43,11 @@ class Layout:
         self.groups: list[dist.ProcessGroup] = []
         self._timeout = timeout_of(None)
         replicas, stages = range(self.dp), range(plan.pp)
-        self.replica = self._mine([[one for p in stages for one in self._team(p, d)] for d in replicas])
+        self.replica = self._mine([[one for p in stages for one in plan.team(p, d)] for d in replicas])
         self.replicas = self._mine(
-            [[self._at(p, d, t) for d in replicas] for p in stages for t in range(self.widths[p])]
+            [[plan.rank_at(p, d, t) for d in replicas] for p in stages for t in range(self.widths[p])]
         )
-        teams = [self._team(p, d) for p in stages for d in replicas]
+        teams = [plan.team(p, d) for p in stages for d in replicas]
         self.tensor = self._one_of([team for team in teams if len(team) > 1])
         self.everyone = self._mine([list(range(world))])
 
@@ -68,20 +68,14 @@ class Layout:
 
     def first_of_replica(self, rank: int) -> int:
         """The first rank of a rank's replica."""
-        return self._at(0, self._plan.place_of(rank)[1], 0)
-
-    def _team(self, pp_rank: int, dp_rank: int) -> list[int]:
-        return [self._at(pp_rank, dp_rank, place) for place in range(self.widths[pp_rank])]
-
-    def _at(self, pp_rank: int, dp_rank: int, tp_rank: int) -> int:
-        return self.dp * sum(self.widths[:pp_rank]) + dp_rank * self.widths[pp_rank] + tp_rank
+        return self._plan.rank_at(0, self._plan.place_of(rank)[1], 0)
 
     def groups_of(self, pp_ranks: Sequence[Sequence[int]]) -> list[dist.ProcessGroup | None]:
         """For each list of pipeline ranks: the group of those in this rank's replica that have its place in each layer,
         if it is one of them. Where pipeline ranks are not even, only the first places have groups."""
         places = range(self.widths[0] if self.is_even else 1)
         return [
-            self._one_of([[self._at(p, d, t) for p in members] for d in range(self.dp) for t in places])
+            self._one_of([[self._plan.rank_at(p, d, t) for p in members] for d in range(self.dp) for t in places])
             if len(members) > 1
             else None
             for members in pp_ranks

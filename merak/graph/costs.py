@@ -15,10 +15,10 @@ Seconds are those of a `DeviceModel`: the larger of FLOPs over its speed and byt
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -45,14 +45,26 @@ class DeviceModel:
     overhead_s: float = 5e-6
 
 
+class Saved(NamedTuple):
+    """A tensor that autograd keeps: bytes, and by operation that keeps it whose value it is there, its own or one that
+    it is given; None for what is made within an operation, as a norm's statistics."""
+
+    nbytes: int
+    keepers: dict[fx.Node, fx.Node | None]
+
+
 @dataclass
 class Measured:
     """What a run on fake tensors has found, by operation, for a micro-batch of certain sizes."""
 
     flops: dict[fx.Node, int]
-    saved_bytes: dict[fx.Node, int]
+    saved: dict[fx.Node, list[Saved]]
     kept: Collection[fx.Node] = ()
     kept_bytes: dict[fx.Node, int] = field(default_factory=dict)
+
+    def saved_bytes(self, node: fx.Node) -> int:
+        """Of all that counts at an operation."""
+        return sum(one.nbytes for one in self.saved.get(node, ()))
 
 
 def measure(
@@ -69,7 +81,7 @@ def measure(
     """
     measured, stays = Measured({}, {}, kept), Kept()
     parameters: set[int] = set()
-    keepers: dict[int, tuple[fx.Node, int]] = {}
+    kept_alive: dict[int, Saved] = {}
     values: dict[fx.Node, Any] = {}
     counter = FlopCounterMode(display=False)
     around = torch.autocast(device, autocast) if autocast else contextlib.nullcontext()
@@ -80,18 +92,19 @@ def measure(
             elif node.op == "get_attr":  # operations under autocast, which a later node runs
                 values[node] = getattr(captured.graph.owning_module, str(node.target))
             elif node.op == "call_function":
-                before = counter.get_total_flops()
+                flops = counter.get_total_flops()
                 run = partial(node.target, *_given(node.args, values), **_given(node.kwargs, values))
                 with _saving() as saved:
                     values[node] = stays.record(node.name, run) if node in kept else run()
-                keepers |= {_storage(tensor): (node, tensor.numel() * tensor.element_size()) for tensor in saved}
-                measured.flops[node] = counter.get_total_flops() - before
-    for storage, (node, saved_bytes) in keepers.items():
+                _note(saved, node, values, kept_alive)
+                measured.flops[node] = counter.get_total_flops() - flops
+    last = {storage: next(reversed(one.keepers)) for storage, one in kept_alive.items()}
+    for storage, one in kept_alive.items():
         if storage not in parameters:
-            measured.saved_bytes[node] = measured.saved_bytes.get(node, 0) + saved_bytes
+            measured.saved.setdefault(last[storage], []).append(one)
     for node in kept:
         for storage, kept_bytes in {_storage(one): one.nbytes for one in stays.tensors(node.name)}.items():
-            where = keepers[storage][0] if storage in keepers else node
+            where = last.get(storage, node)
             measured.kept_bytes[where] = measured.kept_bytes.get(where, 0) + kept_bytes
     for node, value in values.items():
         _take_dtype(node, value)
@@ -116,21 +129,19 @@ def graph_costs(
             if source.op == "placeholder" and kind == "parameter":
                 if key not in names:
                     names[key] = len(parameter_bytes)
-                    parameter_bytes.append(_bytes(source.meta["val"], sizes))
+                    parameter_bytes.append(nbytes_of(source, sizes))
                 used.append(names[key])
         flops = measured.flops.get(node, 0)
-        touched = _bytes(node.meta.get("val"), sizes) + sum(
-            _bytes(one.meta.get("val"), sizes) for one in node.all_input_nodes
-        )
-        work = 0.0 if _is_view(node) else max(flops / device.flops_per_s, touched / device.bytes_per_s)
+        touched = nbytes_of(node, sizes) + sum(nbytes_of(one, sizes) for one in node.all_input_nodes)
+        work = 0.0 if is_view(node) else max(flops / device.flops_per_s, touched / device.bytes_per_s)
         seconds = work + device.overhead_s
         has_backward = node in gradients
         nodes.append(
             NodeCost(
                 forward_s=seconds,
-                backward_input_s=seconds if has_backward else 0.0,
+                backward_input_s=seconds * times_of_inputs(node, flops > 0, gradients) if has_backward else 0.0,
                 backward_weight_s=seconds if has_backward and used else 0.0,
-                saved_bytes=measured.saved_bytes.get(node, 0) if has_backward else 0.0,
+                saved_bytes=measured.saved_bytes(node) if has_backward else 0.0,
                 parameters=tuple(used),
                 kept_bytes=measured.kept_bytes.get(node, 0),
                 kept=node in measured.kept,
@@ -149,9 +160,7 @@ def _values(cuttable: Cuttable, sizes: dict[str, int], gradients: set[fx.Node]) 
     for node in cuttable.trunk:
         consumers = sorted({cuttable.position[user] for user in node.users if user in cuttable.position})
         if consumers and isinstance(node.meta.get("val"), torch.Tensor):
-            yield ValueCost(
-                cuttable.position[node], tuple(consumers), _bytes(node.meta["val"], sizes), node in gradients
-            )
+            yield ValueCost(cuttable.position[node], tuple(consumers), nbytes_of(node, sizes), node in gradients)
 
 
 def _placeholder(captured: Captured, node: fx.Node, sizes: dict[str, int], parameters: set[int]) -> Any:
@@ -186,6 +195,23 @@ def _saving() -> Iterator[list[torch.Tensor]]:
         yield saved
 
 
+def _note(saved: list[torch.Tensor], node: fx.Node, values: Mapping[fx.Node, Any], alive: dict[int, Saved]) -> None:
+    """Adds what an operation keeps to what is kept, by storage."""
+    for tensor in saved:
+        before = alive.get(_storage(tensor))
+        keepers = (before.keepers if before else {}) | {node: _whose(tensor, node, values)}
+        alive[_storage(tensor)] = Saved(tensor.nbytes, keepers)
+
+
+def _whose(tensor: torch.Tensor, keeper: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
+    storage = _storage(tensor)
+    for node in (*keeper.all_input_nodes, keeper):
+        listed = values[node] if isinstance(values[node], list | tuple) else [values[node]]
+        if any(isinstance(one, torch.Tensor) and _storage(one) == storage for one in listed):
+            return node
+    return None
+
+
 def _storage(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
@@ -194,12 +220,32 @@ def _given(arguments: Any, values: dict[fx.Node, Any]) -> Any:
     return fx.map_arg(arguments, values.__getitem__)
 
 
-def _is_view(node: fx.Node) -> bool:
+def times_of_inputs(node: fx.Node, is_product: bool, gradients: Collection[fx.Node]) -> float:
+    """How many times as long as an operation itself the gradients of its inputs take, parameters apart. Of a product
+    each is a product of that size; attention has four where it had two, and computes its scores again."""
+    if is_attention(node):
+        return 2.5
+    wanted = sum(one in gradients and one.op != "placeholder" for one in node.all_input_nodes)
+    return float(wanted if is_product else min(wanted, 1))
+
+
+def is_attention(node: fx.Node) -> bool:
+    """Whether an operation is attention as a whole."""
+    return str(getattr(node.target, "__name__", "")).startswith("scaled_dot_product_attention")
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether an operation computes nothing: a view, or an item of a list."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return getattr(target, "__name__", "") == "getitem"
     returns = target._schema.returns
     return bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
+
+
+def nbytes_of(node: fx.Node, sizes: dict[str, int]) -> float:
+    """Of what a node gives, in batches of these sizes."""
+    return _bytes(node.meta.get("val"), sizes)
 
 
 def _bytes(value: Any, sizes: dict[str, int]) -> float:

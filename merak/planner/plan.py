@@ -125,6 +125,15 @@ class Plan:
             rank -= self.dp * width
         raise ValueError(f"the plan has {self.world_size} ranks, and none beyond")
 
+    def rank_at(self, pp_rank: int, dp_rank: int, tp_rank: int) -> int:
+        """The rank of the world with these places."""
+        width = self.widths[pp_rank]
+        return self.dp * sum(self.widths[:pp_rank]) + dp_rank * width + tp_rank
+
+    def team(self, pp_rank: int, dp_rank: int = 0) -> list[int]:
+        """The ranks of the world that share a pipeline rank's layers in one replica."""
+        return [self.rank_at(pp_rank, dp_rank, tp_rank) for tp_rank in range(self.widths[pp_rank])]
+
     def check_world(self, ranks: int) -> None:
         """Refuses other numbers of ranks than `world_size`, and says what would do.
 

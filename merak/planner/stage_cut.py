@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar, Unpack
 
 from torch import fx
 
 from merak.graph.costs import DeviceModel, Measured, graph_costs
-from merak.graph.cutting import Cut, DoesNotFitError, GraphCosts, cut
+from merak.graph.cutting import Conditions, Cut, DoesNotFitError, GraphCosts, cut
 from merak.graph.errors import CaptureError
 from merak.graph.gradients import nodes_with_gradients
 from merak.graph.stages import Cuttable
@@ -24,6 +25,7 @@ BANDWIDTH, LATENCY = 1.196e8, 50e-6
 
 Solver = Callable[[GraphCosts, Sequence[int]], Cut]
 """From costs, and boundaries that have to be, to a cut."""
+Kind = TypeVar("Kind")
 _ROUNDS = 8
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 """Of looking for a cut where pipeline ranks have different widths; and how far boundaries move in one."""
@@ -59,9 +61,9 @@ def choose_cut(candidates: Mapping[int, Candidate], plan: Plan, trainable: set[s
         CaptureError: a name in `plan.cuts` is unknown, or no boundary may lie there.
     """
     order = compute_order(plan)
-    solve = _solver(plan, order)
+    solve = solver(plan, order)
     one = next(iter(candidates.values())).divided
-    forced = [] if plan.cuts is None else [_position(one.whole.cuttable, name) for name in plan.cuts]
+    forced = forced_cuts(plan, one.whole.cuttable)
     costs = {ranks: _costs(one, trainable) for ranks, one in candidates.items()}
     try:
         if len(candidates) == 1:
@@ -69,7 +71,8 @@ def choose_cut(candidates: Mapping[int, Candidate], plan: Plan, trainable: set[s
             found = _in_whole(solve(of_one, [one.begin(position) for position in forced]), one)
         else:
             of_whole = {ranks: by_operation(costs[ranks], each.divided) for ranks, each in candidates.items()}
-            found = _for_widths(solve, of_whole, [plan.widths[rank] for rank in order.stage_to_rank], forced)
+            boundaries, best = cut_for(solve, of_whole, [plan.widths[rank] for rank in order.stage_to_rank], forced)
+            found = ChosenCut(boundaries, list(best.recomputed), best)
     except DoesNotFitError:
         raise
     except ValueError as error:
@@ -79,21 +82,27 @@ def choose_cut(candidates: Mapping[int, Candidate], plan: Plan, trainable: set[s
     return found
 
 
-def _solver(plan: Plan, order: Schedule) -> Solver:
+def solver(plan: Plan, order: Schedule, **conditions: Unpack[Conditions]) -> Solver:
+    """What solves for a plan's cut.
+
+    Args:
+        order: the plan's `compute_order`.
+        conditions: of the ranks and their links, where they are known; else the plan's memory, and slow links.
+    """
+    known = Conditions(
+        micro_batches=plan.microbatches,
+        rank_of_stage=order.stage_to_rank,
+        in_flight=_in_flight(order),
+        hides_communication=plan.schedule.startswith("eager"),
+        memory=plan.memory,
+        bandwidth=BANDWIDTH,
+        latency=LATENCY,
+    )
+    known.update(conditions)
+
     def solve(costs: GraphCosts, boundaries: Sequence[int]) -> Cut:
-        return cut(
-            costs,
-            plan.n_stages,
-            recompute="auto" if plan.recompute == "auto" else _shares(plan),
-            boundaries=boundaries,
-            micro_batches=plan.microbatches,
-            rank_of_stage=order.stage_to_rank,
-            in_flight=_in_flight(order),
-            memory=plan.memory,
-            bandwidth=BANDWIDTH,
-            latency=LATENCY,
-            hides_communication=plan.schedule.startswith("eager"),
-        )
+        recompute = "auto" if plan.recompute == "auto" else _shares(plan)
+        return cut(costs, plan.n_stages, recompute=recompute, boundaries=boundaries, **known)
 
     return solve
 
@@ -113,37 +122,52 @@ def _in_whole(found: Cut, divided: Divided) -> ChosenCut:
     return ChosenCut(begins[1:-1], recomputed, found)
 
 
-def _for_widths(
-    solve: Solver,
-    costs: Mapping[int, GraphCosts],
-    widths: Sequence[int],
-    forced: Sequence[int],
-) -> ChosenCut:
-    """A cut for stages of different widths. What an operation costs depends on the stage that it will be in: so it is
-    said to be where it was last, and the cut solved for, until nothing moves; then boundaries are moved a little, as
-    long as that helps. The best that was seen."""
+def cut_for(
+    solve: Solver, costs: Mapping[Kind, GraphCosts], kinds: Sequence[Kind], forced: Sequence[int]
+) -> tuple[list[int], Cut]:
+    """Boundaries, and the cut, for stages on ranks of different kinds. What an operation costs depends on the stage
+    that it will be in: so it is said to be where it was last, and the cut solved for, until nothing moves; then
+    boundaries are moved a little, as long as that helps. The best that was seen.
+
+    Args:
+        costs: of the whole graph's operations, by kind of rank: how many share its layers, say.
+        kinds: by stage.
+        forced: boundaries that have to be.
+    """
+    if len(costs) == 1:
+        found = solve(next(iter(costs.values())), forced)
+        return list(found.boundaries), found
     count = len(next(iter(costs.values())).nodes)
-    boundaries = list(forced) or [count * stage // len(widths) for stage in range(1, len(widths))]
+    boundaries = list(forced) or [count * stage // len(kinds) for stage in range(1, len(kinds))]
     for _ in range(_ROUNDS):
-        found = _or_closest(solve, mixed(costs, widths, boundaries), forced)
+        found = _or_closest(solve, mixed(costs, kinds, boundaries), forced)
         stays, boundaries = list(found.boundaries) == boundaries, list(found.boundaries)
         if stays:
             break
 
     @functools.cache
     def at(boundaries: tuple[int, ...]) -> Cut:
-        return _or_closest(solve, mixed(costs, widths, boundaries), boundaries)
+        return _or_closest(solve, mixed(costs, kinds, boundaries), boundaries)
 
     best = at(tuple(boundaries))
-    may_cut = mixed(costs, widths, boundaries).may_cut
+    may_cut = mixed(costs, kinds, boundaries).may_cut
     for _ in range(0 if forced else _ROUNDS):
         better = min(map(at, _moved(best.boundaries, may_cut)), key=_rank, default=best)
         if _rank(better) >= _rank(best):
             break
         best = better
     if not best.fits:
-        solve(mixed(costs, widths, best.boundaries), best.boundaries)  # which says what would
-    return ChosenCut(list(best.boundaries), list(best.recomputed), best)
+        solve(mixed(costs, kinds, best.boundaries), best.boundaries)  # which says what would
+    return list(best.boundaries), best
+
+
+def forced_cuts(plan: Plan, cuttable: Cuttable) -> list[int]:
+    """The positions in the trunk that a plan's `cuts` name.
+
+    Raises:
+        CaptureError: a name is unknown, or no boundary may lie there.
+    """
+    return [_position(cuttable, name) for name in plan.cuts or ()]
 
 
 def _rank(cut: Cut) -> tuple[float, float]:

@@ -10,9 +10,12 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import TypeVar
 
 from merak.graph.cutting import GraphCosts, NodeCost, Value
 from merak.sharding.divided import Divided
+
+Kind = TypeVar("Kind")
 
 
 def by_operation(costs: GraphCosts, divided: Divided) -> GraphCosts:
@@ -31,28 +34,30 @@ def by_operation(costs: GraphCosts, divided: Divided) -> GraphCosts:
     return replace(costs, nodes=tuple(nodes), values=tuple(values), may_cut=tuple(may_cut))
 
 
-def mixed(costs: Mapping[int, GraphCosts], widths: Sequence[int], boundaries: Sequence[int]) -> GraphCosts:
-    """The costs where stages between these boundaries have these widths. What crosses does so whole, once.
+def mixed(costs: Mapping[Kind, GraphCosts], kinds: Sequence[Kind], boundaries: Sequence[int]) -> GraphCosts:
+    """The costs where stages between these boundaries are on ranks of these kinds. What crosses does so whole, once.
 
     Args:
-        costs: by width, of the whole graph's operations.
+        costs: of the whole graph's operations, by kind: how many ranks share layers, say.
     """
-    numbers: dict[tuple[int, str], int] = {}
+    if len(costs) == 1:
+        return next(iter(costs.values()))
+    numbers: dict[tuple[Kind, str], int] = {}
     sizes: list[float] = []
     nodes = []
     for position in range(len(next(iter(costs.values())).nodes)):
-        width = widths[bisect_right(boundaries, position)]
-        node = costs[width].nodes[position]
+        kind = kinds[bisect_right(boundaries, position)]
+        node = costs[kind].nodes[position]
         used = []
         for parameter in node.parameters:
-            name = costs[width].parameter_names[parameter]
-            if (width, name) not in numbers:
-                numbers[width, name] = len(sizes)
-                sizes.append(costs[width].parameter_bytes[parameter])
-            used.append(numbers[width, name])
+            name = costs[kind].parameter_names[parameter]
+            if (kind, name) not in numbers:
+                numbers[kind, name] = len(sizes)
+                sizes.append(costs[kind].parameter_bytes[parameter])
+            used.append(numbers[kind, name])
         nodes.append(replace(node, parameters=tuple(used)))
     may_cut = tuple(map(all, zip(*(one.may_cut for one in costs.values()), strict=True)))
-    return GraphCosts(tuple(nodes), costs[min(costs)].values, tuple(sizes), may_cut)
+    return GraphCosts(tuple(nodes), next(iter(costs.values())).values, tuple(sizes), may_cut)
 
 
 def _sum(nodes: Sequence[NodeCost]) -> NodeCost:

@@ -30,4 +30,4 @@ def test_regions_among_other_layers_are_measured() -> None:
     assert len(regions) == 1
     assert len(layers) == 2
     assert {measured.flops[node] for node in regions + layers} == {2 * 6 * 4 * 4}
-    assert all(measured.saved_bytes[node] > 0 for node in regions)
+    assert all(measured.saved_bytes(node) > 0 for node in regions)

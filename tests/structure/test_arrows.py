@@ -34,7 +34,7 @@ CXX_MAY_INCLUDE: dict[str, set[str]] = {
     "sharding": set(),
     "pipeline": set(),
     "planner": {"pipeline", "graph"},
-    "data": set(),
+    "data": {"transport"},
     "backend": set(PLAIN_ROOMS),
     "bindings": {*PLAIN_ROOMS, "backend"},
 }

@@ -1,0 +1,188 @@
+"""How long a rank's share of a model's operations takes on a device.
+
+Seconds of an operation are the larger of its FLOPs over the device's speed and the bytes that it touches over the
+bandwidth of its memory, and a floor. What travels for it adds to its forward or to its backward. Where a micro-batch is
+computed in k parts, a part's messages travel while another computes: of all that travels one k-th stays, the last
+part's, and more where there is not enough to compute meanwhile.
+
+All operations are timed at once, as vectors by position in the trunk. A search that looks at a few boundaries only has
+the operations between them added up, in *segments*.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from merak.graph.costs import times_of_inputs
+from merak.graph.cutting import GraphCosts, NodeCost, Value
+from merak.planner.collective_times import LinearTime
+from merak.planner.device import Device
+from merak.planner.shared_work import SharedWorkload
+from merak.planner.workload import Line
+
+Vector = npt.NDArray[np.float64]
+Links = Callable[[str], LinearTime]
+"""Of a collective among the ranks that share a layer, by its kind."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a micro-batch of some rows costs, by operation.
+
+    Attributes:
+        forward_s, backward_input_s, backward_weight_s, saved_bytes: vectors.
+        travel_s: of forward and backward, what messages within layers take that nothing hides.
+        shared: whose.
+        rows: of the micro-batch.
+    """
+
+    forward_s: Vector
+    backward_input_s: Vector
+    backward_weight_s: Vector
+    saved_bytes: Vector
+    travel_s: Vector
+    shared: SharedWorkload
+    rows: float
+
+    @property
+    def seconds(self) -> float:
+        """Of all forwards and backwards."""
+        return float(self.forward_s.sum() + self.backward_input_s.sum() + self.backward_weight_s.sum())
+
+    def costs(self) -> GraphCosts:
+        """By operation."""
+        workload = self.shared.workload
+        return self._costs(
+            [self.forward_s, self.backward_input_s, self.backward_weight_s, self.saved_bytes],
+            workload.used,
+            [Value(one.producer, one.consumers, one.nbytes.at(self.rows), one.gradient) for one in workload.crossing],
+            workload.prepared.cuttable.may_cut,
+        )
+
+    def in_segments(self, points: Sequence[int]) -> GraphCosts:
+        """By segment between these positions, of which any may be a boundary."""
+        begins = [0, *points]
+        vectors = [self.forward_s, self.backward_input_s, self.backward_weight_s, self.saved_bytes]
+        ends = [*points, len(self.forward_s)]
+        used = [
+            tuple(dict.fromkeys(one for of_node in self.shared.workload.used[begin:end] for one in of_node))
+            for begin, end in zip(begins, ends, strict=True)
+        ]
+        values = []
+        for one in self.shared.workload.crossing:
+            segment = bisect_right(points, one.producer)
+            if consumers := sorted({bisect_right(points, consumer) for consumer in one.consumers} - {segment}):
+                values.append(Value(segment, tuple(consumers), one.nbytes.at(self.rows), one.gradient))
+        return self._costs(
+            [np.add.reduceat(vector, begins) for vector in vectors], used, values, [False] + [True] * len(points)
+        )
+
+    def _costs(
+        self,
+        vectors: Sequence[Vector],
+        used: Sequence[tuple[int, ...]],
+        values: Sequence[Value],
+        may_cut: Sequence[bool],
+    ) -> GraphCosts:
+        columns = zip(*(vector.tolist() for vector in vectors), used, strict=True)
+        workload = self.shared.workload
+        sizes = [workload.parameter_bytes[name] * self.shared.parameters.get(name, 1.0) for name in workload.parameters]
+        nodes = tuple(NodeCost(*numbers) for numbers in columns)
+        return GraphCosts(nodes, tuple(values), tuple(sizes), tuple(may_cut), (), tuple(workload.parameters))
+
+
+class Timing:
+    """Times a shared workload.
+
+    Attributes:
+        shared: the operations, as ranks share them.
+    """
+
+    def __init__(self, shared: SharedWorkload) -> None:
+        self.shared = shared
+        workload = shared.workload
+        trunk = workload.prepared.cuttable.trunk
+        shares = [shared.shares[node] for node in trunk]
+        work = [workload.work[node] for node in trunk]
+        self._flops = _lines([[(one.flops, share.work)] for one, share in zip(work, shares, strict=True)])
+        self._touched = _lines([[(workload.nbytes[one], of) for one, of in share.touched.items()] for share in shares])
+        in_backward = [node in workload.gradients for node in trunk]
+        self._saved = _lines(
+            [
+                [(line, of) for (line, _), of in zip(one.saved, share.saved, strict=True)] if kept else []
+                for one, share, kept in zip(work, shares, in_backward, strict=True)
+            ]
+        )
+        self._computes = np.array([not one.is_view for one in work], dtype=float)
+        has_backward = np.array(in_backward, dtype=float)
+        self._of_inputs = has_backward * [
+            times_of_inputs(node, one.flops.at(1) > 0, workload.gradients)
+            for node, one in zip(trunk, work, strict=True)
+        ]
+        self._of_weights = has_backward * [bool(used) for used in workload.used]
+        self._forward = _messages([[(m.kind, m.nbytes) for m in share.messages] for share in shares])
+        self._backward = _messages([[(m.backward_kind, m.backward_nbytes) for m in share.messages] for share in shares])
+
+    def at(self, rows: float, device: Device, dtype: torch.dtype, links: Links, sub_batches: int = 1) -> Timed:
+        """For a micro-batch of so many rows.
+
+        Args:
+            dtype: of products.
+            links: what collectives among the ranks take.
+            sub_batches: into how many parts a micro-batch is computed.
+        """
+        flops, touched, saved = (base + slope * rows for base, slope in (self._flops, self._touched, self._saved))
+        busy = np.maximum(flops / device.flops_of(dtype), touched / device.memory_bytes_per_s)
+        work_s = self._computes * (busy + sub_batches * device.overhead_s)
+        scale = rows / self.shared.workload.rows
+        forward, backward = (self._travel(one, scale, links) for one in (self._forward, self._backward))
+        exposed = _exposed(float(work_s.sum()), float(forward.sum()), sub_batches)
+        return Timed(
+            forward_s=work_s + exposed * forward,
+            backward_input_s=work_s * self._of_inputs + exposed * backward,
+            backward_weight_s=work_s * self._of_weights,
+            saved_bytes=saved,
+            travel_s=exposed * (forward + backward),
+            shared=self.shared,
+            rows=rows,
+        )
+
+    def _travel(self, messages: Mapping[str, tuple[Vector, Vector]], scale: float, links: Links) -> Vector:
+        seconds = np.zeros(len(self._computes))
+        for kind, (count, nbytes) in messages.items():
+            latency, per_byte = links(kind)
+            seconds += latency * count + per_byte * scale * nbytes
+        return seconds
+
+
+def _exposed(compute: float, travel: float, parts: int) -> float:
+    """Which share of what travels is not hidden behind the other parts' computation."""
+    if travel <= 0 or parts == 1:
+        return 1.0
+    others = (parts - 1) / parts
+    return 1 - min(others, others * compute / travel)
+
+
+def _lines(of_nodes: Sequence[Sequence[tuple[Line, float]]]) -> tuple[Vector, Vector]:
+    """Bases and slopes of sums of lines, each multiplied by a share."""
+    bases = [sum(line.base * share for line, share in lines) for lines in of_nodes]
+    slopes = [sum(line.slope * share for line, share in lines) for lines in of_nodes]
+    return np.array(bases, dtype=float), np.array(slopes, dtype=float)
+
+
+def _messages(of_nodes: Sequence[Sequence[tuple[str, float]]]) -> dict[str, tuple[Vector, Vector]]:
+    """By kind: how many, and bytes."""
+    found: dict[str, tuple[Vector, Vector]] = {}
+    for index, messages in enumerate(of_nodes):
+        for kind, nbytes in messages:
+            if kind:
+                count, total = found.setdefault(kind, (np.zeros(len(of_nodes)), np.zeros(len(of_nodes))))
+                count[index] += 1
+                total[index] += nbytes
+    return found

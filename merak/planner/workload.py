@@ -1,0 +1,170 @@
+"""What a model's operations do, for any number of rows: products, bytes, what stays for the backward.
+
+The model is captured once. Its graph is run on fake tensors for two numbers of rows; all that a planner asks of another
+number lies on the line through the two: FLOPs and bytes of layers grow with the rows, those of parameters stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx, nn
+
+from merak._torch_graphs import symbols_of_size
+from merak.graph.capture import LossFunction
+from merak.graph.costs import Saved, is_attention, is_view, measure, nbytes_of
+from merak.graph.gradients import nodes_with_gradients
+from merak.graph.prepare import Prepared, prepare
+from merak.pipeline.microbatches import bind, rows_of
+
+_ROWS = (2, 4)
+"""That the graph is run for: no sizes that Python or a model takes for special."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A number that depends on the rows: `base` and so much for each."""
+
+    base: float
+    slope: float
+
+    def at(self, rows: float) -> float:
+        """For so many rows."""
+        return self.base + self.slope * rows
+
+    @staticmethod
+    def through(values: Sequence[float]) -> Line:
+        """The line through those of both runs."""
+        slope = (values[1] - values[0]) / (_ROWS[1] - _ROWS[0])
+        return Line(values[0] - slope * _ROWS[0], slope)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an operation does.
+
+    Attributes:
+        flops: as torch counts them.
+        saved: what autograd keeps, and this is the last operation to need it: bytes, and who keeps what (see
+            `merak.graph.costs.Saved`).
+        is_view: it computes nothing.
+    """
+
+    flops: Line
+    saved: tuple[tuple[Line, dict[fx.Node, fx.Node | None]], ...]
+    is_view: bool
+
+
+class Crossing(NamedTuple):
+    """What an operation gives to later ones, by their positions in the trunk; see `merak.graph.cutting.Value`."""
+
+    producer: int
+    consumers: tuple[int, ...]
+    nbytes: Line
+    gradient: bool
+
+
+class Workload:
+    """A captured model, as a planner sees it.
+
+    Args:
+        model: a plain model, on any device; on "meta" it needs no memory.
+        batch: what `model(**batch)` takes, of any number of rows.
+        loss_fn: as in `merak.parallelize`.
+        autocast: what is computed in, where that is less than the parameters' own dtype.
+        fused_attention: attention keeps what it is given and gives, and no matrix of scores, as it is on GPUs. Where
+            there is dropout, that of CPUs keeps several.
+
+    Attributes:
+        prepared: the graph.
+        rows: of the batch.
+        trainable: names of the parameters that are trained.
+        gradients: the nodes that get gradients.
+        work: by operation of the trunk.
+        parameters: names of those that the trunk uses; `used` has, by operation, their numbers.
+        crossing: what operations give to later ones: producer, consumers, bytes, and whether gradients come back.
+        nbytes: of what each node gives.
+        parameter_bytes: by name.
+
+    Raises:
+        CaptureError: the model cannot be captured.
+        ValueError: the model takes batches of one size only.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Any],
+        *,
+        loss_fn: LossFunction | None = None,
+        autocast: torch.dtype | None = None,
+        fused_attention: bool = False,
+    ) -> None:
+        self.prepared: Prepared = prepare(model, batch, loss_fn=loss_fn)
+        self.rows = rows_of(batch)
+        self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.parameter_bytes = {name: float(parameter.nbytes) for name, parameter in model.named_parameters()}
+        self.gradients = nodes_with_gradients(self.prepared.captured, self.trainable)
+        sizes = [self._sizes(batch, rows) for rows in _ROWS]
+        runs = [measure(self.prepared.captured, one, autocast) for one in sizes]
+        self.nbytes = {
+            node: Line.through([nbytes_of(node, one) for one in sizes]) for node in self.prepared.captured.graph.nodes
+        }
+        self.work = {
+            node: Work(
+                Line.through([run.flops.get(node, 0) for run in runs]),
+                self._saved_fused(node)
+                if fused_attention and is_attention(node)
+                else tuple(_saved(*(run.saved.get(node, []) for run in runs))),
+                is_view(node),
+            )
+            for node in self.prepared.cuttable.trunk
+        }
+        numbers: dict[str, int] = {}
+        self.used = [
+            tuple(numbers.setdefault(name, len(numbers)) for name in self._parameters_of(node))
+            for node in self.prepared.cuttable.trunk
+        ]
+        self.parameters = list(numbers)
+        self.crossing = list(self._crossing())
+
+    def _saved_fused(self, node: fx.Node) -> tuple[tuple[Line, dict[fx.Node, fx.Node | None]], ...]:
+        """What fused attention keeps; its statistics are too few to count."""
+        kept = [one for one in (*node.all_input_nodes, node) if isinstance(one.meta.get("val"), torch.Tensor)]
+        return tuple((self.nbytes[one], {node: one}) for one in kept)
+
+    def _parameters_of(self, node: fx.Node) -> list[str]:
+        sources = self.prepared.captured.sources
+        found = [sources[one.name] for one in node.all_input_nodes if one.op == "placeholder"]
+        return [key for kind, key in found if kind == "parameter"]
+
+    def _crossing(self) -> Iterator[Crossing]:
+        position = self.prepared.cuttable.position
+        for node in self.prepared.cuttable.trunk:
+            consumers = sorted({position[user] for user in node.users if user in position})
+            if consumers and isinstance(node.meta.get("val"), torch.Tensor):
+                yield Crossing(position[node], tuple(consumers), self.nbytes[node], node in self.gradients)
+
+    def _sizes(self, batch: Mapping[str, Any], rows: int) -> dict[str, int]:
+        """What the graph's symbols stand for in a batch like this, with so many rows."""
+        captured = self.prepared.captured
+        fakes = [fake for fake in captured.inputs.values() if fake.dim()]
+        of_rows = symbols_of_size(fakes[0].shape[0], [fake.shape[0] for fake in fakes])
+        if not of_rows:
+            raise ValueError(
+                f"the model was captured for batches of {self.rows} rows only, so that there is nothing to plan: its "
+                "forward asks for that number. Give a batch of another number of rows, or see docs/graph.md on sizes"
+            )
+        return bind(captured, batch, 0).sizes | dict.fromkeys(of_rows, rows)
+
+    def flops(self, rows: float) -> float:
+        """Of a forward of so many rows."""
+        return sum(one.flops.at(rows) for one in self.work.values())
+
+
+def _saved(few: list[Saved], many: list[Saved]) -> list[tuple[Line, dict[fx.Node, fx.Node | None]]]:
+    """Of both runs, one by one: they are of the same graph, which keeps the same."""
+    return [(Line.through((a.nbytes, b.nbytes)), a.keepers) for a, b in zip(few, many, strict=True)]
