@@ -133,7 +133,7 @@ def _of_configuration(path: Path, sequence: int) -> tuple[nn.Module, dict[str, A
     if not isinstance(facts, dict) or "model_type" not in facts:
         raise ValueError(f"{path} is no configuration of Hugging Face's: it has no model_type")
     config = transformers.AutoConfig.for_model(**facts)
-    config.use_cache = False
+    _settle(config)
     names = config.architectures or []
     kind = getattr(transformers, names[0], None) if names else None
     with torch.device("meta"):
@@ -143,6 +143,15 @@ def _of_configuration(path: Path, sequence: int) -> tuple[nn.Module, dict[str, A
         else:
             model = kind(config)
     return model, _batch_for(model, config, sequence)
+
+
+def _settle(config: Any) -> None:
+    """What a training script would say, and what models look up, or write down, at their first call."""
+    config.use_cache = False
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id or 0
+    if "Classification" in " ".join(config.architectures or []) and config.problem_type is None:
+        config.problem_type = "single_label_classification"
 
 
 def _batch_for(model: Any, config: Any, sequence: int) -> dict[str, Any]:
