@@ -29,7 +29,7 @@ from merak.graph.capture import Captured
 from merak.graph.cutting import GraphCosts, NodeCost
 from merak.graph.cutting import Value as ValueCost
 from merak.graph.keeping import Kept
-from merak.graph.randomness import generators_kept
+from merak.graph.randomness import generators_kept, operation_of
 from merak.graph.stages import Cuttable
 
 
@@ -231,7 +231,8 @@ def times_of_inputs(node: fx.Node, is_product: bool, gradients: Collection[fx.No
 
 def is_attention(node: fx.Node) -> bool:
     """Whether an operation is attention as a whole."""
-    return str(getattr(node.target, "__name__", "")).startswith("scaled_dot_product_attention")
+    called = operation_of(node)
+    return called is not None and called._schema.name == "aten::scaled_dot_product_attention"
 
 
 def is_view(node: fx.Node) -> bool:

@@ -14,6 +14,7 @@ from merak.engine import Plan
 
 PlanLike = Plan | Mapping[str, Any] | str | Path
 
+AUTO = "auto"
 _OTHER_ENGINE = "the plan says how ranks share the work"
 NO_HUB = "ranks would wait for one that uploads: save_model(folder), then huggingface_hub.upload_folder on rank 0"
 _LAYERWISE = ("galore", "lomo", "adalomo", "apollo", "schedule_free")
@@ -25,11 +26,9 @@ def read_plan(plan: PlanLike | None) -> Plan:
         return plan
     if plan is None:
         raise ValueError(
-            "merak.hf.Trainer needs a plan, for as many ranks as are launched: give plan=merak.Plan(dp=2, pp=2, "
-            "microbatches=4), the path of its JSON, or a dict"
+            "merak.hf.Trainer needs a plan, for as many ranks as are launched: give plan='auto', or merak.Plan(dp=2, "
+            "pp=2, microbatches=4), the path of its JSON, or a dict"
         )
-    if plan == "auto":
-        raise ValueError("plan='auto' is not there yet: say dp, pp and microbatches, as in merak.Plan(dp=2, pp=2, ...)")
     if isinstance(plan, str | Path):
         return Plan.load(plan)
     if isinstance(plan, Mapping):
@@ -38,13 +37,15 @@ def read_plan(plan: PlanLike | None) -> Plan:
 
 
 def plan_for(args: Any, plan: PlanLike | None) -> Plan:
-    """The plan with the precision and the seed that the arguments ask for, checked against the ranks that run."""
-    found = read_plan(plan)
+    """The plan with the precision and the seed that the arguments ask for, checked against the ranks that run. Of
+    "auto" one to begin with: a replica on each rank."""
+    found = None if plan == AUTO else read_plan(plan)
     if not dist.is_initialized():
         raise ValueError(
             "there is no process group: launch with torchrun, and say torch.distributed.init_process_group('merak') "
             "before TrainingArguments is made"
         )
+    found = found or Plan(dp=dist.get_world_size())
     found.check_world(dist.get_world_size())
     wanted = "bf16" if args.bf16 else "fp16" if args.fp16 else found.precision
     if found.precision not in ("fp32", wanted):

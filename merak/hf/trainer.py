@@ -34,11 +34,13 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from merak.engine import Engine, parallelize
 from merak.hf import losses, randomness
-from merak.hf.arguments import NO_HUB, PlanLike, check_supported, plan_for
+from merak.hf.arguments import AUTO, NO_HUB, PlanLike, check_supported, plan_for
+from merak.hf.automatic import ClusterLike, cluster_of, plan_of_all
 from merak.hf.data import example_of, loader_of_replica, only_mine
 from merak.hf.gather import all_or_none, gather_rows, give_to_all
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
+from merak.planner import Found
 
 ENGINE_FOLDER = "engine"
 _NOT_CALLED = ("compute_loss", "training_step", "create_optimizer")
@@ -50,10 +52,14 @@ class Trainer(transformers.Trainer):
     Args:
         plan: a `merak.Plan`, the path of its JSON, or a dict of its fields. Its `microbatches` are those of
             `per_device_train_batch_size` rows, which each replica is given; `gradient_accumulation_steps` multiplies.
+            Or "auto": the plan that trains fastest on the ranks that run, with as many rows in all as if there were a
+            replica on each.
+        cluster: for "auto", what the ranks run on, or the path of its file; measured by default.
         positional, keywords: as `transformers.Trainer` has them.
 
     Attributes:
         engine: None until a batch is at hand.
+        found: of "auto", the plan with its explanation, once the trainer is made.
 
     Raises:
         ValueError: an argument cannot be obeyed, or the plan is for other ranks.
@@ -71,11 +77,14 @@ class Trainer(transformers.Trainer):
         args: transformers.TrainingArguments | None = None,
         *positional: Any,
         plan: PlanLike | None = None,
+        cluster: ClusterLike | None = None,
         **keywords: Any,
     ) -> None:
         args = args or transformers.TrainingArguments("tmp_trainer")
         make = partial(self._construct, model, args, positional, plan, keywords)
         all_or_none(make, "the Trainer was not made", args.device)
+        if plan == AUTO:
+            self._find_plan(cluster)
 
     def _construct(
         self,
@@ -88,6 +97,7 @@ class Trainer(transformers.Trainer):
         check_supported(args)
         self.plan = plan_for(args, plan)
         self.engine: Engine | None = None
+        self.found: Found | None = None
         self._made_for: tuple[Any, bool] = None, False
         self._parts: list[dict[str, Any]] = []
         self._wants_output = True
@@ -97,6 +107,23 @@ class Trainer(transformers.Trainer):
             )
         super().__init__(model, args, *positional, **keywords)
         self._check_replaced()
+
+    def _find_plan(self, cluster: ClusterLike | None) -> None:
+        """Replaces the plan to begin with by the one that trains fastest."""
+        if self.train_dataset is None:
+            raise ValueError("plan='auto' is for training, and there is no train_dataset: say merak.Plan(dp=...)")
+        if self.args.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "plan='auto' chooses the micro-batches: give gradient_accumulation_steps=1, and all rows of a step in "
+                "per_device_train_batch_size"
+            )
+        known = cluster_of(cluster, self.args.device)
+        with randomness.undisturbed():
+            example = dict(self._prepare_inputs(example_of(self.get_train_dataloader(), self.args.train_batch_size)))
+        rows = self.args.train_batch_size * self.plan.dp
+        device = self.args.device
+        self.found, self.plan = plan_of_all(self.model, example, known, rows, self.plan, self._loss_fn(), device)
+        self.args.per_device_train_batch_size = self._train_batch_size = rows // self.plan.dp
 
     def _check_replaced(self) -> None:
         if self.optimizer is not None or self.lr_scheduler is not None:

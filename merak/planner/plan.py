@@ -134,6 +134,10 @@ class Plan:
         """The ranks of the world that share a pipeline rank's layers in one replica."""
         return [self.rank_at(pp_rank, dp_rank, tp_rank) for tp_rank in range(self.widths[pp_rank])]
 
+    def with_seed(self, seed: int) -> Plan:
+        """The same, with other random numbers."""
+        return dataclasses.replace(self, seed=seed)
+
     def check_world(self, ranks: int) -> None:
         """Refuses other numbers of ranks than `world_size`, and says what would do.
 

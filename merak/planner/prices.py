@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
+from merak.pipeline.microbatches import bind
 from merak.planner.cluster import Cluster
 from merak.planner.collective_times import LinearTime
 from merak.planner.plan import Plan
 from merak.planner.points import points_of
+from merak.planner.profiling import Profiler
 from merak.planner.shared_work import SharedWorkload
-from merak.planner.timing import Timed, Timing
+from merak.planner.timing import Measured, Timed, Timing
 from merak.planner.workload import Workload
 from merak.sharding.annotations import Annotation, Tactic
+from merak.sharding.divided import Divided
+from merak.sharding.parts import Place as Part
+from merak.sharding.width import Width
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """That products are computed in, by a plan's precision."""
@@ -49,6 +56,8 @@ class Prices:
     Args:
         precision: what products are computed in: "fp32", "bf16", "fp16".
         annotations: what the user wishes of layers that are shared; these come before Megatron's way.
+        profiler: measures operations on this machine, whose device the cluster's are then like; without one their
+            seconds follow from the speeds that the cluster says.
     """
 
     def __init__(
@@ -58,16 +67,24 @@ class Prices:
         *,
         precision: str = "fp32",
         annotations: Sequence[Annotation | Tactic] = (),
+        profiler: Profiler | None = None,
     ) -> None:
         self.workload, self.cluster, self.precision = workload, cluster, precision
-        self._annotations = annotations
+        self._annotations, self._profiler = annotations, profiler
         self._timings: dict[tuple[int, bool], Timing] = {}
         self._timed: dict[tuple[Way, float, Place], Timed] = {}
+        self._measurements: dict[tuple[Way, int], Measured] = {}
 
     def on(self, cluster: Cluster) -> Prices:
         """Of the same model on another cluster."""
-        made = Prices(self.workload, cluster, precision=self.precision, annotations=self._annotations)
-        made._timings = self._timings
+        made = Prices(
+            self.workload,
+            cluster,
+            precision=self.precision,
+            annotations=self._annotations,
+            profiler=self._profiler,
+        )
+        made._timings, made._measurements = self._timings, self._measurements
         return made
 
     @cached_property
@@ -113,8 +130,36 @@ class Prices:
             timing = self._timing(way.ranks, way.sequence_parallel)
             dtype = DTYPES[self.precision]
             links = functools.partial(self._link, devices=devices)
-            self._timed[key] = timing.at(rows, self.cluster.device(devices[0]), dtype, links, way.sub_batches)
+            measured = None if self._profiler is None else self._measured(way, math.ceil(rows), self._profiler)
+            device = self.cluster.device(devices[0])
+            self._timed[key] = timing.at(rows, device, dtype, links, way.sub_batches, measured)
         return self._timed[key]
+
+    def _measured(self, way: Way, rows: int, profiler: Profiler) -> Measured:
+        """By operation of the whole trunk: what is there for its sake in the graph of a rank."""
+        if (way, rows) in self._measurements:
+            return self._measurements[way, rows]
+        whole, trainable = self.workload.prepared, self.workload.trainable
+        divided = Divided(whole, whole)
+        if way.ranks > 1:
+            of_time = (Part(0, 1, ""),) * (way.sub_batches > 1)
+            width = Width(
+                way.ranks,
+                self._annotations,
+                trainable,
+                (Part(0, way.ranks, ""), *of_time),
+                sequence_parallel=way.sequence_parallel,
+                sub_batches=way.sub_batches,
+            )
+            divided = width.divide(whole, [])
+        captured, cuttable = divided.prepared.captured, divided.prepared.cuttable
+        micro_batch = bind(captured, self.workload.batch_of(rows), 0)
+        seconds = profiler.profile(captured, cuttable, micro_batch)
+        found = np.zeros((2, len(whole.cuttable.trunk)))
+        for index, node in enumerate(cuttable.trunk):
+            found[:, divided.of_whole[index]] += seconds[node]
+        self._measurements[way, rows] = found[0], found[1]
+        return found[0], found[1]
 
     def _link(self, kind: str, devices: Sequence[int]) -> LinearTime:
         """Of a collective of these devices; what is sent goes to the next."""

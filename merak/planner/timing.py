@@ -27,6 +27,7 @@ from merak.planner.shared_work import SharedWorkload
 from merak.planner.workload import Line
 
 Vector = npt.NDArray[np.float64]
+Measured = tuple[Vector, Vector]
 Links = Callable[[str], LinearTime]
 """Of a collective among the ranks that share a layer, by its kind."""
 
@@ -129,24 +130,39 @@ class Timing:
         self._forward = _messages([[(m.kind, m.nbytes) for m in share.messages] for share in shares])
         self._backward = _messages([[(m.backward_kind, m.backward_nbytes) for m in share.messages] for share in shares])
 
-    def at(self, rows: float, device: Device, dtype: torch.dtype, links: Links, sub_batches: int = 1) -> Timed:
+    def at(
+        self,
+        rows: float,
+        device: Device,
+        dtype: torch.dtype,
+        links: Links,
+        sub_batches: int = 1,
+        measured: Measured | None = None,
+    ) -> Timed:
         """For a micro-batch of so many rows.
 
         Args:
             dtype: of products.
             links: what collectives among the ranks take.
             sub_batches: into how many parts a micro-batch is computed.
+            measured: seconds of forwards and of backwards; NaN where they are not known.
         """
         flops, touched, saved = (base + slope * rows for base, slope in (self._flops, self._touched, self._saved))
         busy = np.maximum(flops / device.flops_of(dtype), touched / device.memory_bytes_per_s)
         work_s = self._computes * (busy + sub_batches * device.overhead_s)
+        of_inputs, of_weights = work_s * self._of_inputs, work_s * self._of_weights
+        if measured is not None:
+            total = of_inputs + of_weights
+            work_s, both = (np.where(np.isnan(one), by, one) for one, by in zip(measured, (work_s, total), strict=True))
+            share = np.divide(of_inputs, total, out=np.ones_like(both), where=total > 0)
+            of_inputs, of_weights = both * share, both * (1 - share)
         scale = rows / self.shared.workload.rows
         forward, backward = (self._travel(one, scale, links) for one in (self._forward, self._backward))
         exposed = _exposed(float(work_s.sum()), float(forward.sum()), sub_batches)
         return Timed(
             forward_s=work_s + exposed * forward,
-            backward_input_s=work_s * self._of_inputs + exposed * backward,
-            backward_weight_s=work_s * self._of_weights,
+            backward_input_s=of_inputs + exposed * backward,
+            backward_weight_s=of_weights,
             saved_bytes=saved,
             travel_s=exposed * (forward + backward),
             shared=self.shared,

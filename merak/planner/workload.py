@@ -18,6 +18,7 @@ from merak.graph.capture import LossFunction
 from merak.graph.costs import Saved, is_attention, is_view, measure, nbytes_of
 from merak.graph.gradients import nodes_with_gradients
 from merak.graph.prepare import Prepared, prepare
+from merak.graph.trees import flatten, rebuild
 from merak.pipeline.microbatches import bind, rows_of
 
 _ROWS = (2, 4)
@@ -104,7 +105,7 @@ class Workload:
         fused_attention: bool = False,
     ) -> None:
         self.prepared: Prepared = prepare(model, batch, loss_fn=loss_fn)
-        self.rows = rows_of(batch)
+        self.rows, self._batch = rows_of(batch), dict(batch)
         self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.parameter_bytes = {name: float(parameter.nbytes) for name, parameter in model.named_parameters()}
         self.gradients = nodes_with_gradients(self.prepared.captured, self.trainable)
@@ -147,6 +148,16 @@ class Workload:
             consumers = sorted({position[user] for user in node.users if user in position})
             if consumers and isinstance(node.meta.get("val"), torch.Tensor):
                 yield Crossing(position[node], tuple(consumers), self.nbytes[node], node in self.gradients)
+
+    def batch_of(self, rows: int) -> dict[str, Any]:
+        """The batch, with so many rows: its own, over and over."""
+        flat = flatten(self._batch)
+        index = torch.arange(rows) % self.rows
+        leaves = [
+            one[index] if isinstance(one, torch.Tensor) and one.dim() and one.shape[0] == self.rows else one
+            for one in flat.leaves
+        ]
+        return dict(rebuild(flat.template, leaves))
 
     def _sizes(self, batch: Mapping[str, Any], rows: int) -> dict[str, int]:
         """What the graph's symbols stand for in a batch like this, with so many rows."""

@@ -119,7 +119,7 @@ def test_every_reduction_of_every_dtype(run: Runner, operation: str, dtype: str)
     check(3, program, run(one_after_another, program, world_size=3))
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 5])
+@pytest.mark.parametrize("size", [2, 3, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_sizes_around_every_change_of_algorithm(run: Runner, size: int) -> None:
     """The choice of program depends on the bytes; segments and chunks have remainders at odd sizes."""
     shapes = [(2**exponent + odd,) for exponent in (8, 11, 14, 17, 19) for odd in (-1, 0, 1)]

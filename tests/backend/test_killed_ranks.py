@@ -47,7 +47,9 @@ def test_another_host_of_the_store_is_killed(operation: str, tmp_path: Path) -> 
     check(operation, victim=3, store_host=3, folder=tmp_path)
 
 
-@pytest.mark.parametrize(("operation", "victim"), [("all_reduce", 2), ("broadcast", 0)])
+@pytest.mark.parametrize(
+    ("operation", "victim"), [("all_reduce", 2), pytest.param("broadcast", 0, marks=pytest.mark.slow)]
+)
 def test_under_the_agent_of_torchrun(operation: str, victim: int, tmp_path: Path) -> None:
     port = free_port()
     outcomes = kill_one_under_torchrun(operation, size=SIZE, victim=victim, port=port, folder=tmp_path)

@@ -1,4 +1,5 @@
-"""The part of PyTorch's backend suite that runs in ``make test``: all that Gloo passes on CPU, in two passes.
+"""The part of PyTorch's backend suite that runs in ``make test``: all that Gloo passes on CPU, in two passes, of which
+that with four ranks is left to ``make test-slow``.
 
 Each test of the suite is one pytest test here, so that a failure is reported by name; the work is done once per pass
 by the fixture, in a warm process.
@@ -45,6 +46,7 @@ def three_ranks() -> dict[str, Record]:
     return THREE.records()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", FOUR.tests)
 def test_passes_with_four_ranks(test: str, four_ranks: dict[str, Record]) -> None:
     assert four_ranks[test].outcome == "passed", four_ranks[test].reason

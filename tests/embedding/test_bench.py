@@ -20,6 +20,7 @@ INSTALLATION = "pip install --no-deps -r benchmarks/embedding/requirements-torch
 
 
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
+@pytest.mark.slow
 def test_ways_beside_each_other(tmp_path: Path) -> None:
     lines = lines_by_way(command, tmp_path, "--tables", "0")
     assert set(lines) == set(WAYS)

@@ -144,6 +144,7 @@ def test_ways_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
+@pytest.mark.slow
 def test_emulated_compute(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--hosts", "2", "--steps", "4", "--divide-rows", "16", "--compute-ms", "1", "1", "--timeout", "200"]
     assert training.main(["--models", "transformer", "--ways", "2d", "gloo dense", *sizes]) == 0

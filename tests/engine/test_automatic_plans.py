@@ -21,7 +21,7 @@ CLUSTERS: dict[str, tuple[Cluster, dict[str, Any]]] = {
     "pipeline": (Cluster.uniform(SLOW, 4, 1, between="10MB/s 1us"), {"dp": 1}),
     "mixed": (Cluster.uniform(SLOW, 2, 2, inside="100GB/s 0us", between="100MB/s 1us"), {"pp": 2}),
 }
-SAMPLE = {("gpt2", "pipeline"), ("bert", "mixed"), ("vit", "shared")}
+SAMPLE = {("gpt2", "pipeline"), ("bert", "mixed")}
 
 
 def found_for(model: str, cluster: str) -> Found:

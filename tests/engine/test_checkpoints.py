@@ -56,7 +56,7 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize("model", ["gpt2", "resnet"])
+@pytest.mark.parametrize("model", [pytest.param("gpt2", marks=pytest.mark.slow), "resnet"])
 def test_a_resumed_run_has_the_losses_of_one_that_was_not_interrupted(run, tmp_path: Path, model: str) -> None:
     path = tmp_path / "checkpoint"
     through = run(run_through, model, PLANS[0], path, world_size=4)
@@ -72,6 +72,7 @@ def test_a_resumed_run_has_the_losses_of_one_that_was_not_interrupted(run, tmp_p
             assert torch.equal(plain[name], parameter), name
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(run, tmp_path: Path) -> None:
     run(run_through, "gpt2", PLANS[0], tmp_path / "checkpoint", world_size=4)
     with pytest.raises(RankError, match="of another model"):

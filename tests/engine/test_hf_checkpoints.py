@@ -98,6 +98,7 @@ def continue_from_weights(context: Context) -> list[Any]:
         return [texts, all(map(torch.equal, before, trainer.model.parameters()))]
 
 
+@pytest.mark.slow
 def test_weights_alone_are_not_resumed(run: Runner) -> None:
     """The optimizer would begin anew, and nobody would notice."""
     outcomes = run(continue_from_weights, world_size=4, deadline=120)

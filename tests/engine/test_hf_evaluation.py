@@ -70,7 +70,7 @@ def predict_without_labels(context: Context, plan: Plan, has_train_dataset: bool
         return found, trainer.evaluate()["eval_loss"]
 
 
-@pytest.mark.parametrize("has_train_dataset", [True, False])
+@pytest.mark.parametrize("has_train_dataset", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_rows_without_labels_are_predicted(run: Runner, tmp_path: Path, has_train_dataset: bool) -> None:
     trainer = stock_trainer(Task(), tmp_path)
     expected, loss = trainer.predict(Unlabelled(6)).predictions, trainer.evaluate()["eval_loss"]
@@ -107,6 +107,7 @@ def train_best(context: Context, task: Task, plan: Plan) -> Outcome:
         return outcome(trainer, trainer.gather_model())
 
 
+@pytest.mark.slow
 def test_the_best_model_is_loaded_and_training_stops_early(run: Runner, tmp_path: Path) -> None:
     import transformers
 

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from merak.engine import Plan
+from merak.planner import Cluster
 from tests.backend.harness import Context, RankError
 from tests.engine import zoo
 from tests.engine.trainers import (
@@ -57,13 +58,59 @@ def expect(task: Task, folder: Path) -> Outcome:
     return outcome(trainer, trainer.model)
 
 
-@pytest.mark.parametrize("plan", sampled(PLANS, {"pipeline", "both"}))
+@pytest.mark.parametrize("plan", sampled(PLANS, {"both"}))
 def test_same_as_one_process(run: Runner, tmp_path: Path, plan: str) -> None:
     task = Task(settings={"eval_strategy": "epoch"})
     expected = expect(task, tmp_path)
     for found in run(train, task, PLANS[plan], world_size=PLANS[plan].world_size, deadline=120):
         assert_same_logs(found, expected)
         assert_same_parameters(found, expected)
+
+
+def train_automatically(context: Context, task: Task, cluster: Cluster | None) -> Outcome:
+    from merak.hf import Trainer
+
+    with as_torchrun(context):
+        trainer = task.trainer(Trainer, context.folder, context.world_size, plan="auto", cluster=cluster)
+        assert trainer.plan.world_size == context.world_size
+        assert "a step takes" in trainer.found.explain()
+        trainer.train()
+        return outcome(trainer, trainer.gather_model())
+
+
+SLOW_NETWORK = Cluster.uniform("CPU core", 2, 1, between="10MB/s")
+
+
+@pytest.mark.parametrize(
+    "cluster", [pytest.param(SLOW_NETWORK, id="given"), pytest.param(None, id="measured", marks=pytest.mark.slow)]
+)
+def test_an_automatic_plan_trains_as_one_process(run: Runner, tmp_path: Path, cluster: Cluster | None) -> None:
+    task = Task(rows=8, accumulation=1)
+    expected = expect(task, tmp_path)
+    for found in run(train_automatically, task, cluster, world_size=2, deadline=240):
+        assert_same_logs(found, expected)
+        assert_same_parameters(found, expected)
+
+
+def automatic_of(context: Context, task: Task, cluster: Cluster) -> str:
+    from merak.hf import Trainer
+
+    with as_torchrun(context), pytest.raises(ValueError, match=r"plan='auto'|the cluster") as caught:
+        task.trainer(Trainer, context.folder, context.world_size, plan="auto", cluster=cluster)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "devices", "error"),
+    [
+        (Task(rows=8), 2, "plan='auto' chooses the micro-batches: give gradient_accumulation_steps=1"),
+        (Task(rows=8, accumulation=1), 4, "has 4 devices, and 2 ranks are running: leave `cluster` away"),
+    ],
+)
+def test_what_an_automatic_plan_cannot_do(run: Runner, task: Task, devices: int, error: str) -> None:
+    cluster = Cluster.uniform("CPU core", devices, 1, between="1Gbit/s")
+    for found in run(automatic_of, task, cluster, world_size=2):
+        assert error in found
 
 
 def load_best(context: Context, task: Task, plan: Plan) -> float:
@@ -150,6 +197,7 @@ def train_from_other_weights(context: Context) -> Outcome:
         return outcome(trainer, trainer.gather_model())
 
 
+@pytest.mark.slow
 def test_all_ranks_start_from_the_first_ones_weights(run: Runner, tmp_path: Path) -> None:
     expected = expect(Task(), tmp_path)
     for found in run(train_from_other_weights, world_size=4, deadline=120):
@@ -183,6 +231,7 @@ def record(context: Context, task: Task) -> tuple[list[str], int, int, int]:
         return first, trainer.state.global_step, trainer.engine.steps, int(trainer.state.total_flos)
 
 
+@pytest.mark.slow
 def test_callbacks_are_called_as_in_the_stock_trainer(run: Runner, tmp_path: Path) -> None:
     task = Task(settings={"eval_strategy": "epoch", "save_strategy": "epoch"})
     recorder = Recorder()
@@ -202,7 +251,7 @@ def train_in(context: Context, precision: str) -> list[float]:
         return [log["loss"] for log in trainer.state.log_history if "loss" in log]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_precision_is_the_plans(run: Runner, tmp_path: Path, precision: str) -> None:
     expected = expect(Task(), tmp_path)
     for losses in run(train_in, precision, world_size=4, deadline=120):
