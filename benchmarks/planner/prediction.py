@@ -91,6 +91,7 @@ def batch_of(batch: dict[str, torch.Tensor], plan: Plan, rank: int) -> dict[str,
 
 def measured_s(name: str, plan: Plan, repeats: int, realtime: bool) -> float:
     """The median over steps of the slowest rank."""
+    torch.manual_seed(1)  # the same model on all ranks
     model, batch = MODELS[name]()
     mine = batch_of(batch, plan, dist.get_rank())
     engine = merak.parallelize(model, plan, mine, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-4))
@@ -106,7 +107,6 @@ def measured_s(name: str, plan: Plan, repeats: int, realtime: bool) -> float:
 def work(options: argparse.Namespace) -> None:
     """One rank. Rank 0 prints a JSON line a plan."""
     torch.set_num_threads(1)
-    torch.manual_seed(1)
     dist.init_process_group("merak")
     device = measure_device(torch.device("cpu"), 1, 5)
     cluster = Cluster.uniform(device, RANKS, 1, between=Link.of(f"{options.wire:g}Mbit/s {_LATENCY}"))

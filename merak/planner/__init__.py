@@ -6,7 +6,7 @@ print(found.explain())
 engine = merak.parallelize(model, found, batch, optimizer=lambda parameters: AdamW(parameters))
 """
 
-from merak.planner.calibrate import calibrate
+from merak.planner.calibration import calibrate
 from merak.planner.cluster import Cluster, Group
 from merak.planner.device import Device
 from merak.planner.found import Found

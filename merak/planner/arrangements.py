@@ -87,7 +87,7 @@ class Shapes:
         return range(first, first + width)
 
     def _widths(self) -> Iterator[int]:
-        """Those that may be: up to a host, and whole hosts."""
+        """Those that may be: a host, or an equal part of one."""
         pinned, cluster = self._pinned.get("tp"), self._prices.cluster
         if pinned is not None:
             yield from sorted({pinned} if isinstance(pinned, int) else set(pinned))
@@ -98,8 +98,11 @@ class Shapes:
     def _place(self, before: int, width: int) -> Place | None:
         """Nothing where replicas would find different places, or a narrow stage would lie across hosts."""
         cluster, dp = self._prices.cluster, self._space.dp
-        if cluster.homogeneous and cluster.groups[0].devices_per_host % width == 0:
-            return self._prices.place(self.team(0, width))  # no team lies across hosts, and all hosts are alike
+        per_host = cluster.groups[0].devices_per_host
+        if cluster.homogeneous and per_host % width == 0:  # hosts are alike, and teams lie in one, or across two
+            firsts = (dp * before + replica * width for replica in range(min(dp, per_host // width)))
+            across = any(first % per_host + width > per_host for first in firsts)
+            return None if across else self._prices.place(self.team(0, width))
         places = set()
         for team in (self.team(before, width, replica) for replica in range(dp)):
             hosts = {cluster.host_of(one) for one in team}
@@ -119,6 +122,9 @@ class Shapes:
         costs = prices.timed(self.way(width), self._space.rows, team).in_segments(prices.points)
         latency, per_byte = self._link(begins[0], width)
         budget = min(cluster.memory_bytes(self.team(begin, width)[0]) for begin in begins)
+        may_begin = [False] * (self.devices + 1)
+        for begin in begins:
+            may_begin[begin] = True
         return StageShape(
             devices=width,
             costs=costs,
@@ -127,7 +133,7 @@ class Shapes:
             latency=latency,
             once_s_per_byte=self.once_s_per_byte(begins[0], width),
             state_factor=states(self._owners),
-            may_begin=tuple(before in set(begins) for before in range(self.devices + 1)),
+            may_begin=tuple(may_begin),
         )
 
     def once_s_per_byte(self, before: int, width: int) -> float:

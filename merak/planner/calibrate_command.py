@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
 
-    from merak.planner.calibrate import calibrate
+    from merak.planner.calibration import calibrate
 
     device = torch.device("cpu")
     if options.device == "cuda":

@@ -11,7 +11,6 @@ the operations between them added up, in *segments*.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,7 @@ from merak.graph.cutting import GraphCosts, NodeCost, Value
 from merak.planner.collective_times import LinearTime
 from merak.planner.device import Device
 from merak.planner.shared_work import SharedWorkload
-from merak.planner.workload import Line
+from merak.planner.workload import Crossing, Line
 
 Vector = npt.NDArray[np.float64]
 Measured = tuple[Vector, Vector]
@@ -62,39 +61,29 @@ class Timed:
         return self._costs(
             [self.forward_s, self.backward_input_s, self.backward_weight_s, self.saved_bytes],
             workload.used,
-            [Value(one.producer, one.consumers, one.nbytes.at(self.rows), one.gradient) for one in workload.crossing],
+            workload.crossing,
             workload.prepared.cuttable.may_cut,
         )
 
     def in_segments(self, points: Sequence[int]) -> GraphCosts:
         """By segment between these positions, of which any may be a boundary."""
-        begins = [0, *points]
+        used, crossing = self.shared.workload.in_segments(points)
         vectors = [self.forward_s, self.backward_input_s, self.backward_weight_s, self.saved_bytes]
-        ends = [*points, len(self.forward_s)]
-        used = [
-            tuple(dict.fromkeys(one for of_node in self.shared.workload.used[begin:end] for one in of_node))
-            for begin, end in zip(begins, ends, strict=True)
-        ]
-        values = []
-        for one in self.shared.workload.crossing:
-            segment = bisect_right(points, one.producer)
-            if consumers := sorted({bisect_right(points, consumer) for consumer in one.consumers} - {segment}):
-                values.append(Value(segment, tuple(consumers), one.nbytes.at(self.rows), one.gradient))
-        return self._costs(
-            [np.add.reduceat(vector, begins) for vector in vectors], used, values, [False] + [True] * len(points)
-        )
+        sums = [np.add.reduceat(vector, [0, *points]) for vector in vectors]
+        return self._costs(sums, used, crossing, [False] + [True] * len(points))
 
     def _costs(
         self,
         vectors: Sequence[Vector],
         used: Sequence[tuple[int, ...]],
-        values: Sequence[Value],
+        crossing: Sequence[Crossing],
         may_cut: Sequence[bool],
     ) -> GraphCosts:
         columns = zip(*(vector.tolist() for vector in vectors), used, strict=True)
         workload = self.shared.workload
         sizes = [workload.parameter_bytes[name] * self.shared.parameters.get(name, 1.0) for name in workload.parameters]
         nodes = tuple(NodeCost(*numbers) for numbers in columns)
+        values = (Value(one.producer, one.consumers, one.nbytes.at(self.rows), one.gradient) for one in crossing)
         return GraphCosts(nodes, tuple(values), tuple(sizes), tuple(may_cut), (), tuple(workload.parameters))
 
 

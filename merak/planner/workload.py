@@ -6,6 +6,7 @@ number lies on the line through the two: FLOPs and bytes of layers grow with the
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -131,6 +132,7 @@ class Workload:
         ]
         self.parameters = list(numbers)
         self.crossing = list(self._crossing())
+        self._in_segments: dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[Crossing]]] = {}
 
     def _saved_fused(self, node: fx.Node) -> tuple[tuple[Line, dict[fx.Node, fx.Node | None]], ...]:
         """What fused attention keeps; its statistics are too few to count."""
@@ -148,6 +150,20 @@ class Workload:
             consumers = sorted({position[user] for user in node.users if user in position})
             if consumers and isinstance(node.meta.get("val"), torch.Tensor):
                 yield Crossing(position[node], tuple(consumers), self.nbytes[node], node in self.gradients)
+
+    def in_segments(self, points: Sequence[int]) -> tuple[list[tuple[int, ...]], list[Crossing]]:
+        """`used` and `crossing` of the segments between these positions, in place of operations."""
+        key = tuple(points)
+        if key not in self._in_segments:
+            spans = zip([0, *points], [*points, len(self.used)], strict=True)
+            used = [tuple(dict.fromkeys(one for of in self.used[begin:end] for one in of)) for begin, end in spans]
+            crossing = []
+            for one in self.crossing:
+                segment = bisect_right(points, one.producer)
+                if consumers := sorted({bisect_right(points, consumer) for consumer in one.consumers} - {segment}):
+                    crossing.append(Crossing(segment, tuple(consumers), one.nbytes, one.gradient))
+            self._in_segments[key] = used, crossing
+        return self._in_segments[key]
 
     def batch_of(self, rows: int) -> dict[str, Any]:
         """The batch, with so many rows: its own, over and over."""

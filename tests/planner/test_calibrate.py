@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 
 from merak.cli import main
-from merak.planner import calibrate, cluster_file, collective_speed
-from merak.planner.calibrate import Host, assemble
+from merak.planner import calibration, cluster_file, collective_speed
+from merak.planner.calibration import Host, assemble
 from merak.planner.cluster import Cluster
 from merak.planner.collective_times import crossing, steps
 from merak.planner.device import Device
@@ -165,7 +165,7 @@ def calibrated(context: Context, hosts: list[str]) -> str:
         store = dist.PrefixStore("calibrated", context.store)
         dist.init_process_group("merak", store=store, rank=context.rank, world_size=context.world_size)
         told: list[str] = []
-        cluster = calibrate.calibrate(rounds=1, largest_bytes=300_000, progress=told.append)
+        cluster = calibration.calibrate(rounds=1, largest_bytes=300_000, progress=told.append)
         assert bool(told) == (context.rank == 0)
         return json.dumps(cluster_file.to_json(cluster))
     finally:

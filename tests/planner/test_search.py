@@ -12,7 +12,8 @@ import torch
 
 from merak.graph.cutting import DoesNotFitError
 from merak.planner import Cluster, Found, NothingFitsError, Plan, Prediction, Prices, Workload, find_plan, predict
-from merak.planner.search import Search
+from merak.planner.arrangements import Shapes
+from merak.planner.search import Search, Space
 
 ROWS = 8
 LAYERS, HIDDEN = 3, 64
@@ -123,6 +124,18 @@ def test_what_does_not_fit_is_recomputed_or_spread(workload: Workload) -> None:
 def test_nothing_fits_says_what_is_missing(workload: Workload) -> None:
     with pytest.raises(NothingFitsError, match=r"no plan fits into the devices' memory. What misses least: .*misses"):
         search(workload, CLUSTERS["slow network"], memory=10_000)
+
+
+@pytest.mark.parametrize("dp", [1, 2, 3])
+def test_no_stage_lies_across_hosts(workload: Workload, dp: int) -> None:
+    cluster = Cluster.uniform("CPU core", 3, 4, inside="PCIe4", between="1Gbit/s")
+    space = Space(dp, ROWS, 1, False, 1)
+    shapes = Shapes(Prices(workload, cluster), space, {})
+    for (width, _), begins in shapes.places.items():
+        for before in range(12 // dp - width + 1):
+            teams = [shapes.team(before, width, replica) for replica in range(dp)]
+            within = all(cluster.host_of(team[0]) == cluster.host_of(team[-1]) for team in teams)
+            assert (before in begins) == within, (width, before)
 
 
 @pytest.mark.parametrize(
