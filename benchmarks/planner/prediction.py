@@ -116,9 +116,8 @@ def work(options: argparse.Namespace) -> None:
         dist.barrier()
         for plan in plans():
             line = {"model": name, "wire": options.wire, "plan": dataclasses.asdict(plan)}
-            if dist.get_rank() == 0:  # alone, as no two ranks profile at the same time
-                line["predicted"] = predict(plan, prices, ROWS).step_s
-            dist.barrier()
+            dist.barrier()  # ranks profile at the same time, as they compute in training: they share the memory
+            line["predicted"] = predict(plan, prices, ROWS).step_s
             line["measured"] = measured_s(name, plan, options.repeats, options.realtime)
             if dist.get_rank() == 0:
                 print(json.dumps(line), flush=True)

@@ -6,8 +6,8 @@ its neighbours. Each host has one link to the network, full duplex, which its de
 carries what the hosts' links do.
 
 A cluster is data: it can be written, compared, saved and loaded (cluster_file.py), typed in a line (`Cluster.uniform`)
-or measured (calibration.py). What plans ask of it are sizes of memory, speeds of devices, and how long a collective takes
-(collective_times.py has the formulas).
+or measured (calibration.py). What plans ask of it are sizes of memory, speeds of devices, and how long a collective
+takes (collective_times.py has the formulas).
 """
 
 from __future__ import annotations
