@@ -72,9 +72,10 @@ def analyze(
 
     Args:
         dataset: with `len` and `[i]`; of Hugging Face's `datasets` and `MegatronDataset` tokens are read many at a
-        time. metrics: names (`merak.data.metrics`), or a mapping from names to those, or to functions of a sample.
-        workers: processes. They are forked: user functions need not be importable. output: a folder, made if need be.
-        If it has an index already, or parts of one, of the same data and metrics,
+            time.
+        metrics: names (`merak.data.metrics`), or a mapping from names to those, or to functions of a sample.
+        workers: processes. They are forked: user functions need not be importable.
+        output: a folder, made if need be. If it has an index already, or parts of one, of the same data and metrics,
             that is gone on with.
         tokens: where a sample has its tokens: a key or column, or a function of the sample.
         part: samples of a part. Memory grows with it.

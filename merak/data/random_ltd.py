@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,9 +99,8 @@ class RandomLTD:
 
     Raises:
         ValueError: the layers cannot be found, or drop tokens already; the model's attention takes windows and
-        documents
-            in another way than by masks. At a forward: an argument of a layer of which it is not known how it follows
-            the tokens.
+            documents in another way than by masks. At a forward: an argument of a layer of which it is not known how it
+            follows the tokens.
     """
 
     def __init__(
@@ -162,19 +162,8 @@ class RandomLTD:
         kept = self.schedule.kept(step, length)
         if kept >= length:
             return {}
-        return {
-            number: keep_tokens(
-                sequences,
-                length,
-                kept,
-                seed=self.seed,
-                step=step,
-                microbatch=microbatch,
-                layer=number,
-                device=device,
-            )
-            for number in range(len(self.layers))
-        }
+        draw = partial(keep_tokens, sequences, length, kept, seed=self.seed, step=step, microbatch=microbatch)
+        return {number: draw(layer=number, device=device) for number in range(len(self.layers))}
 
     def index_of(self, number: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """What a layer keeps of these hidden states, now; None for all."""

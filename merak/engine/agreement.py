@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from merak.backend.texts import gather_json
 from merak.engine.layout import Layout
 
 _LONGEST_LINE = 400
@@ -129,14 +129,7 @@ def bits_of(tensor: torch.Tensor) -> int:
 
 def merge_on_all(mine: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The union of all ranks' dicts, which travel as JSON. Where several have a key, the lowest rank's."""
-    text = torch.tensor(list(json.dumps(mine).encode()), dtype=torch.uint8, device=device)
-    sizes = [torch.empty(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([text.numel()], device=device))
-    longest = max(int(size) for size in sizes)
-    padded = torch.cat([text, text.new_zeros(longest - text.numel())])
-    texts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(texts, padded)
     merged: dict[str, Any] = {}
-    for one, size in zip(texts, sizes, strict=True):
-        merged = json.loads(bytes(one[: int(size)].tolist()).decode()) | merged
+    for one in gather_json(mine, device):
+        merged = one | merged
     return merged

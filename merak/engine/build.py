@@ -13,7 +13,7 @@ from merak.engine.agreement import check_same, merge_on_all, together
 from merak.engine.gradients import Gradients
 from merak.engine.layout import Layout
 from merak.engine.parameters import Owned
-from merak.engine.precision import autocast, autocast_dtype
+from merak.engine.precision import autocast
 from merak.engine.tensor_parallel import TensorParallel
 from merak.engine.variants import Variant, names_of, same_boundaries
 from merak.graph.capture import LossFunction
@@ -30,7 +30,7 @@ from merak.pipeline.messages import Messages
 from merak.pipeline.microbatches import bind
 from merak.pipeline.schedule import Schedule
 from merak.pipeline.stage_runner import StageRunner
-from merak.planner.plan import Plan
+from merak.planner.plan import Plan, autocast_dtype
 from merak.planner.stage_cut import Candidate, choose_cut, compute_order
 from merak.sharding.divided import Divided
 

@@ -10,19 +10,12 @@ from typing import Any
 
 import torch
 
-from merak.planner.plan import Precision
-
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast_dtype(precision: Precision) -> torch.dtype | None:
-    """What is computed in; None for the parameters' own dtypes."""
-    return _DTYPES[precision]
+from merak.planner.plan import Precision, autocast_dtype
 
 
 def autocast(precision: Precision, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
     """A context for forwards."""
-    dtype = _DTYPES[precision]
+    dtype = autocast_dtype(precision)
     if dtype is None:
         return contextlib.nullcontext
     return lambda: torch.autocast(device.type, dtype)

@@ -42,7 +42,6 @@ class TensorParallel:
         self.in_order: Callable[[fx.Graph], fx.Graph] | None = interleave if plan.sub_batches > 1 else None
         self._own = layout.tp
         self._ranks_of_pipeline = plan.widths
-        of_time = [Place(0, 1, "")] * (plan.sub_batches > 1)
         self._widths: dict[int, Width] = {}
         for ranks in sorted(set(plan.widths) - {1}):
             place = Place(0, ranks, "")  # what stages of other ranks cost is asked of their first
@@ -53,7 +52,7 @@ class TensorParallel:
                 ranks,
                 annotations,
                 trainable,
-                (place, *of_time),
+                place,
                 sequence_parallel=plan.sequence_parallel,
                 sub_batches=plan.sub_batches,
             )

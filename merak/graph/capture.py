@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import fx, nn
 
-from merak._torch_graphs import ExportedGraph, depends_on_values, export_graph, size_conditions
+from merak._torch_graphs import ExportedGraph, depends_on_values, export_graph, size_conditions, symbols_of_size
 from merak.graph.attributes import Attributes
 from merak.graph.buffers import Buffers
 from merak.graph.errors import CaptureError, explain_changes, explain_failure, explain_sizes_of_values
@@ -80,6 +80,12 @@ class Captured:
     conditions: list[Any]
     more_sizes: dict[str, Callable[[dict[str, int]], int]] = dataclasses.field(default_factory=dict)
     assigned: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def row_symbols(self) -> set[str]:
+        """The symbols of the batch's number of rows; empty where the model takes one number only."""
+        fakes = [fake for fake in self.inputs.values() if fake.dim()]
+        return symbols_of_size(fakes[0].shape[0], [fake.shape[0] for fake in fakes]) if fakes else set()
 
     def all_leaves(self, tensors: Sequence[Any]) -> list[Any]:
         """The leaves that `trees.rebuild` takes for the output."""

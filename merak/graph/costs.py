@@ -124,13 +124,11 @@ def graph_costs(
     nodes = []
     for node in cuttable.trunk:
         used = []
-        for source in node.all_input_nodes:
-            kind, key = cuttable.captured.sources.get(source.name, ("", ""))
-            if source.op == "placeholder" and kind == "parameter":
-                if key not in names:
-                    names[key] = len(parameter_bytes)
-                    parameter_bytes.append(nbytes_of(source, sizes))
-                used.append(names[key])
+        for key, source in parameters_of(cuttable.captured, node).items():
+            if key not in names:
+                names[key] = len(parameter_bytes)
+                parameter_bytes.append(nbytes_of(source, sizes))
+            used.append(names[key])
         flops = measured.flops.get(node, 0)
         touched = nbytes_of(node, sizes) + sum(nbytes_of(one, sizes) for one in node.all_input_nodes)
         work = 0.0 if is_view(node) else max(flops / device.flops_per_s, touched / device.bytes_per_s)
@@ -149,18 +147,32 @@ def graph_costs(
         )
     return GraphCosts(
         tuple(nodes),
-        tuple(_values(cuttable, sizes, gradients)),
+        tuple(
+            ValueCost(producer, consumers, nbytes_of(node, sizes), node in gradients)
+            for node, producer, consumers in consumers_of(cuttable)
+        ),
         tuple(parameter_bytes),
         tuple(cuttable.may_cut),
         parameter_names=tuple(names),
     )
 
 
-def _values(cuttable: Cuttable, sizes: dict[str, int], gradients: set[fx.Node]) -> Iterator[ValueCost]:
+def parameters_of(captured: Captured, node: fx.Node) -> dict[str, fx.Node]:
+    """Those that an operation uses, by name: their placeholders."""
+    found = {}
+    for one in node.all_input_nodes:
+        kind, key = captured.sources.get(one.name, ("", ""))
+        if one.op == "placeholder" and kind == "parameter":
+            found[key] = one
+    return found
+
+
+def consumers_of(cuttable: Cuttable) -> Iterator[tuple[fx.Node, int, tuple[int, ...]]]:
+    """The tensors that operations of the trunk give to later ones: whose, its position, and theirs."""
     for node in cuttable.trunk:
         consumers = sorted({cuttable.position[user] for user in node.users if user in cuttable.position})
         if consumers and isinstance(node.meta.get("val"), torch.Tensor):
-            yield ValueCost(cuttable.position[node], tuple(consumers), nbytes_of(node, sizes), node in gradients)
+            yield node, cuttable.position[node], tuple(consumers)
 
 
 def _placeholder(captured: Captured, node: fx.Node, sizes: dict[str, int], parameters: set[int]) -> Any:

@@ -210,6 +210,11 @@ class Cut:
         return "\n".join(_lines(self))
 
 
+def advice(remedies: Sequence[str]) -> str:
+    """What would fit, in words."""
+    return "It would fit " + ", or ".join(remedies) if remedies else "Nothing that was tried would fit"
+
+
 class DoesNotFitError(ValueError):
     """No cut fits into the ranks' memory. Its text says what is missing, and what would fit.
 
@@ -223,8 +228,7 @@ class DoesNotFitError(ValueError):
             for rank, (missing, needed) in enumerate(zip(cut.missing_bytes, cut.memory_bytes, strict=True))
             if missing
         ]
-        advice = "It would fit " + ", or ".join(remedies) if remedies else "Nothing that was tried would fit"
-        super().__init__(f"{len(cut.stages)} stages do not fit, however cut: {'; '.join(misses)}. {advice}.")
+        super().__init__(f"{len(cut.stages)} stages do not fit, however cut: {'; '.join(misses)}. {advice(remedies)}.")
         self.cut = cut
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from merak._torch_graphs import evaluate_size, symbols_of_size
+from merak._torch_graphs import evaluate_size
 from merak.graph.capture import Captured, Source
 from merak.graph.dependence import with_dependencies
 from merak.graph.normal_form import AliasGroups, erase_unused
@@ -332,8 +332,7 @@ class Rows:
     """
 
     def __init__(self, captured: Captured) -> None:
-        fakes = [fake for fake in captured.inputs.values() if fake.dim()]
-        self._symbols = symbols_of_size(fakes[0].shape[0], [fake.shape[0] for fake in fakes]) if fakes else set()
+        self._symbols = captured.row_symbols
         self.known = bool(self._symbols)
 
     def are_in(self, fake: torch.Tensor) -> bool:

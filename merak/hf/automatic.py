@@ -6,6 +6,7 @@ Where the plan has fewer replicas, each is given more rows.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,5 +55,5 @@ def plan_of_all(
     """
     with together("finding a plan", device):
         found = find_plan(model, example, cluster, rows=rows, precision=start.precision, loss_fn=loss_fn)
-    fields = Plan.from_json(merge_on_all({"plan": found.plan.to_json()}, device)["plan"])
-    return found, fields.with_seed(start.seed)
+    plan = Plan.from_json(merge_on_all({"plan": found.plan.to_json()}, device)["plan"])
+    return found, dataclasses.replace(plan, seed=start.seed)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
-from merak.planner.cluster import Cluster
-from merak.planner.prediction import MOVED_BY_OPTIMIZER, states
+from merak.planner.collective_times import LinearTime
+from merak.planner.prediction import crossing, optimizer_s_per_byte, owners, states, sum_of_gradients
 from merak.planner.prices import Place, Prices, Way
 from merak.planner.stage_search import FoundStages, SearchResult, StageShape, search_stages
 
@@ -23,19 +23,22 @@ _TOLERANCE, _WITHIN = 0.01, 0.1
 """What a search may leave on the table; and how much slower, by the formula, an arrangement worth simulating may be."""
 
 
-class Settled(Protocol):
-    """What is settled before stages are looked for: see `merak.planner.search.Space`."""
+@dataclass(frozen=True)
+class Space:
+    """What is settled before stages are looked for.
 
-    @property
-    def dp(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def microbatches(self) -> int: ...
-    @property
-    def sequence_parallel(self) -> bool: ...
-    @property
-    def sub_batches(self) -> int: ...
+    Attributes:
+        dp: replicas.
+        rows: of a micro-batch.
+        microbatches: of a replica.
+        sequence_parallel, sub_batches: how ranks share layers.
+    """
+
+    dp: int
+    rows: int
+    microbatches: int
+    sequence_parallel: bool
+    sub_batches: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Shapes:
         pinned: fields of the plan that are settled.
     """
 
-    def __init__(self, prices: Prices, space: Settled, pinned: Mapping[str, Any]) -> None:
+    def __init__(self, prices: Prices, space: Space, pinned: Mapping[str, Any]) -> None:
         self._prices, self._space, self._pinned = prices, space, pinned
         self.devices = prices.cluster.devices // space.dp
 
@@ -78,8 +81,7 @@ class Shapes:
 
     def way(self, width: int) -> Way:
         """How so many ranks share layers."""
-        space = self._space
-        return Way(width, space.sequence_parallel, space.sub_batches) if width > 1 else Way()
+        return Way.of(width, self._space.sequence_parallel, self._space.sub_batches)
 
     def team(self, before: int, width: int, replica: int = 0) -> range:
         """The devices of the cluster that share a stage."""
@@ -138,44 +140,29 @@ class Shapes:
 
     def once_s_per_byte(self, before: int, width: int) -> float:
         """Seconds of a step for each byte of a device's parameters: the sum of gradients, and the optimizer."""
-        cluster, dp, team = self._prices.cluster, self._space.dp, self.team(before, width)
-        optimizer = MOVED_BY_OPTIMIZER / self._owners / cluster.device(team[0]).memory_bytes_per_s
-        if dp == 1:
-            return optimizer
-        ring = [self.team(before, width, replica)[0] for replica in range(dp)]
-        parts = sum(cluster.host_of(one) == cluster.host_of(team[0]) for one in team)
-        return optimizer + cluster.linear_time("all_reduce", ring, parts).seconds_per_byte
+        cluster, team = self._prices.cluster, self.team(before, width)
+        ring = [self.team(before, width, replica)[0] for replica in range(self._space.dp)]
+        return (
+            optimizer_s_per_byte(cluster.device(team[0]), self._owners)
+            + sum_of_gradients(cluster, ring, team).seconds_per_byte
+        )
 
     @property
     def _owners(self) -> int:
-        """Among how many replicas the optimizer's work is divided."""
-        return self._space.dp if self._pinned.get("data_parallel", "zero1") == "zero1" else 1
+        return owners(self._space.dp, self._pinned.get("data_parallel", "zero1"))
 
-    def _link(self, before: int, width: int) -> tuple[float, float]:
-        """Latency, and seconds for each byte, of what a stage receives from the one before, or sends to the next: over
-        the network where these are on other hosts, which its replicas on a host do at the same time."""
+    def _link(self, before: int, width: int) -> LinearTime:
+        """What a stage receives from the one before, or sends to the next, by its bytes."""
         cluster, dp = self._prices.cluster, self._space.dp
         if self.devices == width:
-            return 0.0, 0.0
-        here = self.team(before, width)
+            return LinearTime(0.0, 0.0)
         block = range(dp * before, dp * (before + width))
-        outside = self._neighbour(block, cluster)
-        if cluster.host_of(here[0]) == cluster.host_of(outside):
-            latency, per_byte = cluster.linear_time("send", [here[0], outside])
-            return latency, per_byte / width
-        together = sum(
-            cluster.host_of(self.team(before, width, replica)[0]) == cluster.host_of(here[0]) for replica in range(dp)
-        )
-        hosts = len({cluster.host_of(one) for one in here})
-        latency, per_byte = cluster.linear_time("send", [here[0], outside], together)
-        return latency, per_byte / hosts
-
-    def _neighbour(self, block: range, cluster: Cluster) -> int:
-        """A device of the stage after, or before it."""
-        return block.stop if block.stop < cluster.devices else block.start - 1
+        outside = block.stop if block.stop < cluster.devices else block.start - 1
+        teams = [self.team(before, width, replica) for replica in range(dp)]
+        return crossing(cluster, teams, range(outside, outside + width))
 
 
-def ideal_s(prices: Prices, space: Settled, pinned: Mapping[str, Any]) -> float:
+def ideal_s(prices: Prices, space: Space, pinned: Mapping[str, Any]) -> float:
     """A step of a space in which no device waits for another, with all work on the devices that do it cheapest. None
     of its plans takes less, since devices take this much on average."""
     shapes = Shapes(prices, space, pinned)
@@ -190,7 +177,7 @@ def ideal_s(prices: Prices, space: Settled, pinned: Mapping[str, Any]) -> float:
 
 
 def arrangements(
-    prices: Prices, space: Settled, kind: str, memory: int | None, pinned: Mapping[str, Any], *, diagnose: bool = False
+    prices: Prices, space: Space, kind: str, memory: int | None, pinned: Mapping[str, Any], *, diagnose: bool = False
 ) -> tuple[list[Arrangement], float]:
     """The best arrangements of a space, from the fastest on, and what none takes less than.
 

@@ -12,7 +12,6 @@ links; of memory, the least.
 from __future__ import annotations
 
 import datetime
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 import merak.backend
+from merak.backend.texts import gather_json
 from merak.planner.cluster import Cluster, Group
 from merak.planner.collective_speed import measure_link
 from merak.planner.device import Device
@@ -76,7 +76,7 @@ def calibrate(
         say("links between hosts")
         between = _measure_among([[ranks[0] for ranks in hosts]], device, rounds, largest_bytes)
     facts = [found.to_json(), inside and inside.to_json(), between and between.to_json()]
-    everyones = [json.loads(text) for text in _gather_texts(json.dumps(facts))]
+    everyones = gather_json(facts, torch.device("cpu"))
     links = [tuple(link and Link.from_json(link) for link in facts[1:]) for facts in everyones]
     devices = [Device.from_json(facts[0]) for facts in everyones]
     measured = [Host(tuple(devices[one] for one in ranks), links[ranks[0]][0]) for ranks in hosts]
@@ -165,15 +165,3 @@ def _measure_among(groups: Sequence[Sequence[int]], device: torch.device, rounds
         dist.destroy_process_group(mine)
     dist.barrier()
     return link
-
-
-def _gather_texts(text: str) -> list[str]:
-    """Everyone's, by rank. Collective."""
-    mine = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-    longest = torch.tensor([len(mine)])
-    dist.all_reduce(longest, dist.ReduceOp.MAX)
-    padded = torch.full((int(longest),), ord(" "), dtype=torch.uint8)
-    padded[: len(mine)] = mine
-    everyones = torch.empty(dist.get_world_size() * len(padded), dtype=torch.uint8)
-    dist.all_gather_into_tensor(everyones, padded)
-    return [bytes(one.tolist()).decode() for one in everyones.reshape(-1, len(padded))]

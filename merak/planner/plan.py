@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from merak.pipeline.schedule import KINDS, Schedule
 
 Recompute = Literal["auto"] | float | Sequence[float]
 Widths = int | tuple[int, ...]
 DataParallel = Literal["all-reduce", "sparse", "zero1"]
 Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
 _SEEDS = -(2**63), 2**64 - 1
 
 
@@ -72,7 +75,7 @@ class Plan:
             if self.stages % self.pp:
                 raise ValueError(f"stages is {self.stages}; it must be a multiple of pp, which is {self.pp}")
         _check_one_of("data_parallel", self.data_parallel, ("all-reduce", "sparse", "zero1"))
-        _check_one_of("precision", self.precision, ("fp32", "bf16", "fp16"))
+        _check_one_of("precision", self.precision, PRECISIONS)
         if self.memory is not None:
             _check_whole("memory", self.memory, 0, or_none=True, unit=" bytes")
         _check_whole("seed", self.seed, *_SEEDS)
@@ -133,10 +136,6 @@ class Plan:
     def team(self, pp_rank: int, dp_rank: int = 0) -> list[int]:
         """The ranks of the world that share a pipeline rank's layers in one replica."""
         return [self.rank_at(pp_rank, dp_rank, tp_rank) for tp_rank in range(self.widths[pp_rank])]
-
-    def with_seed(self, seed: int) -> Plan:
-        """The same, with other random numbers."""
-        return dataclasses.replace(self, seed=seed)
 
     def check_world(self, ranks: int) -> None:
         """Refuses other numbers of ranks than `world_size`, and says what would do.
@@ -235,6 +234,11 @@ class Plan:
     def load(path: str | Path) -> Plan:
         """The plan in a file."""
         return Plan.from_json(Path(path).read_text())
+
+
+def autocast_dtype(precision: Precision) -> torch.dtype | None:
+    """What is computed in; None for the parameters' own dtypes."""
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def _check_whole(

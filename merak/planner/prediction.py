@@ -19,6 +19,9 @@ from dataclasses import dataclass
 
 from merak.graph.cutting import Cut, GraphCosts
 from merak.pipeline.simulation import Costs, Simulation
+from merak.planner.cluster import Cluster
+from merak.planner.collective_times import LinearTime
+from merak.planner.device import Device
 from merak.planner.plan import Plan
 from merak.planner.prices import Place, Prices, Way, ways_of
 from merak.planner.stage_cut import compute_order, cut_for, forced_cuts, solver
@@ -26,7 +29,7 @@ from merak.planner.width_costs import mixed
 
 _STATES = 4.0
 """Bytes of parameters, gradients and Adam's two moments, for each byte of parameters."""
-MOVED_BY_OPTIMIZER = 7.0
+_MOVED = 7.0
 """Bytes that Adam reads and writes, for each byte of parameters: reads all four, writes all but gradients."""
 
 
@@ -95,7 +98,12 @@ def predict(
     budget = budgets(plan, prices)
     latency, per_byte = slowest_link(plan, prices)
     solve = solver(
-        plan, order, memory=budget, state_factor=states(owners_of(plan)), bandwidth=1 / per_byte, latency=latency
+        plan,
+        order,
+        memory=budget,
+        state_factor=states(owners(plan.dp, plan.data_parallel)),
+        bandwidth=1 / per_byte,
+        latency=latency,
     )
     if boundaries is None:
         forced = forced_cuts(plan, prices.workload.prepared.cuttable)
@@ -174,16 +182,35 @@ def message_s(plan: Plan, prices: Prices, rank_of: Sequence[int], edge: tuple[in
     if rank_of[edge[0]] == rank_of[edge[1]] or not nbytes:
         return 0.0
     cluster = prices.cluster
-    here, there = (plan.team(rank_of[stage]) for stage in edge)
-    shares = min(len(here), len(there))
+    there = plan.team(rank_of[edge[1]])
+    teams = [plan.team(rank_of[edge[0]], replica) for replica in range(plan.dp)]
+    gathered = cluster.seconds("all_gather", nbytes, there) if len(there) > 1 else 0.0
+    return crossing(cluster, teams, there).of(nbytes) + gathered
+
+
+def crossing(cluster: Cluster, teams: Sequence[Sequence[int]], there: Sequence[int]) -> LinearTime:
+    """What a value takes from the first of these teams, those of a stage's replicas, to another team, by its bytes."""
+    here = teams[0]
     if cluster.host_of(here[0]) == cluster.host_of(there[0]):
-        crossing = cluster.seconds("send", nbytes / shares, [here[0], there[0]])
-    else:
-        teams = [plan.team(rank_of[edge[0]], replica) for replica in range(plan.dp)]
-        together = sum(cluster.host_of(team[0]) == cluster.host_of(here[0]) for team in teams)
-        hosts = len({cluster.host_of(rank) for rank in here})
-        crossing = cluster.seconds("send", nbytes / hosts, [here[0], there[0]], together)
-    return crossing + (cluster.seconds("all_gather", nbytes, there) if len(there) > 1 else 0.0)
+        latency, per_byte = cluster.linear_time("send", [here[0], there[0]])
+        return LinearTime(latency, per_byte / min(len(here), len(there)))
+    together = sum(cluster.host_of(team[0]) == cluster.host_of(here[0]) for team in teams)
+    latency, per_byte = cluster.linear_time("send", [here[0], there[0]], together)
+    return LinearTime(latency, per_byte / len({cluster.host_of(rank) for rank in here}))
+
+
+def sum_of_gradients(cluster: Cluster, ring: Sequence[int], team: Sequence[int]) -> LinearTime:
+    """Over replicas, by the bytes of a rank's parameters.
+
+    Args:
+        ring: the ranks of all replicas with the same part of a stage.
+        team: the ranks that share it: those on a host have their rings over its link at the same time.
+    """
+    if len(ring) == 1:
+        return LinearTime(0.0, 0.0)
+    return cluster.linear_time(
+        "all_reduce", ring, sum(cluster.host_of(one) == cluster.host_of(team[0]) for one in team)
+    )
 
 
 def reduction_s(plan: Plan, prices: Prices, pp_rank: int, cut: Cut) -> float:
@@ -192,11 +219,8 @@ def reduction_s(plan: Plan, prices: Prices, pp_rank: int, cut: Cut) -> float:
     cluster, team = prices.cluster, plan.team(pp_rank)
     stages = [stage for stage in cut.stages if stage.rank == pp_rank]
     nbytes = sum(stage.parameter_bytes for stage in stages)
-    seconds = 0.0
-    if plan.dp > 1:
-        ring = [plan.rank_at(pp_rank, replica, 0) for replica in range(plan.dp)]
-        parts_of_host = sum(cluster.host_of(rank) == cluster.host_of(team[0]) for rank in team)
-        seconds += cluster.seconds("all_reduce", nbytes, ring, parts_of_host)
+    ring = [plan.rank_at(pp_rank, replica, 0) for replica in range(plan.dp)]
+    seconds = sum_of_gradients(cluster, ring, team).of(nbytes)
     if len(team) > 1:
         share = len(stages) / plan.n_stages
         seconds += cluster.seconds("all_reduce", prices.shared(len(team), plan.sequence_parallel).summed * share, team)
@@ -207,20 +231,25 @@ def optimizer_s(plan: Plan, prices: Prices, cut: Cut) -> float:
     """Of the slowest rank."""
     seconds = [0.0] * plan.pp
     for stage in cut.stages:
-        speed = prices.cluster.device(plan.team(stage.rank)[0]).memory_bytes_per_s
-        seconds[stage.rank] += MOVED_BY_OPTIMIZER * stage.parameter_bytes / owners_of(plan) / speed
+        device = prices.cluster.device(plan.team(stage.rank)[0])
+        seconds[stage.rank] += optimizer_s_per_byte(device, owners(plan.dp, plan.data_parallel)) * stage.parameter_bytes
     return max(seconds)
 
 
-def owners_of(plan: Plan) -> int:
-    """Among how many replicas the optimizer's work is divided."""
-    return plan.dp if plan.data_parallel == "zero1" else 1
+def optimizer_s_per_byte(device: Device, replicas: int) -> float:
+    """Of parameters, where so many replicas share its work."""
+    return _MOVED / replicas / device.memory_bytes_per_s
 
 
-def states(owners: int) -> float:
+def owners(dp: int, data_parallel: str) -> int:
+    """Among how many replicas the optimizer's work and state are divided."""
+    return dp if data_parallel == "zero1" else 1
+
+
+def states(replicas: int) -> float:
     """Bytes of parameters, gradients and the optimizer's state, for each byte of parameters, where so many replicas
     share the latter."""
-    return 2 + (_STATES - 2) / owners
+    return 2 + (_STATES - 2) / replicas
 
 
 def kind_of_rank(plan: Plan, prices: Prices, pp_rank: int) -> tuple[Way, Place]:

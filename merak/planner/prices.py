@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from merak.pipeline.microbatches import bind
 from merak.planner.cluster import Cluster
 from merak.planner.collective_times import LinearTime
-from merak.planner.plan import Plan
+from merak.planner.device import DTYPES
+from merak.planner.plan import Plan, Precision
 from merak.planner.points import points_of
 from merak.planner.profiling import Profiler
 from merak.planner.shared_work import SharedWorkload
@@ -25,8 +25,6 @@ from merak.sharding.divided import Divided
 from merak.sharding.parts import Place as Part
 from merak.sharding.width import Width
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""That products are computed in, by a plan's precision."""
 _MOST_POINTS = 128
 _COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all")
 
@@ -42,12 +40,15 @@ class Way:
     sequence_parallel: bool = False
     sub_batches: int = 1
 
+    @staticmethod
+    def of(ranks: int, sequence_parallel: bool, sub_batches: int) -> Way:
+        """One rank alone shares nothing."""
+        return Way(ranks, sequence_parallel, sub_batches) if ranks > 1 else Way()
+
 
 def ways_of(plan: Plan) -> list[Way]:
     """By pipeline rank."""
-    return [
-        Way(width, plan.sequence_parallel and width > 1, plan.sub_batches if width > 1 else 1) for width in plan.widths
-    ]
+    return [Way.of(width, plan.sequence_parallel, plan.sub_batches) for width in plan.widths]
 
 
 class Prices:
@@ -65,7 +66,7 @@ class Prices:
         workload: Workload,
         cluster: Cluster,
         *,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         annotations: Sequence[Annotation | Tactic] = (),
         profiler: Profiler | None = None,
     ) -> None:
@@ -142,12 +143,11 @@ class Prices:
         whole, trainable = self.workload.prepared, self.workload.trainable
         divided = Divided(whole, whole)
         if way.ranks > 1:
-            of_time = (Part(0, 1, ""),) * (way.sub_batches > 1)
             width = Width(
                 way.ranks,
                 self._annotations,
                 trainable,
-                (Part(0, way.ranks, ""), *of_time),
+                Part(0, way.ranks, ""),
                 sequence_parallel=way.sequence_parallel,
                 sub_batches=way.sub_batches,
             )

@@ -11,9 +11,7 @@ them from Python.
 from __future__ import annotations
 
 import math
-import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from merak.graph.capture import Captured
 from merak.graph.randomness import operation_of
 from merak.graph.stages import Cuttable
 from merak.pipeline.microbatches import MicroBatch
+from merak.planner.device_speed import median_seconds
 
 Seconds = tuple[float, float]
 """Of a forward, and of a backward."""
@@ -106,18 +105,15 @@ class Profiler:
 
         return forward_s, self._median(backward)
 
-    def _median(self, call: Any) -> float:
-        once = self._seconds(call, 1)
+    def _median(self, call: Callable[[], object]) -> float:
+        once = median_seconds(call, self.device, 1)
         repeats = max(1, round(_LEAST_S / max(once, 1e-7)))
-        return statistics.median(self._seconds(call, repeats) for _ in range(_ROUNDS)) / repeats
 
-    def _seconds(self, call: Any, repeats: int) -> float:
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            call()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - begin
+        def several() -> None:
+            for _ in range(repeats):
+                call()
+
+        return median_seconds(several, self.device, _ROUNDS) / repeats
 
     def _placeholder(self, captured: Captured, node: fx.Node, micro_batch: MicroBatch) -> Any:
         kind, key = captured.sources[node.name]

@@ -25,12 +25,12 @@ from torch import nn
 
 from merak.graph.capture import LossFunction
 from merak.graph.cutting import DoesNotFitError
-from merak.planner.arrangements import Arrangement, arrangements, ideal_s
+from merak.planner.arrangements import Arrangement, Space, arrangements, ideal_s
 from merak.planner.cluster import Cluster
 from merak.planner.found import Found
-from merak.planner.plan import Plan
+from merak.planner.plan import PRECISIONS, Plan, Precision, autocast_dtype
 from merak.planner.prediction import Prediction, predict
-from merak.planner.prices import DTYPES, Prices
+from merak.planner.prices import Prices
 from merak.planner.stage_cut import compute_order
 from merak.planner.stage_search import NoStagesError, StagesDoNotFitError
 from merak.planner.workload import Workload
@@ -50,24 +50,6 @@ _SCHEDULES = {"1f1b": ("1f1b", "shifted", "zero-bubble"), "eager": ("eager", "ea
 """Schedules by the kind that stages are searched for: how many micro-batches are in flight, and what hides messages."""
 
 
-@dataclass(frozen=True)
-class Space:
-    """What is settled before stages are looked for.
-
-    Attributes:
-        dp: replicas.
-        rows: of a micro-batch.
-        microbatches: of a replica.
-        sequence_parallel, sub_batches: how ranks share layers.
-    """
-
-    dp: int
-    rows: int
-    microbatches: int
-    sequence_parallel: bool
-    sub_batches: int
-
-
 class NothingFitsError(ValueError):
     """No plan fits into the devices' memory; the text says what misses least, and what would help."""
 
@@ -79,7 +61,7 @@ def find_plan(
     *,
     rows: int | None = None,
     memory: int | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     loss_fn: LossFunction | None = None,
     annotations: Sequence[Annotation | Tactic] = (),
     progress: Callable[[str], None] | None = None,
@@ -106,9 +88,9 @@ def find_plan(
     """
     if unknown := pinned.keys() - set(_PINS):
         raise ValueError(f"{', '.join(sorted(unknown))} cannot be pinned; what can is {', '.join(_PINS)}")
-    if precision not in DTYPES:
-        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(DTYPES)}")
-    autocast = None if precision == "fp32" else DTYPES[precision]
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    autocast = autocast_dtype(precision)
     fused = not any(group.device.is_cpu for group in cluster.groups)
     workload = Workload(model, example_inputs, loss_fn=loss_fn, autocast=autocast, fused_attention=fused)
     prices = Prices(workload, cluster, precision=precision, annotations=annotations)
@@ -177,12 +159,9 @@ class Search:
                     continue
                 rows = self.rows // (dp * microbatches)
                 shared = devices > dp and self.pinned.get("tp") != 1
-                for sequence_parallel in (False, True) if shared else (False,):
-                    for sub_batches in _SUB_BATCHES if shared else (1,):
-                        fits = self._may("sequence_parallel", sequence_parallel) and self._may(
-                            "sub_batches", sub_batches
-                        )
-                        if fits and rows % sub_batches == 0:
+                for sequence_parallel in self._choices("sequence_parallel", (False, True) if shared else (False,)):
+                    for sub_batches in self._choices("sub_batches", _SUB_BATCHES if shared else (1,)):
+                        if rows % sub_batches == 0:
                             yield Space(dp, rows, microbatches, sequence_parallel, sub_batches)
 
     def _search(self, space: Space) -> float:
@@ -240,7 +219,7 @@ class Search:
             sequence_parallel=space.sequence_parallel and shares,
             sub_batches=space.sub_batches if shares else 1,
             data_parallel=self.pinned.get("data_parallel", "zero1" if space.dp > 1 else "all-reduce"),
-            precision=self.prices.precision,  # type: ignore[arg-type]
+            precision=self.prices.precision,
             memory=self.memory,
         )
 

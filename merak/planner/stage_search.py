@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from merak import _C
-from merak.graph.cutting import GraphCosts, StageCost
+from merak.graph.cutting import GraphCosts, StageCost, advice
 from merak.resharding.explaining import size_text
 
 
@@ -141,11 +141,10 @@ class StagesDoNotFitError(ValueError):
             for number, stage in enumerate(stages.stages)
             if stage.missing_bytes
         ]
-        advice = "It would fit " + ", or ".join(remedies) if remedies else "Nothing that was tried would fit"
         count = len(stages.stages)
         super().__init__(
             f"no stages fit, however cut and placed. What misses least has {count} stage{'s' if count > 1 else ''}: "
-            f"{'; '.join(misses)}. {advice}."
+            f"{'; '.join(misses)}. {advice(remedies)}."
         )
         self.stages = stages
 

@@ -7,16 +7,15 @@ number lies on the line through the two: FLOPs and bytes of layers grow with the
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
-from merak._torch_graphs import symbols_of_size
 from merak.graph.capture import LossFunction
-from merak.graph.costs import Saved, is_attention, is_view, measure, nbytes_of
+from merak.graph.costs import Saved, consumers_of, is_attention, is_view, measure, nbytes_of, parameters_of
 from merak.graph.gradients import nodes_with_gradients
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.trees import flatten, rebuild
@@ -127,29 +126,20 @@ class Workload:
         }
         numbers: dict[str, int] = {}
         self.used = [
-            tuple(numbers.setdefault(name, len(numbers)) for name in self._parameters_of(node))
+            tuple(numbers.setdefault(name, len(numbers)) for name in parameters_of(self.prepared.captured, node))
             for node in self.prepared.cuttable.trunk
         ]
         self.parameters = list(numbers)
-        self.crossing = list(self._crossing())
+        self.crossing = [
+            Crossing(producer, consumers, self.nbytes[node], node in self.gradients)
+            for node, producer, consumers in consumers_of(self.prepared.cuttable)
+        ]
         self._in_segments: dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[Crossing]]] = {}
 
     def _saved_fused(self, node: fx.Node) -> tuple[tuple[Line, dict[fx.Node, fx.Node | None]], ...]:
         """What fused attention keeps; its statistics are too few to count."""
         kept = [one for one in (*node.all_input_nodes, node) if isinstance(one.meta.get("val"), torch.Tensor)]
         return tuple((self.nbytes[one], {node: one}) for one in kept)
-
-    def _parameters_of(self, node: fx.Node) -> list[str]:
-        sources = self.prepared.captured.sources
-        found = [sources[one.name] for one in node.all_input_nodes if one.op == "placeholder"]
-        return [key for kind, key in found if kind == "parameter"]
-
-    def _crossing(self) -> Iterator[Crossing]:
-        position = self.prepared.cuttable.position
-        for node in self.prepared.cuttable.trunk:
-            consumers = sorted({position[user] for user in node.users if user in position})
-            if consumers and isinstance(node.meta.get("val"), torch.Tensor):
-                yield Crossing(position[node], tuple(consumers), self.nbytes[node], node in self.gradients)
 
     def in_segments(self, points: Sequence[int]) -> tuple[list[tuple[int, ...]], list[Crossing]]:
         """`used` and `crossing` of the segments between these positions, in place of operations."""
@@ -178,18 +168,12 @@ class Workload:
     def _sizes(self, batch: Mapping[str, Any], rows: int) -> dict[str, int]:
         """What the graph's symbols stand for in a batch like this, with so many rows."""
         captured = self.prepared.captured
-        fakes = [fake for fake in captured.inputs.values() if fake.dim()]
-        of_rows = symbols_of_size(fakes[0].shape[0], [fake.shape[0] for fake in fakes])
-        if not of_rows:
+        if not captured.row_symbols:
             raise ValueError(
                 f"the model was captured for batches of {self.rows} rows only, so that there is nothing to plan: its "
                 "forward asks for that number. Give a batch of another number of rows, or see docs/graph.md on sizes"
             )
-        return bind(captured, batch, 0).sizes | dict.fromkeys(of_rows, rows)
-
-    def flops(self, rows: float) -> float:
-        """Of a forward of so many rows."""
-        return sum(one.flops.at(rows) for one in self.work.values())
+        return bind(captured, batch, 0).sizes | dict.fromkeys(captured.row_symbols, rows)
 
 
 def _saved(few: list[Saved], many: list[Saved]) -> list[tuple[Line, dict[fx.Node, fx.Node | None]]]:

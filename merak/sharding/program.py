@@ -21,7 +21,7 @@ import torch
 from torch import fx
 
 from merak import _C
-from merak._torch_graphs import equal_sizes, evaluate_size, size_hint, symbol_names, symbols_of_size
+from merak._torch_graphs import equal_sizes, evaluate_size, size_hint, symbol_names
 from merak.graph.capture import Captured
 from merak.graph.errors import CaptureError
 from merak.graph.experts import Experts
@@ -120,9 +120,7 @@ class ShardableGraph:
     @cached_property
     def rows(self) -> set[int]:
         """Stand-ins of the batch's number of rows."""
-        fakes = [fake for fake in self.captured.inputs.values() if fake.dim()]
-        names = symbols_of_size(fakes[0].shape[0], [fake.shape[0] for fake in fakes]) if fakes else set()
-        return {self.stand_ins[name] for name in names}
+        return {self.stand_ins[name] for name in self.captured.row_symbols}
 
     def rule(self, number: int) -> tuple[list[tuple[int, str]], list[list[list[int]]], list[list[list[int]]]]:
         """Of an operation: its factors (size, kind), and which of them each dimension has, of operands and results."""

@@ -36,7 +36,7 @@ class Width:
         ranks: how many.
         annotations: what the user wishes; these come before Megatron's way.
         trainable: names of the parameters that get gradients.
-        places: of the rank whose graphs are made.
+        place: of the rank whose graphs are made.
         sequence_parallel: divide what Megatron's way leaves whole by positions.
         sub_batches: into how many parts a micro-batch is computed, one after the other.
 
@@ -51,7 +51,7 @@ class Width:
         ranks: int,
         annotations: Sequence[Annotation | Tactic],
         trainable: set[str],
-        places: tuple[Place, ...],
+        place: Place,
         *,
         sequence_parallel: bool = False,
         sub_batches: int = 1,
@@ -67,7 +67,8 @@ class Width:
             self._time_axis = TIME
             self._mesh[TIME] = sub_batches
             self._wishes.append(batch(TIME))
-        self._trainable, self._places = trainable, places
+        of_time = (Place(0, 1, ""),) * (sub_batches > 1)
+        self._trainable, self._places = trainable, (place, *of_time)
         self._layouts: dict[str, Layout] = {}
         self._completed: tuple[Prepared, Completion] | None = None
 

@@ -108,8 +108,8 @@ def test_all_graphs_of_a_model_agree_on_what_crosses(model: str, ranks: int, seq
     may_cut = [index for index, may in enumerate(whole.cuttable.may_cut) if may]
     boundaries = sorted(random.Random(ranks).sample(may_cut, 3))
     print(f"cut at {boundaries}")
-    places = (Place(ranks - 1, ranks, ""),)
-    width = Width(ranks, [], trainable, places, sequence_parallel=sequence_parallel)
+    place = Place(ranks - 1, ranks, "")
+    width = Width(ranks, [], trainable, place, sequence_parallel=sequence_parallel)
     divided = width.divide(whole, boundaries)
     assert divided.keeps_within(boundaries)
     own = divided.prepared.cuttable.cut([divided.begin(one) for one in boundaries], trainable=trainable)

@@ -12,8 +12,8 @@ import torch
 
 from merak.graph.cutting import DoesNotFitError
 from merak.planner import Cluster, Found, NothingFitsError, Plan, Prediction, Prices, Workload, find_plan, predict
-from merak.planner.arrangements import Shapes
-from merak.planner.search import Search, Space
+from merak.planner.arrangements import Shapes, Space
+from merak.planner.search import Search
 
 ROWS = 8
 LAYERS, HIDDEN = 3, 64

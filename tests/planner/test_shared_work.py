@@ -56,10 +56,10 @@ def totals(shared: SharedWorkload, rows: int) -> tuple[float, float]:
 @pytest.mark.parametrize(("ranks", "sequence_parallel"), [(1, False), (2, False), (2, True), (4, True)])
 def test_a_rank_has_the_work_of_its_own_graph(workload: Workload, ranks: int, sequence_parallel: bool) -> None:
     rows = 6  # others than those of the runs that lines are drawn through
-    places = (Place(0, ranks, ""),)
+    place = Place(0, ranks, "")
     prepared = workload.prepared
     if ranks > 1:
-        width = Width(ranks, [], workload.trainable, places, sequence_parallel=sequence_parallel)
+        width = Width(ranks, [], workload.trainable, place, sequence_parallel=sequence_parallel)
         prepared = width.divide(prepared, []).prepared
     measured = measure(prepared.captured, bind(prepared.captured, batch_of(rows), 0).sizes)
     flops, saved = totals(SharedWorkload(workload, ranks, sequence_parallel=sequence_parallel), rows)
@@ -69,7 +69,7 @@ def test_a_rank_has_the_work_of_its_own_graph(workload: Workload, ranks: int, se
 
 def test_parameters_are_divided_as_the_graph_has_them(workload: Workload) -> None:
     shared = SharedWorkload(workload, 2)
-    lowered = Width(2, [], workload.trainable, (Place(0, 2, ""),)).divide(workload.prepared, []).lowered
+    lowered = Width(2, [], workload.trainable, Place(0, 2, "")).divide(workload.prepared, []).lowered
     assert lowered is not None
     for name, share in shared.parameters.items():
         divided = any(axes for pieces in lowered.layouts[name] for _, axes in pieces)

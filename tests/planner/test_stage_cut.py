@@ -99,7 +99,7 @@ def candidates_for(whole: Prepared, plan: Plan, batch: zoo.Batch) -> dict[int, C
     for ranks in set(plan.widths):
         divided = Divided(whole, whole)
         if ranks > 1:
-            divided = Width(ranks, [], trainable(whole), (Place(0, ranks, ""),)).divide(whole, [])
+            divided = Width(ranks, [], trainable(whole), Place(0, ranks, "")).divide(whole, [])
         found[ranks] = candidate(divided, batch)
     return found
 
