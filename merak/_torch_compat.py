@@ -50,6 +50,7 @@ __all__ = [
     "strided_shard",
     "timeout_of",
     "torch_minor",
+    "unflatten_mesh",
 ]
 
 
@@ -218,6 +219,12 @@ def default_store() -> Store:
     """The store of the default group."""
     store: Store = dist.distributed_c10d._get_default_store()
     return store
+
+
+def unflatten_mesh(mesh: DeviceMesh, name: str, sizes: Mapping[str, int]) -> DeviceMesh:
+    """A mesh with one axis as several, major to minor. Makes their groups: collective over all ranks."""
+    made: DeviceMesh = mesh._unflatten(name, tuple(sizes.values()), tuple(sizes))
+    return made
 
 
 def strided_shard(dim: int, factor: int) -> Placement:

@@ -81,6 +81,21 @@ class Layout:
             for members in pp_ranks
         ]
 
+    def groups_of_parts(self, sizes: Sequence[int]) -> list[str]:
+        """Names of this rank's groups along parts of the axis of the ranks that share its layers, of these sizes, major
+        to minor. Collective over each group that is made, and over no other ranks."""
+        team, names = self._plan.team(self.pp_rank, self.dp_rank), []
+        after = len(team)
+        for size in sizes:
+            after //= size
+            first = self.tp_rank - self.tp_rank // after % size * after
+            members = [team[first + number * after] for number in range(size)]
+            group = dist.new_group(members, timeout=self._timeout, use_local_synchronization=True)
+            assert isinstance(group, dist.ProcessGroup), "this rank is one of them"
+            self.groups.append(group)
+            names.append(str(group.group_name))
+        return names
+
     def open(self) -> None:
         """Opens the connections of all groups, after which the end of any rank is noticed by the others at once. Else
         they would be opened at first use, and a rank that is gone by then would be waited for."""

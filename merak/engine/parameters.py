@@ -79,11 +79,7 @@ def own(
         stages=using,
         division=division,
         shared=shared,
-        counted={
-            name
-            for name in using
-            if min(ranks_of[name]) == layout.pp_rank and (layout.tp_rank == 0 or division.divides(name))
-        },
+        counted={name for name in using if min(ranks_of[name]) == layout.pp_rank and division.is_first(name)},
         state={
             name: made.get(name, tensor)
             for name, tensor in model.state_dict(keep_vars=True).items()

@@ -39,15 +39,21 @@ class TensorParallel:
     def __init__(
         self, plan: Plan, layout: Layout, annotations: Sequence[Annotation | Tactic], trainable: set[str]
     ) -> None:
+        if annotations and max(plan.widths) == 1:
+            warnings.warn(
+                "annotations are of ranks that share layers, and in this plan none do: they change nothing (tp=...)",
+                UserWarning,
+                stacklevel=4,
+            )
         self.in_order: Callable[[fx.Graph], fx.Graph] | None = interleave if plan.sub_batches > 1 else None
         self._own = layout.tp
         self._ranks_of_pipeline = plan.widths
         self._widths: dict[int, Width] = {}
         for ranks in sorted(set(plan.widths) - {1}):
-            place = Place(0, ranks, "")  # what stages of other ranks cost is asked of their first
+            place, groups = Place(0, ranks, ""), None  # what stages of other ranks cost is asked of their first
             if ranks == self._own:
                 assert layout.tensor is not None, "ranks that share layers have a group"
-                place = Place(layout.tp_rank, ranks, str(layout.tensor.group_name))
+                place, groups = Place(layout.tp_rank, ranks, str(layout.tensor.group_name)), layout.groups_of_parts
             self._widths[ranks] = Width(
                 ranks,
                 annotations,
@@ -55,6 +61,7 @@ class TensorParallel:
                 place,
                 sequence_parallel=plan.sequence_parallel,
                 sub_batches=plan.sub_batches,
+                groups_of_parts=groups,
             )
 
     @property

@@ -1,14 +1,15 @@
 """What a user says of a few tensors: over which axes of the mesh their dimensions are divided.
 
-A *specification* has an entry for each dimension: None leaves it open, a name of an axis or a tuple of them divides it,
-`Dim` says more. *Tactics* are functions from a graph to annotations, such as `megatron("tp")`; of a list of them the
-earlier ones win, since all that follows from one is settled before the next is looked at.
+A *specification* has an entry for each dimension: None leaves it open, a name of an axis (or of a part of one, such as
+"tp:(2)4", see `merak.sharding.sub_axes`) or a tuple of them divides it, `Dim` says more. *Tactics* are functions from a
+graph to annotations, such as `megatron("tp")`; of a list of them the earlier ones win, since all that follows from one
+is settled before the next is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -71,17 +72,33 @@ def annotate(tensor: str, spec: Specification, *, priority: int | None = None, s
     return Annotation(tensor, tuple(spec), priority, spreads, f"annotate({tensor!r}, {tuple(spec)})")
 
 
-def resolve(graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> list[AnnotationTuple]:
-    """All wishes in terms of values and axes, for C++.
+def listed(graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> list[Annotation]:
+    """All annotations, those of tactics included, each with its priority.
+
+    Raises:
+        ValueError: a wish is neither an annotation nor a tactic for this graph.
+    """
+    found = []
+    for number, wish in enumerate(wishes):
+        for one in [wish] if isinstance(wish, Annotation) else _of_tactic(graph, wish, number):
+            found.append(replace(one, priority=number) if one.priority is None else one)
+    return found
+
+
+def axes_named(annotations: Sequence[Annotation]) -> Iterator[tuple[str, str]]:
+    """The axes that annotations name, each with who does."""
+    for annotation in annotations:
+        for entry in annotation.spec:
+            yield from ((axis, annotation.label) for axis in ([] if entry is None else _axes(entry)[0]))
+
+
+def resolve(graph: ShardableGraph, annotations: Sequence[Annotation]) -> list[AnnotationTuple]:
+    """Annotations in terms of values and axes, for C++.
 
     Raises:
         ValueError: a name is of nothing, an axis is unknown, or a specification has not as many dimensions as a tensor.
     """
-    found: list[AnnotationTuple] = []
-    for number, wish in enumerate(wishes):
-        for annotation in [wish] if isinstance(wish, Annotation) else _of_tactic(graph, wish, number):
-            found += _of_annotation(graph, annotation, number)
-    return found
+    return [one for annotation in annotations for one in _of_annotation(graph, annotation)]
 
 
 def _of_tactic(graph: ShardableGraph, tactic: Any, number: int) -> Sequence[Annotation]:
@@ -94,7 +111,8 @@ def _of_tactic(graph: ShardableGraph, tactic: Any, number: int) -> Sequence[Anno
     return made
 
 
-def _of_annotation(graph: ShardableGraph, annotation: Annotation, number: int) -> Iterator[AnnotationTuple]:
+def _of_annotation(graph: ShardableGraph, annotation: Annotation) -> Iterator[AnnotationTuple]:
+    assert annotation.priority is not None, "those that are listed have one"
     nodes = named(graph, annotation.tensor)
     if not nodes:
         known = sorted(key for kind, key in graph.captured.sources.values() if kind == "parameter")
@@ -102,7 +120,6 @@ def _of_annotation(graph: ShardableGraph, annotation: Annotation, number: int) -
             f"{annotation.label}: no tensor is called so; parameters are {', '.join(known[:20])}, and modules and "
             "operations of the graph stand for their results"
         )
-    priority = number if annotation.priority is None else annotation.priority
     for node in nodes:
         dims = len(node.meta["val"].shape)
         if len(annotation.spec) != dims:
@@ -113,8 +130,8 @@ def _of_annotation(graph: ShardableGraph, annotation: Annotation, number: int) -
             if entry is None:
                 continue
             axes, closed = _axes(entry)
-            numbers = [graph.axis(axis) for axis in axes]
-            yield graph.number[node], dim, numbers, closed, priority, annotation.spreads, annotation.label
+            numbers = [number for axis in axes for number in graph.axes(axis)]
+            yield graph.number[node], dim, numbers, closed, annotation.priority, annotation.spreads, annotation.label
 
 
 def _axes(entry: str | tuple[str, ...] | Dim) -> tuple[tuple[str, ...], bool]:

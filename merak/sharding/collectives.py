@@ -220,6 +220,18 @@ class _Vary(torch.autograd.Function):
         return _sum(gradient, ctx.group), None
 
 
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, is_first: bool) -> Any:
+        ctx.is_first = is_first
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        return gradient if ctx.is_first else torch.zeros_like(gradient), None
+
+
 class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: str, varies: bool, cut: Cut) -> Any:
@@ -287,6 +299,11 @@ def all_reduce(x: torch.Tensor, group: str) -> Any:
 def vary(x: torch.Tensor, group: str) -> Any:
     """What is the same everywhere, for use in what is not: its gradients are added up."""
     return _Vary.apply(x, group)
+
+
+def once(x: torch.Tensor, is_first: bool) -> Any:
+    """What is used alike by several ranks, of whose equal gradients one is to be counted: that of the first."""
+    return _Once.apply(x, is_first)
 
 
 def all_gather(x: torch.Tensor, group: str, *cut: int) -> Any:

@@ -18,9 +18,11 @@ from torch import fx, nn
 from merak import _C
 from merak.graph.capture import LossFunction
 from merak.graph.prepare import Prepared, prepare
-from merak.sharding.annotations import Annotation, AnnotationTuple, Tactic, resolve
+from merak.sharding.annotations import Annotation, AnnotationTuple, Tactic, axes_named, listed, resolve
 from merak.sharding.program import Layout, Operation, Pieces, ShardableGraph, nbytes_of
 from merak.sharding.remedies import Remedy, remedy
+from merak.sharding.short_dimensions import annotations_for_short
+from merak.sharding.sub_axes import over_whole_axes, refine, share_sums
 
 _TRAVELS = {
     "all_reduce": "all-reduce",
@@ -63,13 +65,23 @@ class Completion:
     """The layouts of all tensors, and what each operation needs of them.
 
     Attributes:
-        graph: that was completed.
+        mesh: sizes of the axes by name, as given.
+        graph: that was completed; where annotations name parts of axes, over a refined mesh.
         layouts: of all values.
         ways: of each operation, how it computes, as C++ says it.
     """
 
     def __init__(self, graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> None:
-        self._complete(graph, resolve(graph, wishes))
+        self.mesh, more = graph.mesh, listed(graph, wishes)
+        annotations: list[Annotation] = []
+        while True:
+            annotations = [*more, *annotations]
+            refined = refine(self.mesh, axes_named(annotations))
+            if refined != graph.mesh:
+                graph = graph.over(refined)
+            self._complete(graph, resolve(graph, annotations))
+            if not (more := annotations_for_short(self)):
+                break
 
     def _complete(self, graph: ShardableGraph, annotations: list[AnnotationTuple]) -> None:
         self.graph, self._annotations = graph, annotations
@@ -79,12 +91,37 @@ class Completion:
         self._through = dict(zip(graph.values, found["operations"], strict=True))
         self.ways: list[dict[str, Any]] = graph.program.assign(found["layouts"], found["wanted"])
         self.not_followed = sorted({self._annotations[number][-1] for number in found["not_followed"]})
+        if graph.mesh != self.mesh:
+            for way in self.ways:
+                for when in ("before", "after"):
+                    way[when] = [over_whole_axes(graph.mesh, steps) for steps in way[when]]
+            self._share_sums()
+
+    def _share_sums(self) -> None:
+        """Of a tensor whose gradients are added up over a whole axis for one operation, and over parts of it for
+        another, they are added up once."""
+        uses: dict[fx.Node, list[list[Any]]] = {}
+        for operation, way in zip(self.graph.operations, self.ways, strict=True):
+            for node, steps in zip(operation.operands, way["before"], strict=True):
+                if node is not None:
+                    uses.setdefault(node, []).append(steps)
+        for lists in uses.values():
+            share_sums(lists)
+
+    @property
+    def before_all(self) -> int:
+        """A priority before those of all annotations."""
+        return min((one[4] for one in self._annotations), default=0) - 1
+
+    def is_closed(self, node: fx.Node, dim: int) -> bool:
+        """Whether an annotation of this very dimension says that it gets no other axes."""
+        return any(one[:2] == (self.graph.number[node], dim) and one[3] for one in self._annotations)
 
     def with_first(self, annotation: Annotation) -> Completion:
         """What becomes of it if there is another annotation before all others."""
-        first = min((one[4] for one in self._annotations), default=0) - 1
         made = object.__new__(Completion)
-        annotations = resolve(self.graph, [replace(annotation, priority=first)])
+        made.mesh = self.mesh
+        annotations = resolve(self.graph, [replace(annotation, priority=self.before_all)])
         made._complete(self.graph, [*annotations, *self._annotations])
         return made
 
@@ -135,13 +172,18 @@ class Completion:
                 operation=operation.node.name,
                 kind=_TRAVELS[kind] if has_forward else "",
                 backward_kind=back.get(kind, _TRAVELS[kind]) if step["backward_nbytes"] else "",
-                axis=list(self.graph.mesh)[step["axes"][0]],
+                axis=self._axis_name(step["axes"]),
                 nbytes=step["nbytes"],
                 backward_nbytes=step["backward_nbytes"],
                 parameter=self.graph.is_parameter(node),
                 cause=self._cause(operation, node, step, how),
             ),
         )
+
+    def _axis_name(self, axes: Sequence[int]) -> str:
+        if len(axes) > 1:  # all parts of one
+            return next(name for name in self.mesh if self.graph.axes(name) == list(axes))
+        return list(self.graph.mesh)[axes[0]]
 
     def _rows_of_experts(self, operation: Operation, way: dict[str, Any]) -> Iterator[tuple[Operation, Reshard]]:
         """What travels inside, if experts get the same number of rows."""

@@ -47,6 +47,11 @@ class Division:
         """Whether this rank has a part only."""
         return name in self._layouts
 
+    def is_first(self, name: str) -> bool:
+        """Whether this rank is the first of those that have the same of a tensor."""
+        divided = {axis for pieces in self._layouts.get(name, []) for _, axes in pieces for axis in axes}
+        return all(place.rank == 0 for axis, place in enumerate(self._places) if axis not in divided)
+
     def part(self, name: str, whole: torch.Tensor) -> torch.Tensor:
         """Of a tensor that is kept as the one of that name: this rank's, in memory of its own where it is a part."""
         return parts(whole, self._layouts[name], self._places).clone() if name in self._layouts else whole

@@ -8,6 +8,7 @@ tell each other before. This is GShard's expert parallelism (arXiv:2006.16668) w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,6 @@ from torch.autograd.function import once_differentiable
 from merak._torch_compat import group_by_name
 from merak._torch_graphs import is_fake
 from merak.graph.experts import Dispatched, Experts, combine, dispatch
-from merak.sharding.symbols import chunk_of
 
 
 class Sent(NamedTuple):
@@ -60,12 +60,12 @@ class ExpertsOfPart:
 
     Args:
         group: name of the group of the ranks that have the others.
-        ranks, rank: how many there are, and this one's number.
+        counts: how many experts each of them has.
+        rank: this one's number.
     """
 
-    def __init__(self, whole: Experts, group: str, ranks: int, rank: int) -> None:
-        self._whole, self._group = whole, group
-        self._counts = [chunk_of(whole.experts, ranks, one) for one in range(ranks)]
+    def __init__(self, whole: Experts, group: str, counts: Sequence[int], rank: int) -> None:
+        self._whole, self._group, self._counts = whole, group, list(counts)
         self._own = self._counts[rank]
         self.__name__, self.__module__ = "experts_of_part", __name__
 

@@ -15,9 +15,9 @@ from torch import fx
 from merak.graph.capture import CaptureError
 from merak.graph.randomness import SeededCall, operation_of
 from merak.sharding import vocabulary, windows
-from merak.sharding.collectives import begin_of
 from merak.sharding.dropout import part_of_random
 from merak.sharding.experts import ExpertsOfPart
+from merak.sharding.parts import range_of
 from merak.sharding.program import Operation
 from merak.sharding.symbols import chunk_of
 from merak.sharding.writers import out_of_place
@@ -138,26 +138,24 @@ def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], c
     _, partial = way["results"][0]
     if not partial:
         return call
-    axis = _one_axis(lowering, operation, partial)
     weight, ids, *rest = call.args
     table = operation.operands[0]
     assert table is not None
-    own = _words(lowering, lowering.source.shape(table)[0], axis)
+    own = _words(lowering, operation, lowering.source.shape(table)[0], partial)
     padding = rest[0] if rest else call.kwargs.get("padding_idx", -1)
     named = {"begin": own.begin, "count": own.length, "words": own.words}
     return LocalCall(vocabulary.embedding_part, (weight, ids, padding), named)
 
 
-def _words(lowering: _Lowering, words: int, axis: int) -> vocabulary.Words:
-    place = lowering.places[axis]
-    begin = begin_of(words, place.ranks, place.rank)
-    return vocabulary.Words(begin, chunk_of(words, place.ranks, place.rank), words, place.group)
+def _words(lowering: _Lowering, operation: Operation, words: int, axes: Sequence[int]) -> vocabulary.Words:
+    group = _group_over(lowering, operation, axes)
+    return vocabulary.Words(*range_of(words, sorted(axes), lowering.places), words, group)
 
 
 def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
     if not way["inside"]:
         return call
-    axis = _axis_inside(lowering, operation, way)
+    axes = _axes_inside(way)
     given = dict(
         zip(("self", "target", "weight", "reduction", "ignore_index", "label_smoothing"), call.args, strict=False)
     )
@@ -170,7 +168,7 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
         given.get("reduction", 1),
         given.get("ignore_index", -100),
         given.get("label_smoothing", 0.0),
-        tuple(_words(lowering, lowering.source.shape(scores)[1], axis)),
+        tuple(_words(lowering, operation, lowering.source.shape(scores)[1], axes)),
     )
     return LocalCall(vocabulary.cross_entropy, args, {})
 
@@ -178,22 +176,30 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
 def _experts(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
     if not way["inside"]:
         return call
-    place = lowering.places[_axis_inside(lowering, operation, way)]
-    return call._replace(target=ExpertsOfPart(call.target, place.group, place.ranks, place.rank))
+    axes = _axes_inside(way)
+    group = _group_over(lowering, operation, axes)
+    along = [lowering.places[axis] for axis in sorted(axes)]
+    counts, rank = [call.target.experts], 0
+    for place in along:
+        counts = [chunk_of(count, place.ranks, one) for count in counts for one in range(place.ranks)]
+        rank = rank * place.ranks + place.rank
+    return call._replace(target=ExpertsOfPart(call.target, group, counts, rank))
 
 
-def _axis_inside(lowering: _Lowering, operation: Operation, way: dict[str, Any]) -> int:
-    """The axis over which an operation that communicates itself does."""
+def _axes_inside(way: dict[str, Any]) -> list[int]:
+    """The axes over which an operation that communicates itself does."""
     (factor,) = way["inside"]
-    return _one_axis(lowering, operation, [axis for _, axes in way["factors"][factor] for axis in axes])
+    return [axis for _, axes in way["factors"][factor] for axis in axes]
 
 
-def _one_axis(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> int:
-    if len(axes) != 1:
+def _group_over(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> str:
+    """The group of the ranks along an axis, or along all parts of one."""
+    group = lowering.group_over(axes)
+    if group is None:
         names = ", ".join(list(lowering.source.mesh)[axis] for axis in axes)
         what = "experts" if operation.name == "experts" else "a vocabulary"
         raise CaptureError(f"{operation.node.name} would divide {what} over several axes ({names}): give it one")
-    return axes[0]
+    return group
 
 
 def _is_incomplete(operation: Operation, way: dict[str, Any]) -> bool:

@@ -58,6 +58,7 @@ def lower(
     sums_at_end: bool = False,
     time_axis: str | None = None,
     stage_of: Callable[[fx.Node], int] = lambda _: 0,
+    whole_axes: Mapping[tuple[int, ...], str] | None = None,
 ) -> Lowered:
     """The graph of the rank at these places, one for each axis of the mesh in its order.
 
@@ -68,8 +69,10 @@ def lower(
             whose `meta["part"]` says which, and steps between ranks are in two halves (`overlapped`).
         stage_of: where operations will be. Steps are made in each stage that needs them, so that nothing but values of
             the whole graph crosses stages.
+        whole_axes: where the mesh is refined, the groups of whole axes, by the numbers of their parts. What goes over
+            all of them goes over the axis at once; what is not there goes part by part.
     """
-    return _Lowering(completion, tuple(places), sums_at_end, time_axis, stage_of).run()
+    return _Lowering(completion, tuple(places), sums_at_end, time_axis, stage_of, whole_axes or {}).run()
 
 
 class _Lowering:
@@ -82,9 +85,11 @@ class _Lowering:
         sums_at_end: bool,
         time_axis: str | None,
         stage_of: Callable[[fx.Node], int],
+        whole_axes: Mapping[tuple[int, ...], str],
     ) -> None:
         self.completion, self.source = completion, completion.graph
         self._stage_of, self._stage, self._operation = stage_of, 0, ""
+        self._whole_axes = whole_axes
         mesh = self.source.mesh
         self._in_time = None if time_axis is None else self.source.axis(time_axis)
         parts = 1 if time_axis is None else mesh[time_axis]
@@ -147,12 +152,13 @@ class _Lowering:
         """The parameters that operations take as they are, and all of them to compute parts with that other ranks have
         others of."""
         uses: dict[fx.Node, list[bool]] = {}
+        all_ranks = {axis for axis in range(len(self.source.mesh)) if axis != self._in_time}
         for operation, way in zip(self.source.operations, self.completion.ways, strict=True):
             for node, steps in zip(operation.operands, way["before"], strict=True):
                 if node is not None and self.source.is_parameter(node):
                     only_varied = all(step["kind"] == "vary" for step in steps)
-                    between_ranks = any(axis != self._in_time for step in steps for axis in step["axes"])
-                    uses.setdefault(node, []).append(only_varied and between_ranks)
+                    between_ranks = {axis for step in steps for axis in step["axes"]} - {self._in_time}
+                    uses.setdefault(node, []).append(only_varied and between_ranks == all_ranks)
         return {node for node, varied in uses.items() if all(varied)}
 
     def _copy(self, node: fx.Node) -> None:
@@ -277,7 +283,11 @@ class _Lowering:
         return self._in_parts(lambda part: self._step_of_ranks(values[part], step, whole=together), together)
 
     def _step_of_ranks(self, value: fx.Node, step: dict[str, Any], whole: bool) -> fx.Node:
-        kind, (axis,) = step["kind"], step["axes"]
+        kind, axis = step["kind"], step["axes"][0]
+        if kind == "once":
+            return self._new(value, collectives.once, (all(self.places[one].rank == 0 for one in step["axes"]),))
+        if len(step["axes"]) > 1:
+            return self._sum_over_parts(value, step, whole)
         group = self.places[axis].group
         if kind in ("borders", "interval"):
             intervals = (step["dim"], self.places[axis].rank, tuple(step["have"]), tuple(step["need"]))
@@ -296,6 +306,19 @@ class _Lowering:
         begun = self._new(value, overlapped.begin, (name, group, *arguments))
         begun.meta["part"] = self._part
         return self._new(begun, overlapped.end, ())
+
+    def group_over(self, axes: Sequence[int]) -> str | None:
+        """The name of this rank's group along an axis, or along all parts of one; None if there is none."""
+        return self.places[axes[0]].group if len(axes) == 1 else self._whole_axes.get(tuple(sorted(axes)))
+
+    def _sum_over_parts(self, value: fx.Node, step: dict[str, Any], whole: bool) -> fx.Node:
+        """Over an axis that is in parts: at once, or part by part."""
+        group = self.group_over(step["axes"])
+        if group is None:
+            for axis in step["axes"]:
+                value = self._step_of_ranks(value, {**step, "axes": [axis]}, whole)
+            return value
+        return self._new(value, getattr(collectives, step["kind"]), (group,))
 
     def _step_in_time(self, values: Sequence[fx.Node], step: dict[str, Any]) -> list[fx.Node]:
         """A step between the parts that this rank computes: nothing travels."""

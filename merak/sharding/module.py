@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from merak._torch_compat import local_of, make_dtensor, strided_shard
+from merak._torch_compat import local_of, make_dtensor, strided_shard, unflatten_mesh
 from merak._torch_graphs import bind_symbols
 from merak.graph.capture import canonical_names
 from merak.graph.losses import scales
@@ -46,9 +46,10 @@ class ShardedModule(nn.Module):
 
     def __init__(self, model: nn.Module, completion: Completion, mesh: DeviceMesh, seed: int = 0) -> None:
         super().__init__()
-        self._mesh, self._seed, self.step = mesh, seed, 0
-        self._places = _places(completion, mesh)
-        lowered = lower(completion, self._places)
+        self._seed, self.step = seed, 0
+        self._mesh = _refined(completion, mesh)
+        self._places = _places_on(self._mesh)
+        lowered = lower(completion, self._places, whole_axes=_whole_axes(completion, mesh))
         self._captured, self._layouts, self._outputs = lowered.captured, lowered.layouts, lowered.outputs
         self._terms, self._formulas = completion.graph.prepared.terms, completion.graph.formulas
         root = completion.graph.captured.graph.owning_module
@@ -135,14 +136,30 @@ class ShardedModule(nn.Module):
         return None if gradient is None else gather(gradient, self._layouts[name], self._places)
 
 
-def _places(completion: Completion, mesh: DeviceMesh) -> list[Place]:
-    names, wanted = mesh.mesh_dim_names or (), completion.graph.mesh
+def _refined(completion: Completion, mesh: DeviceMesh) -> DeviceMesh:
+    """The mesh with the axes of the completed graph: a part of an axis has groups of its own."""
+    names, wanted = mesh.mesh_dim_names or (), completion.mesh
     if tuple(names) != tuple(wanted) or tuple(mesh.shape) != tuple(wanted.values()):
         raise ValueError(
             f"the sharding is for a mesh {dict(wanted)}, and this one is {dict(zip(names, mesh.shape, strict=False))}"
         )
-    groups = [mesh.get_group(name) for name in names]
+    refined = completion.graph.mesh
+    for name in wanted:
+        if name not in refined:
+            of_axis = [list(refined)[number] for number in completion.graph.axes(name)]
+            mesh = unflatten_mesh(mesh, name, {one: refined[one] for one in of_axis})
+    return mesh
+
+
+def _places_on(mesh: DeviceMesh) -> list[Place]:
+    groups = [mesh.get_group(name) for name in mesh.mesh_dim_names or ()]
     return [Place(group.rank(), group.size(), str(group.group_name)) for group in groups]
+
+
+def _whole_axes(completion: Completion, mesh: DeviceMesh) -> dict[tuple[int, ...], str]:
+    """Groups of the axes that are in parts, by the numbers of these."""
+    axes = {name: tuple(completion.graph.axes(name)) for name in completion.mesh}
+    return {numbers: str(mesh.get_group(name).group_name) for name, numbers in axes.items() if len(numbers) > 1}
 
 
 def _misfits(

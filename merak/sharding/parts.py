@@ -38,7 +38,7 @@ def parts(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torc
             continue
         split = tensor.unflatten(dim, [size for size, _ in pieces])
         for number, (size, axes) in enumerate(pieces):
-            begin, length = _range_of(size, axes, places)
+            begin, length = range_of(size, axes, places)
             split = split.narrow(dim + number, begin, length)
         tensor = split.flatten(dim, dim + len(pieces) - 1)
     return tensor
@@ -46,7 +46,7 @@ def parts(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torc
 
 def local_shape(layout: Layout, places: Sequence[Place]) -> list[int]:
     """Of the part that the rank at these places has of a tensor with that layout."""
-    return [math.prod(_range_of(size, axes, places)[1] for size, axes in pieces) for pieces in layout]
+    return [math.prod(range_of(size, axes, places)[1] for size, axes in pieces) for pieces in layout]
 
 
 def whole_shape(layout: Layout) -> list[int]:
@@ -54,7 +54,8 @@ def whole_shape(layout: Layout) -> list[int]:
     return [math.prod(size for size, _ in pieces) for pieces in layout]
 
 
-def _range_of(size: int, axes: Sequence[int], places: Sequence[Place]) -> tuple[int, int]:
+def range_of(size: int, axes: Sequence[int], places: Sequence[Place]) -> tuple[int, int]:
+    """Where the part of a size that the rank at these places has begins, and its length."""
     begin, length = 0, size
     for axis in axes:
         ranks, rank = places[axis].ranks, places[axis].rank
@@ -78,7 +79,7 @@ def _gathers(layout: Layout, places: Sequence[Place]) -> Iterator[tuple[int, int
             axes = now[number][1]
             while axes:
                 axis = axes.pop()
-                local = [_range_of(*piece, places)[1] for piece in now]
+                local = [range_of(*piece, places)[1] for piece in now]
                 yield dim, axis, (math.prod(local[:number]), local[number], math.prod(local[number + 1 :]))
 
 

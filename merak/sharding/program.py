@@ -29,6 +29,7 @@ from merak.graph.gradients import nodes_with_gradients
 from merak.graph.prepare import Prepared
 from merak.graph.randomness import operation_of
 from merak.sharding.dtensor_rules import Rule, rule_of_dtensor
+from merak.sharding.sub_axes import meant, parse
 from merak.sharding.writers import out_of_place, split_writers
 
 _STAND_INS = (100003, 100019, 100043, 100049, 100057, 100069, 100103, 100109, 100129, 100151)
@@ -61,7 +62,7 @@ class ShardableGraph:
 
     Args:
         prepared: a model's graph.
-        mesh: sizes of the axes by name.
+        mesh: sizes of the axes by name; perhaps a refined one (`merak.sharding.sub_axes`).
         trainable: names of parameters that get gradients; all by default.
 
     Attributes:
@@ -101,15 +102,33 @@ class ShardableGraph:
         """With stand-ins."""
         return [evaluate_size(size, self.stand_ins) for size in node.meta["val"].shape]
 
-    def axis(self, name: str) -> int:
-        """The number of an axis.
+    def over(self, mesh: Mapping[str, int]) -> ShardableGraph:
+        """The same graph over another mesh."""
+        return ShardableGraph(self.prepared, mesh, self._trainable)
+
+    def axes(self, name: str) -> list[int]:
+        """The numbers of the axes that a name stands for: several, where parts of an axis have numbers of their own.
 
         Raises:
             ValueError: the mesh has none of that name.
         """
-        if name not in self.mesh:
+        if not (found := meant(self.mesh, name)):
             raise ValueError(f"the mesh has no axis {name!r}: it has {', '.join(map(repr, self.mesh))}")
-        return list(self.mesh).index(name)
+        return found
+
+    def axis(self, name: str) -> int:
+        """The number of an axis, or of the one that a name means a part of.
+
+        Raises:
+            ValueError: the mesh has none of that name.
+        """
+        part = None if name in self.mesh else parse(name)
+        return self.axes(name if part is None else part.axis)[0]
+
+    def ranks(self, name: str) -> int:
+        """How many there are along an axis, or along a part of one."""
+        part = None if name in self.mesh else parse(name)
+        return self.mesh[name] if part is None else part.size
 
     @cached_property
     def formulas(self) -> dict[int, Any]:

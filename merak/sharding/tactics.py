@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from torch import fx
 
 from merak.graph.randomness import operation_of
-from merak.sharding.annotations import Annotation, Entry, Tactic
+from merak.sharding.annotations import Annotation, Tactic
 from merak.sharding.program import Operation, ShardableGraph
 
 _SAME_IDS = {"view", "reshape", "flatten", "unsqueeze", "to", "_to_copy", "contiguous", "clone", "slice"}
@@ -99,7 +100,7 @@ def zero(axis: str, least: int = 1024) -> Tactic:
 
     def tactic(graph: ShardableGraph) -> list[Annotation]:
         found = []
-        size = graph.mesh[list(graph.mesh)[graph.axis(axis)]]
+        size = graph.ranks(axis)
         for node in graph.values:
             shape = graph.shape(node)
             if not graph.is_parameter(node) or node.meta["val"].numel() < least:
@@ -112,37 +113,66 @@ def zero(axis: str, least: int = 1024) -> Tactic:
 
 
 def from_tp_plan(plan: Mapping[str, str], axis: str) -> Tactic:
-    """A `tp_plan` of Hugging Face's as annotations: "colwise" and "rowwise" of linear layers, by modules' names.
+    """A Hugging Face model's `_tp_plan`, or its configuration's `base_model_tp_plan`, as annotations: of the weights of
+    modules, or of parameters, by name. Where a plan says how results are laid out, or what travels, nothing is to be
+    said: that follows. Experts are divided by experts, where a plan cuts each of them: a rank has as much of them.
 
     Raises:
-        ValueError: when it is applied: a style is unknown.
+        ValueError: when it is applied: a style is unknown, or no name is of anything. (Plans name what some models of
+            their kind have not.)
     """
 
     def tactic(graph: ShardableGraph) -> list[Annotation]:
-        found = []
-        for module, style in plan.items():
-            dims = _TP_STYLES.get(style)
-            if dims is None:
-                raise ValueError(f"tp_plan: {module} is {style!r}; known are {', '.join(_TP_STYLES)}")
-            for dim in dims:
-                label = f"tp_plan[{module!r}] = {style!r}"
-                spec: tuple[Entry, ...] = (axis, None) if dim == 0 else (None, axis)
-                found.append(Annotation(f"{module}.weight", spec, label=label))
+        found, of_experts = [], set(_parameters_of_experts(graph))
+        for name, style in plan.items():
+            if style not in _TP_STYLES:
+                raise ValueError(f"tp_plan: {name} is {style!r}; known are {', '.join(_TP_STYLES)}")
+            if (dim := _TP_STYLES[style]) is None:
+                continue
+            for node in _weights(graph, name):
+                dims = len(node.meta["val"].shape)
+                if dims > 1:
+                    label = f"tp_plan[{name!r}] = {style!r}"
+                    found.append(_divide(graph, node, 0 if node in of_experts else dim % dims, axis, label))
+        if not found:
+            raise ValueError(f"tp_plan: the model has no parameter of {', '.join(plan) or 'an empty plan'}")
         return found
 
     return tactic
 
 
-_TP_STYLES: dict[str, tuple[int, ...]] = {
-    "colwise": (0,),
-    "colwise_rep": (0,),
-    "colwise_gather_output": (0,),
-    "rowwise": (1,),
-    "rowwise_rep": (1,),
-    "embedding_rowwise": (0,),
-    "replicated_with_grad_allreduce": (),
-    "sequence_parallel": (),
+_TP_STYLES: dict[str, int | None] = {
+    "colwise": -2,
+    "colwise_rep": -2,
+    "colwise_gather_output": -2,
+    "packed_colwise": -2,
+    "rowwise": -1,
+    "rowwise_rep": -1,
+    "rowwise_split_input": -1,
+    "packed_rowwise": -1,
+    "embedding_rowwise": 0,
+    "embedding_colwise": 1,
+    "grouped_gemm": 0,
+    "ep_dispatch_experts": None,
+    "moe_tp_experts": None,
+    "moe_identity_expert": None,
+    "mla_kv_a_proj": None,
+    "replicate": None,
+    "replicated_with_grad_allreduce": None,
+    "all_reduce": None,
+    "sequence_parallel": None,
 }
+"""Which dimension of a weight a style divides; None for those that are about other things."""
+
+
+def _weights(graph: ShardableGraph, name: str) -> list[fx.Node]:
+    """The parameters that a name in a plan is of: of a module or a parameter, with or without the base model's name."""
+    parameters = [(node, graph.captured.sources[node.name].key) for node in graph.values if graph.is_parameter(node)]
+    for pattern in (f"{name}.weight", name, f"*.{name}.weight", f"*.{name}"):
+        if found := [node for node, key in parameters if fnmatchcase(key, pattern)]:
+            return found
+    return []
+
 
 Condition = Callable[[Operation], bool]
 

@@ -10,7 +10,7 @@ All graphs of a model divide parameters as the first does, since their parts are
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from merak.graph.dependence import values_of_inputs
 from merak.graph.errors import CaptureError
@@ -22,11 +22,13 @@ from merak.sharding.completion import Completion
 from merak.sharding.divided import Divided, Division
 from merak.sharding.local_values import give_values
 from merak.sharding.lower import Lowered, lower
-from merak.sharding.parts import Place, is_divided
+from merak.sharding.parts import Place, is_divided, places_of
 from merak.sharding.program import Layout, ShardableGraph
 from merak.sharding.tactics import batch, megatron, sequence
 
 AXIS, TIME = "tp", "time"
+
+GroupsOfParts = Callable[[Sequence[int]], Sequence[str]]
 
 
 class Width:
@@ -39,6 +41,8 @@ class Width:
         place: of the rank whose graphs are made.
         sequence_parallel: divide what Megatron's way leaves whole by positions.
         sub_batches: into how many parts a micro-batch is computed, one after the other.
+        groups_of_parts: makes groups along parts of the axis, where annotations or short dimensions ask for them:
+            given the parts' sizes, the names of this rank's groups. None for a rank that has no others.
 
     Attributes:
         ranks: how many.
@@ -55,6 +59,7 @@ class Width:
         *,
         sequence_parallel: bool = False,
         sub_batches: int = 1,
+        groups_of_parts: GroupsOfParts | None = None,
     ) -> None:
         self.ranks = ranks
         self.completion: Completion | None = None
@@ -68,8 +73,11 @@ class Width:
             self._mesh[TIME] = sub_batches
             self._wishes.append(batch(TIME))
         of_time = (Place(0, 1, ""),) * (sub_batches > 1)
-        self._trainable, self._places = trainable, (place, *of_time)
+        self._trainable, self._place, self._of_time = trainable, place, of_time
+        self._groups_of_parts = groups_of_parts
+        self._places_on: dict[tuple[str, ...], tuple[Place, ...]] = {tuple(self._mesh): (place, *of_time)}
         self._layouts: dict[str, Layout] = {}
+        self._axes: list[str] = []
         self._completed: tuple[Prepared, Completion] | None = None
 
     def divide(self, whole: Prepared, boundaries: Sequence[int]) -> Divided:
@@ -84,13 +92,14 @@ class Width:
             CaptureError: parameters would be divided otherwise than in the first graph.
         """
         completion = self._complete(whole)
-        position = whole.cuttable.position
+        position, parts = whole.cuttable.position, tuple(completion.graph.axes(AXIS))
         lowered = lower(
             completion,
-            self._places,
+            self._places(completion.graph.mesh),
             sums_at_end=True,
             time_axis=self._time_axis,
             stage_of=lambda node: bisect_right(boundaries, position[node]),
+            whole_axes={parts: self._place.group} if len(parts) > 1 else {},
         )
         give_values(lowered)
         self._note(completion, lowered)
@@ -113,10 +122,22 @@ class Width:
             self._completed = whole, Completion(graph, wishes)
         return self._completed[1]
 
+    def _places(self, mesh: Mapping[str, int]) -> tuple[Place, ...]:
+        """This rank's, on the mesh of a completed graph. The first time that parts of the axis are on it, their groups
+        are made."""
+        axes = tuple(mesh)
+        if axes not in self._places_on:
+            sizes = {name: ranks for name, ranks in mesh.items() if name != TIME}
+            groups = self._groups_of_parts(list(sizes.values())) if self._groups_of_parts else [""] * len(sizes)
+            places = places_of(sizes, self._place.rank, dict(zip(sizes, groups, strict=True)))
+            self._places_on[axes] = (*places, *self._of_time)
+        return self._places_on[axes]
+
     def _note(self, completion: Completion, lowered: Lowered) -> None:
         if self.completion is None:
             self.completion, self._layouts = completion, lowered.layouts
-            self.division = Division(lowered.layouts, self._places, lowered.partial)
+            self.division = Division(lowered.layouts, self._places(completion.graph.mesh), lowered.partial)
+            self._axes = list(completion.graph.mesh)
             return
         for name, layout in lowered.layouts.items():
             if name in self._layouts and layout != self._layouts[name]:
@@ -137,6 +158,6 @@ class Width:
         found = []
         for name, layout in self._layouts.items():
             if name in here and is_divided(layout) and all(len(pieces) == 1 for pieces in layout):
-                spec = tuple(AXIS if axes else None for ((_, axes),) in layout)
+                spec = tuple(tuple(self._axes[axis] for axis in axes) or None for ((_, axes),) in layout)
                 found.append(Annotation(name, spec, label=f"as {name} was in the first graph"))
         return found

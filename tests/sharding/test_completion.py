@@ -127,6 +127,17 @@ def test_a_tp_plan_of_hugging_face() -> None:
     assert forward == backward == {"all-reduce": 2 * zoo.LAYERS}
     with pytest.raises(ValueError, match="diagonal"):
         completed("llama", sharding.from_tp_plan({"lm_head": "diagonal"}, "tp"))
+    with pytest.raises(ValueError, match="no parameter of vision_tower"):
+        completed("llama", sharding.from_tp_plan({"vision_tower": "colwise"}, "tp"))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mixtral"])
+def test_the_tp_plans_that_models_bring_along(name: str) -> None:
+    model = zoo.make(name)
+    for plan in (model._tp_plan, model.config.base_model_tp_plan):  # with the base model's name, and without
+        forward, backward = travels(completed(name, sharding.from_tp_plan(plan, "tp")))
+        assert forward["all-reduce"] == backward["all-reduce"] == (1 if name == "mixtral" else 2) * zoo.LAYERS
+        assert forward["all-to-all"] == backward["all-to-all"] == (2 if name == "mixtral" else 0) * zoo.LAYERS
 
 
 def test_it_says_why() -> None:

@@ -73,8 +73,10 @@ def on_ranks(context: Context, seeds: list[int]) -> list[Any]:
         whole = feed_forward(made["experts"], 1, 1)
         mine = [made[name].split(made["shares"])[context.rank] for name in ("x", "index", "weights")]
         chunk = -(-made["experts"] // ranks)
+        counts = [len(whole_range) for whole_range in torch.arange(made["experts"]).split(chunk)]
+        counts += [0] * (ranks - len(counts))
         given = [one[context.rank * chunk : (context.rank + 1) * chunk] for one in made["given"]]
-        part = ExpertsOfPart(whole, str(group.group_name), ranks, context.rank)  # type: ignore[union-attr]
+        part = ExpertsOfPart(whole, str(group.group_name), counts, context.rank)  # type: ignore[union-attr]
         upstream = made["upstream"].split(made["shares"])[context.rank]
         found.append(outcome(part, *mine, given, upstream))
     return found
