@@ -10,7 +10,7 @@ VENV ?= .venv
 VENV_TORCH ?= 2.15
 TORCH ?= $(VENV_TORCH)
 JOBS ?= $(shell nproc)
-EXTRAS ?= hf,viz,examples,dev
+EXTRAS ?= hf,viz,examples,planner,dev
 
 PY := $(VENV)/bin/python
 CORE := build/core

@@ -161,7 +161,7 @@ _Recompute: TypeAlias = tuple[str, list[float], list[int]]
 class CutCosts:
     def __init__(
         self,
-        nodes: list[tuple[float, float, float, float, list[int], float, bool]],
+        nodes: list[tuple[float, float, float, float, list[int], float, bool, float]],
         values: list[tuple[int, list[int], float, bool]],
         parameter_bytes: list[float],
         may_cut: list[bool],

@@ -1,21 +1,27 @@
 """Steps of many plans, predicted and measured.
 
-    sudo .venv/bin/python -m benchmarks.planner.prediction [--rate 1000 100] [--repeats 5] [--realtime]
+    sudo .venv/bin/python -m benchmarks.planner.prediction [--rate 1000 100] [--models NAME ...] [--repeats 5]
+        [--realtime]
 
 Two hosts of one rank each, network namespaces with a wire of the stated rate, a core of this machine each: real models,
 real arithmetic, real communication. For each model and wire, steps of plans for two ranks are predicted from profiled
 operations (`merak.planner.profiling`) and the wire's rate, nothing else; then they are run. Printed are, of all plans
 together, the rank correlation (Spearman's) of predicted and measured seconds and the median error; for each model and
 wire, how much slower the plan that is predicted to be the best is than the best that was measured.
+
+`gpt2-emulated` is a smaller GPT-2 whose products take as long as a stated device would, several times longer than here:
+what is real of them is included, the rest is slept.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ import merak
 from benchmarks.collectives.priority import before_others
 from benchmarks.collectives.table import emulated_note
 from benchmarks.pipeline.overhead import take_turns
+from benchmarks.sharding.overlap import EmulatedProducts
 from benchmarks.testbed import Cluster as TestBed
 from benchmarks.testbed import LaunchError, Topology, UnavailableError, json_lines
 from merak.planner import Cluster, Link, Plan, Prices, Workload, predict
@@ -39,19 +46,29 @@ RANKS, ROWS = 2, 16
 _LATENCY = "100us"
 
 
-def gpt2() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+Made = tuple[nn.Module, dict[str, torch.Tensor]]
+
+
+def gpt2(hidden: int = 256, length: int = 128) -> Made:
     """A small GPT-2, and a batch."""
     import transformers
 
-    drops = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     config = transformers.GPT2Config(
-        n_layer=4, n_embd=256, n_head=4, n_positions=128, vocab_size=2048, use_cache=False, **drops
+        n_layer=4,
+        n_embd=hidden,
+        n_head=4,
+        n_positions=length,
+        vocab_size=2048,
+        use_cache=False,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
     )
-    ids = torch.randint(0, 2048, (ROWS, 128), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(0, 2048, (ROWS, length), generator=torch.Generator().manual_seed(1))
     return transformers.GPT2LMHeadModel(config), {"input_ids": ids, "labels": ids}
 
 
-def vit() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+def vit() -> Made:
     """A small ViT, and a batch."""
     import transformers
 
@@ -64,7 +81,14 @@ def vit() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     return transformers.ViTForImageClassification(config), {"pixel_values": pixels, "labels": torch.zeros(ROWS).long()}
 
 
-MODELS = {"gpt2": gpt2, "vit": vit}
+MODELS: dict[str, Callable[[], Made]] = {"gpt2": gpt2, "vit": vit, "gpt2-emulated": functools.partial(gpt2, 128, 64)}
+FLOPS_PER_S = {"gpt2-emulated": 5e9}
+"""Of emulated devices."""
+
+
+def emulated(name: str) -> contextlib.AbstractContextManager[object]:
+    """Within, products take as long as on the model's device."""
+    return EmulatedProducts(FLOPS_PER_S[name]) if name in FLOPS_PER_S else contextlib.nullcontext()
 
 
 def plans() -> Iterator[Plan]:
@@ -98,10 +122,14 @@ def measured_s(name: str, plan: Plan, repeats: int, realtime: bool) -> float:
     for _ in range(2):
         engine.train_step(mine)
     with before_others(realtime):
-        (times,) = take_turns({"step": lambda: engine.train_step(mine)}, repeats, dist.barrier)
+        (times,) = take_turns({"step": lambda: _step(engine, mine)}, repeats, dist.barrier)
     slowest = torch.tensor(times)
     dist.all_reduce(slowest, dist.ReduceOp.MAX)
     return float(slowest.median())
+
+
+def _step(engine: merak.Engine, batch: dict[str, torch.Tensor]) -> None:
+    engine.train_step(batch)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -110,15 +138,16 @@ def work(options: argparse.Namespace) -> None:
     dist.init_process_group("merak")
     device = measure_device(torch.device("cpu"), 1, 5)
     cluster = Cluster.uniform(device, RANKS, 1, between=Link.of(f"{options.wire:g}Mbit/s {_LATENCY}"))
-    for name, make in MODELS.items():
-        model, batch = make()
+    for name in options.models:
+        model, batch = MODELS[name]()
         prices = Prices(Workload(model, batch), cluster, profiler=Profiler())
         dist.barrier()
         for plan in plans():
             line = {"model": name, "wire": options.wire, "plan": dataclasses.asdict(plan)}
             dist.barrier()  # ranks profile at the same time, as they compute in training: they share the memory
-            line["predicted"] = predict(plan, prices, ROWS).step_s
-            line["measured"] = measured_s(name, plan, options.repeats, options.realtime)
+            with emulated(name):
+                line["predicted"] = predict(plan, prices, ROWS).step_s
+                line["measured"] = measured_s(name, plan, options.repeats, options.realtime)
             if dist.get_rank() == 0:
                 print(json.dumps(line), flush=True)
     dist.destroy_process_group()
@@ -149,7 +178,7 @@ def report(lines: Sequence[dict[str, Any]]) -> None:
 
 def correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     """Spearman's."""
-    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
+    ranks = np.stack([np.argsort(np.argsort(values)).astype(float) for values in (one, other)])
     return float(np.corrcoef(*ranks)[0, 1])
 
 
@@ -163,6 +192,7 @@ def _text(plan: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--rate", type=float, nargs="+", default=[1000.0, 100.0], help="Mbit/s of the wires")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
     parser.add_argument("--repeats", type=int, default=5, help="steps of each plan (default 5)")
     parser.add_argument("--realtime", action="store_true", help="ranks go before this machine's other programs")
     parser.add_argument("--output", type=Path, help="write the lines there, as JSON")
@@ -176,6 +206,7 @@ def main() -> int:
     try:
         for rate in options.rate:
             words = ["--wire", str(rate), "--repeats", str(options.repeats), *["--realtime"] * options.realtime]
+            words += ["--models", *options.models]
             program = ["-m", "benchmarks.planner.prediction", *words]
             with TestBed(Topology(RANKS, round(rate * 1e6))) as bed:
                 lines += json_lines(bed, program, ranks=1, timeout=1500, cwd=str(CHECKOUT))

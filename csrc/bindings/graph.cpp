@@ -20,10 +20,11 @@ namespace {
 namespace py = pybind11;
 
 // As Python writes them:
-//   node       (forward s, backward s for inputs, for weights, saved bytes, parameters, kept bytes, whether it is kept)
+//   node       (forward s, backward s for inputs, for weights, saved bytes, parameters, kept bytes, whether it is kept,
+//               working bytes)
 //   value      (producer, consumers, bytes, whether it has a gradient)
 //   recompute  (kind, shares, nodes), such as ("shares", [0.5, 0], [])
-using NodeTuple = std::tuple<double, double, double, double, std::vector<int>, double, bool>;
+using NodeTuple = std::tuple<double, double, double, double, std::vector<int>, double, bool, double>;
 using ValueTuple = std::tuple<int, std::vector<int>, double, bool>;
 using RecomputeTuple = std::tuple<std::string, std::vector<double>, std::vector<int>>;
 
@@ -35,8 +36,8 @@ std::unique_ptr<IntervalCosts> costs_of(const std::vector<NodeTuple>& nodes, con
                     .parameter_bytes = std::move(parameter_bytes),
                     .may_cut = std::move(may_cut),
                     .may_end_prefix = std::move(may_end_prefix)};
-  for (const auto& [forward_s, input_s, weight_s, saved, parameters, kept_bytes, kept] : nodes)
-    graph.nodes.push_back({forward_s, input_s, weight_s, saved, parameters, kept_bytes, kept});
+  for (const auto& [forward_s, input_s, weight_s, saved, parameters, kept_bytes, kept, working] : nodes)
+    graph.nodes.push_back({forward_s, input_s, weight_s, saved, parameters, kept_bytes, kept, working});
   for (const auto& [producer, consumers, bytes, has_gradient] : values)
     graph.values.push_back({producer, consumers, bytes, has_gradient});
   return std::make_unique<IntervalCosts>(graph);

@@ -1,6 +1,7 @@
 #include "graph/interval_costs.h"
 
 #include <algorithm>
+#include <bit>
 #include <stdexcept>
 #include <string>
 
@@ -47,6 +48,14 @@ IntervalCosts::IntervalCosts(const LinearGraph& graph)
     freed_bytes_.push_back(freed_bytes_.back() + node.saved_bytes - node.kept_bytes);
     most_freed_.push_back(std::max(most_freed_.back(), freed_bytes_.back()));
   }
+  most_alive_.emplace_back();
+  for (int i = 0; i < graph.size(); ++i) most_alive_[0].push_back(saved_bytes_[i + 1] + graph.nodes[i].working_bytes);
+  for (int width = 1; 2 * width <= graph.size(); width *= 2) {
+    const std::vector<double>& halves = most_alive_.back();
+    std::vector<double> wholes;
+    for (int i = 0; i + 2 * width <= graph.size(); ++i) wholes.push_back(std::max(halves[i], halves[i + width]));
+    most_alive_.push_back(std::move(wholes));
+  }
   for (int i = graph.size() - 1; i >= 0; --i) {
     const bool allowed = graph.may_end_prefix.empty() || graph.may_end_prefix[i];
     next_prefix_end_[i] = allowed && freed_bytes_[i] == most_freed_[i] ? i : next_prefix_end_[i + 1];
@@ -62,6 +71,13 @@ IntervalCosts::IntervalCosts(const LinearGraph& graph)
     if (value.has_gradient) returned_.add(value.producer, consumers, value.bytes);
   }
   for (EnteringBytes* table : {&parameters_, &inputs_, &received_, &returned_}) table->sum_up();
+}
+
+double IntervalCosts::working_bytes(int first, int end) const {
+  if (first == end) return 0;
+  const int level = std::bit_width(static_cast<unsigned>(end - first)) - 1;
+  const std::vector<double>& most = most_alive_[level];
+  return std::max(most[first], most[end - (1 << level)]) - saved_bytes_[end];
 }
 
 int IntervalCosts::point_at(int node) const {

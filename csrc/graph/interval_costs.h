@@ -35,6 +35,8 @@ class IntervalCosts {
   double forward_s(int first, int end) const { return forward_s_[end] - forward_s_[first]; }
   double backward_s(int first, int end) const { return backward_s_[end] - backward_s_[first]; }
   double saved_bytes(int first, int end) const { return saved_bytes_[end] - saved_bytes_[first]; }
+  // What is alive at most while the backward goes through them, beyond what they save: saved bytes go as it proceeds.
+  double working_bytes(int first, int end) const;
   // Of running them again, and what recomputing them saves: what they save, less what they keep.
   double recompute_s(int first, int end) const { return recompute_s_[end] - recompute_s_[first]; }
   double freed_bytes(int first, int end) const { return freed_bytes_[end] - freed_bytes_[first]; }
@@ -63,6 +65,8 @@ class IntervalCosts {
   // so that longer ones free more, as binary search wants it: this is the largest of all sums up to a node.
   std::vector<double> most_freed_;
   std::vector<int> next_prefix_end_;  // by node
+  // By power of two and node: the largest sum of saved bytes up to a node and what that works with, of so many nodes.
+  std::vector<std::vector<double>> most_alive_;
   EnteringBytes parameters_, inputs_, received_, returned_;
 };
 

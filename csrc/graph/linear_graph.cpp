@@ -18,8 +18,8 @@ void check_node(const LinearGraph& graph, int i) {
   const std::string name = "node " + std::to_string(i);
   require(is_cost(node.forward_s) && is_cost(node.backward_input_s) && is_cost(node.backward_weight_s),
           name + " takes a time that is negative or not finite");
-  require(is_cost(node.saved_bytes) && is_cost(node.kept_bytes),
-          name + " saves or keeps a number of bytes that is negative or not finite");
+  require(is_cost(node.saved_bytes) && is_cost(node.kept_bytes) && is_cost(node.working_bytes),
+          name + " saves, keeps or works with a number of bytes that is negative or not finite");
   for (int parameter : node.parameters)
     require(
         parameter >= 0 && parameter < static_cast<int>(graph.parameter_bytes.size()),

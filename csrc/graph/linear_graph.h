@@ -8,8 +8,9 @@
 // *Saved* bytes are what a node's backward needs, parameters apart. A tensor that several nodes save counts at the last
 // of them, since it stays as long as any of them is not recomputed. A *kept* node's result stays though its stage
 // recomputes, so that it does not run again; *kept* bytes are those of such results, counted where the tensor is saved,
-// or at the node itself if nothing saves it. A *parameter* that several nodes use is tied: a
-// stage that uses it stores it once, and every stage that uses it stores it.
+// or at the node itself if nothing saves it. *Working* bytes are alive while a node's backward runs, and are not saved:
+// gradients of its result and of what it is given, and those that later nodes have left for earlier ones. A *parameter*
+// that several nodes use is tied: a stage that uses it stores it once, and every stage that uses it stores it.
 //
 // Bytes are doubles: they are added up exactly to 2^53, and multiplied by ratios.
 
@@ -24,6 +25,7 @@ struct NodeCost {
   std::vector<int> parameters = {};
   double kept_bytes = 0;
   bool kept = false;
+  double working_bytes = 0;
 };
 
 struct Value {

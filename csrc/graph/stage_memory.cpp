@@ -11,7 +11,7 @@ constexpr double kRounding = 1e-9;  // of a quantity: so little is nothing
 
 // What a stage takes however much it recomputes, and the rest; see the header.
 struct Parts {
-  double fixed = 0, saved = 0, kept = 0;
+  double fixed = 0, saved = 0, kept = 0, working = 0;
 };
 
 Parts parts_of(const IntervalCosts& costs, const PipelineModel& model, int stage, Interval interval, int prefix_end) {
@@ -20,7 +20,8 @@ Parts parts_of(const IntervalCosts& costs, const PipelineModel& model, int stage
   return {.fixed = model.state_factor * costs.parameter_bytes(interval) +
                    (flight.whole + flight.checkpointed) * costs.input_bytes(interval),
           .saved = costs.saved_bytes(first, end),
-          .kept = costs.saved_bytes(first, end) - costs.freed_bytes(first, prefix_end)};
+          .kept = costs.saved_bytes(first, end) - costs.freed_bytes(first, prefix_end),
+          .working = costs.working_bytes(first, end)};
 }
 
 int least_prefix_end(const IntervalCosts& costs, const PipelineModel& model, int stage, Interval interval) {
@@ -86,7 +87,7 @@ double stage_memory(const IntervalCosts& costs, const PipelineModel& model, int 
                     int prefix_end) {
   const Parts parts = parts_of(costs, model, stage, interval, prefix_end);
   const InFlight& flight = model.in_flight[stage];
-  return parts.fixed + flight.whole * parts.saved + flight.checkpointed * parts.kept;
+  return parts.fixed + flight.whole * parts.saved + flight.checkpointed * parts.kept + parts.working;
 }
 
 int prefix_end_of(const IntervalCosts& costs, const PipelineModel& model, const Recompute& recompute, int stage,
@@ -117,7 +118,7 @@ double rank_memory(const IntervalCosts& costs, const PipelineModel& model, const
     const Parts parts = parts_of(costs, model, stage, intervals[stage], prefix_ends[stage]);
     const InFlight& flight = model.in_flight[stage];
     stays += parts.fixed + (flight.whole + flight.checkpointed) * parts.kept;
-    comes_back = std::max(comes_back, flight.whole * (parts.saved - parts.kept));
+    comes_back = std::max(comes_back, flight.whole * (parts.saved - parts.kept) + parts.working);
   }
   return stays + comes_back;
 }

@@ -3,18 +3,19 @@
 //
 // A stage recomputes a *prefix* of its nodes: their saved bytes go after forward, and come back when forward runs again
 // right before backward. The rest, its suffix, keeps what it saves. With P the bytes of the stage's parameters, I those
-// of its inputs, A the saved bytes of all its nodes and K those of the suffix and of results that the prefix keeps, and
-// with w micro-batches in flight that are whole and c that are checkpointed, a stage takes
+// of its inputs, A the saved bytes of all its nodes, K those of the suffix and of results that the prefix keeps, and W
+// what is alive in a backward beyond A, and with w micro-batches in flight that are whole and c that are checkpointed,
+// a stage takes
 //
-//     state_factor * P + (w + c) * I + w * A + c * K
+//     state_factor * P + (w + c) * I + w * A + c * K + W
 //
-// It is the largest sum of memory at one time, not counting work space. (L equal nodes, w = 1 and c = n - 1 give the
-// share that Merak's memory model recomputes, rho = 1 - (M - state_factor P - A - n I) / ((n - 1) A), rounded up to
-// nodes.) K falls as the prefix grows, so the least prefix that fits is found by binary search.
+// It is the largest sum of memory at one time, not counting what libraries use within an operation. (L equal nodes, w =
+// 1 and c = n - 1 give the share that Merak's memory model recomputes, rho = 1 - (M - state_factor P - A - n I) / ((n -
+// 1) A), rounded up to nodes.) K falls as the prefix grows, so the least prefix that fits is found by binary search.
 //
 // The stages of a rank run backward one after the other, so only one of them has whole micro-batches at a time:
 //
-//     sum of (state_factor * P + (w + c) * (I + K)) + the largest w * (A - K)
+//     sum of (state_factor * P + (w + c) * (I + K)) + the largest w * (A - K) + W
 //
 // Those with the most checkpointed micro-batches recompute first, since there a second of recomputation frees the most.
 

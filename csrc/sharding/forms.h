@@ -33,11 +33,13 @@ void replicated(RuleBuilder& b);
 void view(RuleBuilder& b);
 void transpose(RuleBuilder& b);
 void permute(RuleBuilder& b);
+void reversed(RuleBuilder& b);
 void select(RuleBuilder& b);
 void parts(RuleBuilder& b);
 void broadcast_together(RuleBuilder& b);
 void triangle(RuleBuilder& b);
 void gather(RuleBuilder& b);
+void tokens(RuleBuilder& b);
 
 // Windows (forms_of_windows.cpp).
 void convolution(RuleBuilder& b);

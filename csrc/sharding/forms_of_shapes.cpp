@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "sharding/forms.h"
@@ -29,6 +30,12 @@ void transpose(RuleBuilder& b) {
 }
 
 void permute(RuleBuilder& b) { moved(b, b.call().dims("dims", b.dims(0))); }
+
+void reversed(RuleBuilder& b) {
+  std::vector<int> from(b.dims(0));
+  std::iota(from.rbegin(), from.rend(), 0);
+  moved(b, from);
+}
 
 // A dimension that is cut into equal parts is (parts, part); each result has the part.
 void parts(RuleBuilder& b) {
@@ -101,6 +108,20 @@ void gather(RuleBuilder& b) {  // from a tensor, by indices
     b.result(0, dim, factor);
     if (dim != from && same) b.operand(0, dim, factor);
     if (dim == from || !same) b.replicate_operand(0, dim);
+  }
+}
+
+// Some tokens of each sequence, [sequences, tokens, ...], by an index [sequences, kept], which is the last operand:
+// which tokens they are is known only where all are.
+void tokens(RuleBuilder& b) {
+  const int index = static_cast<int>(b.call().operands.size()) - 1;
+  for (int dim = 0; dim < b.dims(0); ++dim) {
+    const int factor = dim == 1 ? -1 : b.factor(b.size(0, dim));
+    for (int tensor = 0; tensor < index; ++tensor)
+      dim == 1 ? b.replicate_operand(tensor, dim) : b.operand(tensor, dim, factor);
+    if (dim == 0) b.operand(index, dim, factor);
+    if (dim == 1) b.replicate_operand(index, dim);
+    dim == 1 ? b.replicate_result(0, dim) : b.result(0, dim, factor);
   }
 }
 

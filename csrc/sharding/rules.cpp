@@ -18,7 +18,8 @@ struct Family {
 
 constexpr Family kFamilies[] = {
     {elementwise,
-     "abs add addcdiv addcmul alias bernoulli bitwise_and bitwise_not bitwise_or clamp clamp_max clamp_min clone "
+     "abs add addcdiv addcmul alias bernoulli bitwise_and bitwise_not bitwise_or broadcast_to clamp clamp_max "
+     "clamp_min clone "
      "contiguous cos detach div dropout elu empty_like eq erf exp expand expand_as fill float floor floor_divide "
      "full_like ge gelu gt hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp lift_fresh_copy log "
      "log1p logical_and logical_not logical_or lt masked_fill maximum minimum mish mul native_dropout ne neg ones_like "
@@ -27,6 +28,7 @@ constexpr Family kFamilies[] = {
     {view, "view reshape unsqueeze squeeze flatten unflatten _unsafe_view view_as reshape_as"},
     {transpose, "transpose"},
     {permute, "permute"},
+    {reversed, "numpy_T"},
     {slice, "slice"},
     {narrow, "narrow"},
     {padded, "pad constant_pad_nd"},
@@ -38,6 +40,7 @@ constexpr Family kFamilies[] = {
     {broadcast_together, "broadcast_tensors"},
     {triangle, "tril triu"},
     {gather, "gather"},
+    {tokens, "merak::gather_tokens merak::place_tokens merak::scatter_tokens"},
     {along_dim, "softmax _softmax log_softmax _log_softmax cumsum cumprod sort topk argsort glu logcumsumexp"},
     {layer_norm, "layer_norm rms_norm"},
     {sum, "sum"},

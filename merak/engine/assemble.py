@@ -46,7 +46,8 @@ def parallelize(
         model: the plain model, the same on all ranks. Each rank trains the parameters of its stages, in place; the
             others are left as they are. Of a model on the meta device each rank makes and initialises its own
             parameters only, from seeds by their names: any plan starts from the same model.
-        plan: for as many ranks as there are; or what `merak.plan` has found, which is the same on all ranks.
+        plan: for as many ranks as there are; or what `merak.plan` has found, which is the same on all ranks. The
+            layouts that it has found come behind `annotations`.
         example_inputs: what `model(**example_inputs)` takes, of this data-parallel rank.
         optimizer: makes an optimizer of this rank's parameters; of (name, parameter) pairs if its argument is called
             `named_parameters`.
@@ -60,7 +61,8 @@ def parallelize(
         CaptureError: the model cannot be captured or cut.
         ValueError: the plan fits neither the ranks, nor the batch, nor the model.
     """
-    plan = plan.plan if isinstance(plan, Found) else plan
+    if isinstance(plan, Found):
+        annotations, plan = (*annotations, *plan.annotations), plan.plan
     layout = Layout(plan)
     device = torch.device(device or next((p.device for p in model.parameters() if not p.is_meta), "cpu"))
     check_same(plan.to_json(), "plans", device)

@@ -6,6 +6,7 @@ things are seen on the way:
 - *FLOPs* of each operation, as torch counts them;
 - *saved bytes*: what autograd keeps for the backward, whatever the operation is. What several operations keep counts
   once, for the last, since that is how long a checkpoint has to keep it; parameters are there anyway;
+- *working bytes*: gradients on their way, which are alive while an operation's backward runs;
 - *kept bytes*: what stays of operations that are not to run again in a recomputation (`merak.graph.keeping`);
 - *dtypes* of all values, which under autocast are not those that were captured.
 
@@ -112,13 +113,18 @@ def measure(
 
 
 def graph_costs(
-    cuttable: Cuttable, measured: Measured, sizes: dict[str, int], gradients: set[fx.Node], device: DeviceModel
+    cuttable: Cuttable,
+    measured: Measured,
+    sizes: dict[str, int],
+    gradients: set[fx.Node],
+    device: DeviceModel,
 ) -> GraphCosts:
     """The costs of a micro-batch with these sizes, for `merak.graph.cutting.cut`.
 
     Args:
         gradients: the nodes that get gradients; others have no backward.
     """
+    alive = alive_in_backward(cuttable, gradients)
     names: dict[str, int] = {}
     parameter_bytes: list[float] = []
     nodes = []
@@ -143,6 +149,7 @@ def graph_costs(
                 parameters=tuple(used),
                 kept_bytes=measured.kept_bytes.get(node, 0),
                 kept=node in measured.kept,
+                working_bytes=sum(nbytes_of(one, sizes) for one in alive[node]),
             )
         )
     return GraphCosts(
@@ -155,6 +162,24 @@ def graph_costs(
         tuple(cuttable.may_cut),
         parameter_names=tuple(names),
     )
+
+
+def alive_in_backward(cuttable: Cuttable, gradients: Collection[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """By operation of the trunk, whose gradients are alive while its backward runs: that of its result, and those of
+    what it is given, parameters too, which are added to the ones that are kept. Of a value that several operations take
+    the later ones' gradients wait for the earlier one's: in a residual network that of the stream, while a layer's are
+    worked out."""
+    waiting: dict[int, list[fx.Node]] = {}
+    for value, producer, consumers in consumers_of(cuttable):
+        if value in gradients and not is_view(value):
+            for position in range(producer + 1, consumers[-1]):
+                waiting.setdefault(position, []).append(value)
+    found = {}
+    for position, node in enumerate(cuttable.trunk):
+        of_inputs = [] if is_view(node) else [one for one in node.all_input_nodes if one in gradients]
+        alive = dict.fromkeys([node, *of_inputs, *waiting.get(position, [])])
+        found[node] = [one for one in alive if isinstance(one.meta.get("val"), torch.Tensor)] * (node in gradients)
+    return found
 
 
 def parameters_of(captured: Captured, node: fx.Node) -> dict[str, fx.Node]:

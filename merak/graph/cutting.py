@@ -29,6 +29,7 @@ class NodeCost:
         parameters: what it uses; indices of `GraphCosts.parameter_bytes`.
         kept: its result stays where its stage recomputes, and it does not run again.
         kept_bytes: what stays of kept results whose saved bytes count here, or that are made here and saved nowhere.
+        working_bytes: what is alive while its backward runs, and is not saved.
     """
 
     forward_s: float
@@ -38,6 +39,7 @@ class NodeCost:
     parameters: tuple[int, ...] = ()
     kept_bytes: float = 0.0
     kept: bool = False
+    working_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class GraphCosts:
                 list(node.parameters),
                 node.kept_bytes,
                 node.kept,
+                node.working_bytes,
             )
             for node in self.nodes
         ]
@@ -110,7 +113,7 @@ class Conditions(TypedDict, total=False):
         in_flight: by stage, the most micro-batches whose activations live there at once: n, or (whole, checkpointed),
             where n means (1, n - 1). Plain 1F1B, which has to be said otherwise if ranks have several stages.
         state_factor: bytes of parameter, gradient and optimizer state for each byte of parameter; 4, as fp32 and Adam.
-        memory: bytes of a rank, or of each, work space not counted; unlimited.
+        memory: bytes of a rank, or of each; unlimited.
         bandwidth, latency: bytes/s and seconds of a message between stages; infinite and 0.
         hides_communication: whether the schedule keeps enough in flight that messages travel while ranks work (eager
             1F1B); otherwise it adds to each micro-batch's time.

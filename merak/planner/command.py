@@ -52,6 +52,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     for name in ("dp", "tp", "pp", "microbatches"):
         add(f"--{name}", type=int, metavar="N", help="pin it; the rest is searched for")
     add("--schedule", metavar="KIND", help="pin it")
+    add("--layouts", action="store_true", help="look for other layouts of shared layers than Megatron's, too")
     add("--others", type=int, default=5, metavar="N", help="how many of the next best plans to show (default 5)")
     add("--what-if", action="store_true", help="search again with more memory, and with faster links")
     add("--output", type=Path, metavar="FILE", help="write the plan there, for merak.Plan.load")
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             rows=arguments.rows,
             memory=None if arguments.memory is None else int(arguments.memory * 1e9),
             precision=arguments.precision,
+            layouts=arguments.layouts,
             progress=_tell,
             **{name: value for name, value in pinned.items() if value is not None},
         )

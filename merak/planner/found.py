@@ -12,6 +12,7 @@ from merak.planner.link import Link
 from merak.planner.plan import Plan
 from merak.planner.prediction import Prediction
 from merak.resharding.explaining import seconds_text
+from merak.sharding.annotations import Annotation, Tactic
 
 _GIGABYTE = 10**9
 
@@ -26,6 +27,7 @@ class Found:
         bound_s: no plan of those that were searched for takes less, by the formula.
         spaces, searched, simulated: how many there were, were searched, and plans simulated.
         seconds: that it took, capture apart.
+        annotations: of layers that ranks share, where these have other layouts than Megatron's.
     """
 
     best: Prediction
@@ -36,6 +38,7 @@ class Found:
     simulated: int
     seconds: float
     _again: Callable[[Cluster, int], Found] = field(repr=False, compare=False)
+    annotations: tuple[Annotation | Tactic, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def plan(self) -> Plan:

@@ -12,6 +12,11 @@ are searched in the order of their bounds, until the next bound is above the bes
    least that has to be recomputed, by a formula of the step.
 2. The best of these are predicted for all schedules that they can run under: cut once more at all operations, and
    simulated. The fastest step wins.
+
+Ranks share layers by Megatron's way. With `layouts` an integer program (layout_plan.py) looks for other layouts, for
+each number of ranks, on the devices and for the micro-batches of the plan that was found. Where they are cheaper the
+spaces are searched once more with them, those whose bound is below that plan's step. The plan is replaced by a faster
+one, so it is never worse than Megatron's.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from merak.graph.cutting import DoesNotFitError
 from merak.planner.arrangements import Arrangement, Space, arrangements, ideal_s
 from merak.planner.cluster import Cluster
 from merak.planner.found import Found
+from merak.planner.layout_choice import by_width, cheaper_layouts
 from merak.planner.plan import PRECISIONS, Plan, Precision, autocast_dtype
 from merak.planner.prediction import Prediction, predict
 from merak.planner.prices import Prices
@@ -64,6 +70,7 @@ def find_plan(
     precision: Precision = "fp32",
     loss_fn: LossFunction | None = None,
     annotations: Sequence[Annotation | Tactic] = (),
+    layouts: bool = False,
     progress: Callable[[str], None] | None = None,
     **pinned: Any,
 ) -> Found:
@@ -77,6 +84,7 @@ def find_plan(
         memory: bytes of each device that the plan may use; by default what the cluster says.
         precision: what is computed in: "fp32", "bf16", "fp16".
         annotations: what is divided over "tp" in other ways than Megatron's.
+        layouts: look for other layouts than Megatron's; `Found.annotations` has them, for `merak.parallelize`.
         progress: is told how far the search is.
         pinned: fields of `Plan` that are settled: dp, tp, pp, microbatches, schedule, sequence_parallel, sub_batches,
             data_parallel.
@@ -94,7 +102,31 @@ def find_plan(
     fused = not any(group.device.is_cpu for group in cluster.groups)
     workload = Workload(model, example_inputs, loss_fn=loss_fn, autocast=autocast, fused_attention=fused)
     prices = Prices(workload, cluster, precision=precision, annotations=annotations)
-    return Search(prices, rows or workload.rows, memory, pinned, progress or (lambda text: None)).run()
+    search = Search(prices, rows or workload.rows, memory, pinned, progress or (lambda text: None))
+    found = search.run()
+    return with_layouts(found, search, annotations) if layouts else found
+
+
+def with_layouts(found: Found, search: Search, annotations: Sequence[Annotation | Tactic] = ()) -> Found:
+    """What is found with layouts of the integer program, if that is faster; else what was found.
+
+    Args:
+        search: by which it was found.
+        annotations: the user's, which come first.
+    """
+    if search.pinned.get("sub_batches", 1) != 1 or search.pinned.get("sequence_parallel", False):
+        return found
+    cheaper = cheaper_layouts(search.prices, found.best, search.pinned)
+    if not cheaper:
+        return found
+    also = (*annotations, by_width(cheaper))
+    old = search.prices
+    prices = Prices(old.workload, old.cluster, precision=old.precision, annotations=also)
+    pinned = {**search.pinned, "sub_batches": 1, "sequence_parallel": False}
+    other = Search(prices, search.rows, search.memory, pinned, search.progress).run_below(found.best.step_s)
+    if other is None or other.best.step_s >= found.best.step_s:
+        return found
+    return replace(other, annotations=also, others=(found.best, *other.others), seconds=found.seconds + other.seconds)
 
 
 @dataclass
@@ -120,6 +152,13 @@ class Search:
 
     def run(self) -> Found:
         """Searches."""
+        found = self.run_below(float("inf"))
+        if found is None:
+            raise NothingFitsError(self._why_nothing_fits(list(self.spaces())))
+        return found
+
+    def run_below(self, step_s: float) -> Found | None:
+        """Searches the spaces in which a step may take less; nothing if no plan of these fits."""
         began = time.perf_counter()
         ideals = [(ideal_s(self.prices, space, self.pinned), space) for space in self.spaces()]
         if not ideals:
@@ -129,14 +168,14 @@ class Search:
             )
         searched, bounds = 0, []
         for ideal, space in sorted(ideals, key=lambda pair: pair[0]):
-            if self._candidates and ideal >= self._candidates[0][0].step_s:
+            if ideal >= min([step_s, *(one.step_s for one, _ in self._candidates[:1])]):
                 bounds.append(ideal)
                 break
             bounds.append(self._search(space))
             searched += 1
             self._tell(searched, len(ideals), space)
         if not self._candidates:
-            raise NothingFitsError(self._why_nothing_fits([space for _, space in ideals]))
+            return None
         best, *others = sorted(self._settled(), key=lambda one: one.step_s)
         seconds = time.perf_counter() - began
         return Found(best, tuple(others), min(bounds), len(ideals), searched, self._simulated, seconds, self.again)

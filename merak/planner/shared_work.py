@@ -26,12 +26,14 @@ from merak.sharding.width import AXIS
 @dataclass(frozen=True)
 class Message:
     """What travels for an operation, in the example's number of rows: the kind of collective ("" for none) and the
-    bytes of the whole tensor, forward and backward."""
+    bytes of the whole tensor, forward and backward; and whether these grow with the rows, as those of no parameter
+    do."""
 
     kind: str
     nbytes: float
     backward_kind: str
     backward_nbytes: float
+    of_rows: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,15 @@ class SharedWorkload:
                 self._whole_nbytes(reshard.kind, reshard.nbytes),
                 _kind(reshard.backward_kind),
                 self._whole_nbytes(reshard.backward_kind, reshard.backward_nbytes),
+                of_rows=not reshard.parameter,
             )
-            if reshard.parameter:
+            if reshard.parameter and (message.kind, message.backward_kind) == ("", "all_reduce"):
                 self.summed += message.backward_nbytes
             else:
                 messages.setdefault(operation.node, []).append(message)
+        sizes = list(completion.graph.mesh.values())
         shared = {
-            operation.node: _Shared(operation, way, self.ranks)
+            operation.node: _Shared(operation, way, sizes)
             for operation, way in zip(completion.graph.operations, completion.ways, strict=True)
             if operation.node in position
         }
@@ -107,11 +111,12 @@ class SharedWorkload:
             self.shares[node] = Share(one.work, one.touched, saved, tuple(messages.get(node, ())))
         for node in completion.graph.values:
             if completion.graph.is_parameter(node):
-                share = _share_of(completion.layouts[node], self.ranks)
+                share = _share_of(completion.layouts[node], sizes)
                 self.parameters[self.workload.prepared.captured.sources[node.name].key] = share
 
     def _whole_nbytes(self, kind: str, sent: float) -> float:
-        """Of the whole tensor, from what a rank sends of it."""
+        """Of the whole tensor, from what a rank sends of it. If only part of the ranks exchange it, of one of which all
+        would send as much."""
         n = self.ranks
         if kind in ("halo exchange", ""):
             return sent
@@ -121,11 +126,11 @@ class SharedWorkload:
 class _Shared:
     """How ranks share an operation: its work, and what it is given and gives, as it takes and makes them."""
 
-    def __init__(self, operation: Operation, way: dict[str, Any], ranks: int) -> None:
-        self.work = _share_of(way["factors"], ranks)
+    def __init__(self, operation: Operation, way: dict[str, Any], sizes: Sequence[int]) -> None:
+        self.work = _share_of(way["factors"], sizes)
         made = zip(operation.results, (layout for layout, _ in way["results"]), strict=True)
         taken = zip(operation.operands, way["operands"], strict=True)
-        self.touched = {node: _share_of(layout, ranks) for node, layout in (*made, *taken) if node is not None}
+        self.touched = {node: _share_of(layout, sizes) for node, layout in (*made, *taken) if node is not None}
 
 
 def _share_of_saved(keepers: Mapping[fx.Node, fx.Node | None], shared: Mapping[fx.Node, _Shared]) -> float:
@@ -143,13 +148,15 @@ def _whole(node: fx.Node, workload: Workload) -> Share:
     return Share(1.0, touched, (1.0,) * len(workload.work[node].saved))
 
 
-def _share_of(layout: Layout, ranks: int) -> float:
-    """Of a tensor, on a mesh of one axis; rounded up where it does not divide evenly."""
-    for pieces in layout:
-        for size, axes in pieces:
-            if axes:
-                return math.ceil(size / ranks) / size
-    return 1.0
+def _share_of(layout: Layout, sizes: Sequence[int]) -> float:
+    """Of a tensor, on a mesh with axes of these sizes; rounded up where it does not divide evenly."""
+    share = 1.0
+    for size, axes in (piece for pieces in layout for piece in pieces if piece[1]):
+        own = size
+        for axis in axes:
+            own = math.ceil(own / sizes[axis])
+        share *= own / size
+    return share
 
 
 def _kind(name: str) -> str:

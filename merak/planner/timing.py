@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import fx
 
 from merak.graph.costs import times_of_inputs
 from merak.graph.cutting import GraphCosts, NodeCost, Value
@@ -36,7 +37,7 @@ class Timed:
     """What a micro-batch of some rows costs, by operation.
 
     Attributes:
-        forward_s, backward_input_s, backward_weight_s, saved_bytes: vectors.
+        forward_s, backward_input_s, backward_weight_s, saved_bytes, working_bytes: vectors.
         travel_s: of forward and backward, what messages within layers take that nothing hides.
         shared: whose.
         rows: of the micro-batch.
@@ -46,6 +47,7 @@ class Timed:
     backward_input_s: Vector
     backward_weight_s: Vector
     saved_bytes: Vector
+    working_bytes: Vector
     travel_s: Vector
     shared: SharedWorkload
     rows: float
@@ -60,6 +62,7 @@ class Timed:
         workload = self.shared.workload
         return self._costs(
             [self.forward_s, self.backward_input_s, self.backward_weight_s, self.saved_bytes],
+            self.working_bytes,
             workload.used,
             workload.crossing,
             workload.prepared.cuttable.may_cut,
@@ -69,20 +72,28 @@ class Timed:
         """By segment between these positions, of which any may be a boundary."""
         used, crossing = self.shared.workload.in_segments(points)
         vectors = [self.forward_s, self.backward_input_s, self.backward_weight_s, self.saved_bytes]
-        sums = [np.add.reduceat(vector, [0, *points]) for vector in vectors]
-        return self._costs(sums, used, crossing, [False] + [True] * len(points))
+        begins = [0, *points]
+        sums = [np.add.reduceat(vector, begins) for vector in vectors]
+        until = np.cumsum(self.saved_bytes)
+        alive = np.maximum.reduceat(until + self.working_bytes, begins)  # at most, with all before the segment
+        working = alive - until[[*(point - 1 for point in points), len(until) - 1]]
+        return self._costs(sums, working, used, crossing, [False] + [True] * len(points))
 
     def _costs(
         self,
         vectors: Sequence[Vector],
+        working: Vector,
         used: Sequence[tuple[int, ...]],
         crossing: Sequence[Crossing],
         may_cut: Sequence[bool],
     ) -> GraphCosts:
-        columns = zip(*(vector.tolist() for vector in vectors), used, strict=True)
+        columns = zip(*(vector.tolist() for vector in vectors), used, working.tolist(), strict=True)
         workload = self.shared.workload
         sizes = [workload.parameter_bytes[name] * self.shared.parameters.get(name, 1.0) for name in workload.parameters]
-        nodes = tuple(NodeCost(*numbers) for numbers in columns)
+        nodes = tuple(
+            NodeCost(forward_s, of_inputs, of_weights, saved, parameters, working_bytes=works)
+            for forward_s, of_inputs, of_weights, saved, parameters, works in columns
+        )
         values = (Value(one.producer, one.consumers, one.nbytes.at(self.rows), one.gradient) for one in crossing)
         return GraphCosts(nodes, tuple(values), tuple(sizes), tuple(may_cut), (), tuple(workload.parameters))
 
@@ -109,6 +120,7 @@ class Timing:
                 for one, share, kept in zip(work, shares, in_backward, strict=True)
             ]
         )
+        self._working = _lines([[self._gradient(one) for one in workload.alive[node]] for node in trunk])
         self._computes = np.array([not one.is_view for one in work], dtype=float)
         has_backward = np.array(in_backward, dtype=float)
         self._of_inputs = has_backward * [
@@ -116,8 +128,19 @@ class Timing:
             for node, one in zip(trunk, work, strict=True)
         ]
         self._of_weights = has_backward * [bool(used) for used in workload.used]
-        self._forward = _messages([[(m.kind, m.nbytes) for m in share.messages] for share in shares])
-        self._backward = _messages([[(m.backward_kind, m.backward_nbytes) for m in share.messages] for share in shares])
+        self._forward = _messages([[(m.kind, m.nbytes, m.of_rows) for m in share.messages] for share in shares])
+        self._backward = _messages(
+            [[(m.backward_kind, m.backward_nbytes, m.of_rows) for m in share.messages] for share in shares]
+        )
+
+    def _gradient(self, node: fx.Node) -> tuple[Line, float]:
+        """Of a node or a parameter: its bytes, and a rank's share of them."""
+        workload, shared = self.shared.workload, self.shared
+        kind, key = workload.prepared.captured.sources.get(node.name, ("", ""))
+        if kind == "parameter":
+            return workload.nbytes[node], shared.parameters.get(key, 1.0)
+        share = shared.shares.get(node)
+        return workload.nbytes[node], 1.0 if share is None else share.touched.get(node, share.work)
 
     def at(
         self,
@@ -136,7 +159,8 @@ class Timing:
             sub_batches: into how many parts a micro-batch is computed.
             measured: seconds of forwards and of backwards; NaN where they are not known.
         """
-        flops, touched, saved = (base + slope * rows for base, slope in (self._flops, self._touched, self._saved))
+        lines = self._flops, self._touched, self._saved, self._working
+        flops, touched, saved, working = (base + slope * rows for base, slope in lines)
         busy = np.maximum(flops / device.flops_of(dtype), touched / device.memory_bytes_per_s)
         work_s = self._computes * (busy + sub_batches * device.overhead_s)
         of_inputs, of_weights = work_s * self._of_inputs, work_s * self._of_weights
@@ -153,16 +177,17 @@ class Timing:
             backward_input_s=of_inputs + exposed * backward,
             backward_weight_s=of_weights,
             saved_bytes=saved,
+            working_bytes=working,
             travel_s=exposed * (forward + backward),
             shared=self.shared,
             rows=rows,
         )
 
-    def _travel(self, messages: Mapping[str, tuple[Vector, Vector]], scale: float, links: Links) -> Vector:
+    def _travel(self, messages: Mapping[str, tuple[Vector, Vector, Vector]], scale: float, links: Links) -> Vector:
         seconds = np.zeros(len(self._computes))
-        for kind, (count, nbytes) in messages.items():
+        for kind, (count, of_rows, others) in messages.items():
             latency, per_byte = links(kind)
-            seconds += latency * count + per_byte * scale * nbytes
+            seconds += latency * count + per_byte * (scale * of_rows + others)
         return seconds
 
 
@@ -181,13 +206,17 @@ def _lines(of_nodes: Sequence[Sequence[tuple[Line, float]]]) -> tuple[Vector, Ve
     return np.array(bases, dtype=float), np.array(slopes, dtype=float)
 
 
-def _messages(of_nodes: Sequence[Sequence[tuple[str, float]]]) -> dict[str, tuple[Vector, Vector]]:
-    """By kind: how many, and bytes."""
-    found: dict[str, tuple[Vector, Vector]] = {}
+def _messages(of_nodes: Sequence[Sequence[tuple[str, float, bool]]]) -> dict[str, tuple[Vector, Vector, Vector]]:
+    """By kind: how many, and bytes, of what grows with the rows and of other things."""
+    found: dict[str, tuple[Vector, Vector, Vector]] = {}
     for index, messages in enumerate(of_nodes):
-        for kind, nbytes in messages:
+        for kind, nbytes, grows in messages:
             if kind:
-                count, total = found.setdefault(kind, (np.zeros(len(of_nodes)), np.zeros(len(of_nodes))))
+                count, of_rows, others = found.setdefault(kind, _zeros(len(of_nodes)))
                 count[index] += 1
-                total[index] += nbytes
+                (of_rows if grows else others)[index] += nbytes
     return found
+
+
+def _zeros(count: int) -> tuple[Vector, Vector, Vector]:
+    return np.zeros(count), np.zeros(count), np.zeros(count)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
 from merak.graph.cutting import GraphCosts, NodeCost, Value
@@ -70,4 +70,13 @@ def _sum(nodes: Sequence[NodeCost]) -> NodeCost:
         parameters=tuple(parameters),
         kept_bytes=sum(node.kept_bytes for node in nodes),
         kept=any(node.kept for node in nodes),
+        working_bytes=_working(nodes),
+    )
+
+
+def _working(nodes: Sequence[NodeCost]) -> float:
+    """The most that is alive in the backward of these, beyond all that they save."""
+    saved = list(accumulate(node.saved_bytes for node in nodes))
+    return max((now + node.working_bytes for now, node in zip(saved, nodes, strict=True)), default=0.0) - sum(
+        saved[-1:]
     )

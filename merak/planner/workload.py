@@ -15,7 +15,16 @@ import torch
 from torch import fx, nn
 
 from merak.graph.capture import LossFunction
-from merak.graph.costs import Saved, consumers_of, is_attention, is_view, measure, nbytes_of, parameters_of
+from merak.graph.costs import (
+    Saved,
+    alive_in_backward,
+    consumers_of,
+    is_attention,
+    is_view,
+    measure,
+    nbytes_of,
+    parameters_of,
+)
 from merak.graph.gradients import nodes_with_gradients
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.trees import flatten, rebuild
@@ -88,6 +97,7 @@ class Workload:
         parameters: names of those that the trunk uses; `used` has, by operation, their numbers.
         crossing: what operations give to later ones: producer, consumers, bytes, and whether gradients come back.
         nbytes: of what each node gives.
+        alive: by operation of the trunk, whose gradients are alive while its backward runs.
         parameter_bytes: by name.
 
     Raises:
@@ -134,6 +144,7 @@ class Workload:
             Crossing(producer, consumers, self.nbytes[node], node in self.gradients)
             for node, producer, consumers in consumers_of(self.prepared.cuttable)
         ]
+        self.alive = alive_in_backward(self.prepared.cuttable, self.gradients)
         self._in_segments: dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[Crossing]]] = {}
 
     def _saved_fused(self, node: fx.Node) -> tuple[tuple[Line, dict[fx.Node, fx.Node | None]], ...]:

@@ -44,6 +44,8 @@ class Annotation:
         spec: by dimension.
         priority: the lower, the earlier; a tactic's number by default.
         spreads: whether other tensors follow; else it only says how the tensor is kept.
+        label: what it is called where something is said of it.
+        of_tactic: a tactic has made it, and not the user by hand.
     """
 
     tensor: str
@@ -51,6 +53,7 @@ class Annotation:
     priority: int | None = None
     spreads: bool = True
     label: str = ""
+    of_tactic: bool = False
 
 
 Tactic = Callable[[ShardableGraph], Sequence[Annotation]]
@@ -67,21 +70,32 @@ def annotate(tensor: str, spec: Specification, *, priority: int | None = None, s
     if isinstance(spec, str) or not isinstance(spec, Sequence):
         raise ValueError(f"{tensor}: the specification is {spec!r}; it must have an entry for each dimension")
     for entry in spec:
-        if not (entry is None or isinstance(entry, str | tuple | Dim)):
-            raise ValueError(f"{tensor}: {entry!r} is no entry: give None, an axis, a tuple of axes, or a Dim")
+        if not _is_entry(entry):
+            raise ValueError(
+                f"{tensor}: {entry!r} is no entry: give None, an axis, a tuple of axes, or a Dim of a tuple"
+            )
     return Annotation(tensor, tuple(spec), priority, spreads, f"annotate({tensor!r}, {tuple(spec)})")
 
 
+def _is_entry(entry: object) -> bool:
+    axes = entry.axes if isinstance(entry, Dim) else entry
+    if isinstance(axes, tuple):
+        return all(isinstance(axis, str) for axis in axes)
+    return not isinstance(entry, Dim) and (axes is None or isinstance(axes, str))
+
+
 def listed(graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> list[Annotation]:
-    """All annotations, those of tactics included, each with its priority.
+    """All annotations, those of tactics included, each with its priority: even numbers, so that there is room between.
 
     Raises:
         ValueError: a wish is neither an annotation nor a tactic for this graph.
     """
     found = []
     for number, wish in enumerate(wishes):
+        by_hand = isinstance(wish, Annotation)
         for one in [wish] if isinstance(wish, Annotation) else _of_tactic(graph, wish, number):
-            found.append(replace(one, priority=number) if one.priority is None else one)
+            priority = number if one.priority is None else one.priority
+            found.append(replace(one, priority=2 * priority, of_tactic=one.of_tactic or not by_hand))
     return found
 
 
@@ -130,8 +144,15 @@ def _of_annotation(graph: ShardableGraph, annotation: Annotation) -> Iterator[An
             if entry is None:
                 continue
             axes, closed = _axes(entry)
-            numbers = [number for axis in axes for number in graph.axes(axis)]
+            numbers = [number for axis in axes for number in _numbers_of(graph, axis, annotation)]
             yield graph.number[node], dim, numbers, closed, annotation.priority, annotation.spreads, annotation.label
+
+
+def _numbers_of(graph: ShardableGraph, axis: str, annotation: Annotation) -> list[int]:
+    try:
+        return graph.axes(axis)
+    except ValueError as error:
+        raise ValueError(f"{annotation.label}: {error}. (Part of an axis is written axis:(m)n.)") from None
 
 
 def _axes(entry: str | tuple[str, ...] | Dim) -> tuple[tuple[str, ...], bool]:

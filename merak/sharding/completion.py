@@ -74,13 +74,18 @@ class Completion:
     def __init__(self, graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> None:
         self.mesh, more = graph.mesh, listed(graph, wishes)
         annotations: list[Annotation] = []
+        tried: set[str] = set()
         while True:
-            annotations = [*more, *annotations]
+            # What a tactic had wished for these is not to be followed, which nobody needs to be told.
+            instead = {one.tensor for one in more}
+            annotations = [*more, *(one for one in annotations if not one.of_tactic or one.tensor not in instead)]
             refined = refine(self.mesh, axes_named(annotations))
             if refined != graph.mesh:
                 graph = graph.over(refined)
             self._complete(graph, resolve(graph, annotations))
-            if not (more := annotations_for_short(self)):
+            more = [one for one in annotations_for_short(self, annotations) if one.tensor not in tried]
+            tried |= {one.tensor for one in more}
+            if not more:
                 break
 
     def _complete(self, graph: ShardableGraph, annotations: list[AnnotationTuple]) -> None:
@@ -108,20 +113,12 @@ class Completion:
         for lists in uses.values():
             share_sums(lists)
 
-    @property
-    def before_all(self) -> int:
-        """A priority before those of all annotations."""
-        return min((one[4] for one in self._annotations), default=0) - 1
-
-    def is_closed(self, node: fx.Node, dim: int) -> bool:
-        """Whether an annotation of this very dimension says that it gets no other axes."""
-        return any(one[:2] == (self.graph.number[node], dim) and one[3] for one in self._annotations)
-
     def with_first(self, annotation: Annotation) -> Completion:
         """What becomes of it if there is another annotation before all others."""
+        first = min((one[4] for one in self._annotations), default=0) - 1
         made = object.__new__(Completion)
         made.mesh = self.mesh
-        annotations = resolve(self.graph, [replace(annotation, priority=self.before_all)])
+        annotations = resolve(self.graph, [replace(annotation, priority=first)])
         made._complete(self.graph, [*annotations, *self._annotations])
         return made
 

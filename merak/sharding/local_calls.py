@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from merak.sharding.lower import _Lowering
 
 _aten = torch.ops.aten
-_TOLD_SHAPES = {"view": 1, "reshape": 1, "_unsafe_view": 1, "expand": 1, "unflatten": 2}
+_TOLD_SHAPES = {"view": 1, "reshape": 1, "_unsafe_view": 1, "expand": 1, "broadcast_to": 1, "unflatten": 2}
 
 
 class LocalCall(NamedTuple):

@@ -72,6 +72,7 @@ def lower(
         whole_axes: where the mesh is refined, the groups of whole axes, by the numbers of their parts. What goes over
             all of them goes over the axis at once; what is not there goes part by part.
     """
+    assert len(places) == len(completion.graph.mesh), "a place for each axis of the mesh, which may be a refined one"
     return _Lowering(completion, tuple(places), sums_at_end, time_axis, stage_of, whole_axes or {}).run()
 
 

@@ -3,13 +3,15 @@
 No head is cut, so that 6 ranks would have none, and nothing to compute with the 8 heads of queries that follow them. As
 Megatron-LM does, such a parameter is divided over part of the axis, as many ranks as it has units, and the others have
 the same: heads of keys over "tp:(1)2", and those of queries over all of "tp". Since what follows it is cut into as few
-pieces, only the smallest are changed at a time, and what becomes of the others is looked at again.
+pieces, only those with the smallest units are changed at a time, and what becomes of the others is looked at again.
+What the user has annotated by hand is followed, though ranks be idle.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import fx
@@ -28,32 +30,45 @@ class _Short(NamedTuple):
 
     node: fx.Node
     dim: int
-    length: int
     units: int
+    unit: int
     axis: str
 
 
-def annotations_for_short(completion: Completion) -> list[Annotation]:
-    """What the smallest of those parameters should be divided over; nothing if there are none."""
-    found = list(_find(completion))
-    smallest = min((one.length for one in found), default=0)
-    annotations = []
+def annotations_for_short(completion: Completion, annotations: Sequence[Annotation]) -> list[Annotation]:
+    """What those parameters with the smallest units should be divided over, before tactics and behind what the user has
+    annotated by hand; nothing if there are none.
+
+    Args:
+        annotations: that the completion comes from.
+    """
+    by_hand = [one.tensor for one in annotations if not one.of_tactic]
+    found = [
+        one
+        for one in _find(completion)
+        if not any(fnmatchcase(completion.name(one.node), pattern) for pattern in by_hand)
+    ]
+    smallest = min((one.unit for one in found), default=0)
+    priority = min((one.priority or 0 for one in annotations if one.of_tactic), default=1) - 1
+    made = []
     for one in found:
-        if one.length == smallest:
+        if one.unit == smallest:
             part = parse(one.axis) or SubAxis(one.axis, 1, 0)
             axis = str(SubAxis(part.axis, part.before, one.units))
             dims = range(len(completion.layouts[one.node]))
             spec = tuple(Dim((axis,), closed=True) if dim == one.dim else None for dim in dims)
-            annotations.append(Annotation(completion.name(one.node), spec, completion.before_all, label=_LABEL))
-    return annotations
+            made.append(Annotation(completion.name(one.node), spec, priority, label=_LABEL, of_tactic=True))
+    return made
 
 
 def _find(completion: Completion) -> Iterator[_Short]:
+    """Dimensions whose first divided piece has fewer elements than ranks, and something in each: heads."""
     names, sizes = list(completion.graph.mesh), list(completion.graph.mesh.values())
     for node in filter(completion.graph.is_parameter, completion.graph.values):
         for dim, pieces in enumerate(completion.layouts[node]):
-            if len(pieces) < 2 or len(pieces[0][1]) != 1 or completion.is_closed(node, dim):
+            number = next((number for number, (_, axes) in enumerate(pieces) if axes), len(pieces))
+            if number + 1 >= len(pieces) or len(pieces[number][1]) != 1:
                 continue
-            units, (axis,) = pieces[0]
+            units, (axis,) = pieces[number]
             if units < sizes[axis] and sizes[axis] % units == 0:
-                yield _Short(node, dim, math.prod(size for size, _ in pieces), units, names[axis])
+                yield _Short(node, dim, units, math.prod(size for size, _ in pieces[number + 1 :]), names[axis])

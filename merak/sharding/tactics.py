@@ -122,6 +122,9 @@ def from_tp_plan(plan: Mapping[str, str], axis: str) -> Tactic:
             their kind have not.)
     """
 
+    if not isinstance(plan, Mapping):
+        raise ValueError(f"tp_plan: is {plan!r}; it must name modules and styles (not all models bring a plan along)")
+
     def tactic(graph: ShardableGraph) -> list[Annotation]:
         found, of_experts = [], set(_parameters_of_experts(graph))
         for name, style in plan.items():

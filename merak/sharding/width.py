@@ -17,7 +17,7 @@ from merak.graph.errors import CaptureError
 from merak.graph.normal_form import AliasGroups
 from merak.graph.prepare import Prepared
 from merak.graph.stages import Cuttable
-from merak.sharding.annotations import Annotation, Tactic
+from merak.sharding.annotations import Annotation, Dim, Tactic, axes_named, listed
 from merak.sharding.completion import Completion
 from merak.sharding.divided import Divided, Division
 from merak.sharding.local_values import give_values
@@ -118,6 +118,9 @@ class Width:
         """Of the graph that was divided last the same again."""
         if self._completed is None or self._completed[0] is not whole:
             graph = ShardableGraph(whole, self._mesh, self._trainable)
+            for axis, label in axes_named(listed(graph, self._annotations)):
+                if axis == TIME:
+                    raise ValueError(f"{label}: {TIME!r} is no axis of ranks: annotations are over {AXIS!r}")
             wishes = [*self._annotations, *self._as_before(graph), *self._wishes]
             self._completed = whole, Completion(graph, wishes)
         return self._completed[1]
@@ -158,6 +161,7 @@ class Width:
         found = []
         for name, layout in self._layouts.items():
             if name in here and is_divided(layout) and all(len(pieces) == 1 for pieces in layout):
-                spec = tuple(tuple(self._axes[axis] for axis in axes) or None for ((_, axes),) in layout)
+                names = [tuple(self._axes[axis] for axis in axes) for ((_, axes),) in layout]
+                spec = tuple(Dim(one, closed=True) if one else None for one in names)
                 found.append(Annotation(name, spec, label=f"as {name} was in the first graph"))
         return found

@@ -22,6 +22,7 @@ inline LinearGraph random_graph(std::mt19937& random, int nodes) {
     node.saved_bytes = below(30);
     node.kept = below(4) == 0;
     node.kept_bytes = below(1 + static_cast<int>(node.saved_bytes)) / 2;
+    node.working_bytes = (7 * i + static_cast<int>(node.saved_bytes)) % 20;
     for (int p = 0; p < 4; ++p)
       if (below(4) == 0) node.parameters.push_back(p);
     graph.nodes.push_back(node);
@@ -61,7 +62,7 @@ class BruteForce {
       const double kept = saved_bytes(stages[s].prefix_end, stages[s].end) + kept_bytes(stages[s]);
       stays += model_.state_factor * parameter_bytes(stages[s]);
       stays += (flight.whole + flight.checkpointed) * (kept + entering(stages[s], -1, false));
-      comes_back = std::max(comes_back, flight.whole * (saved - kept));
+      comes_back = std::max(comes_back, flight.whole * (saved - kept) + working_bytes(stages[s]));
     }
     return stays + comes_back;
   }
@@ -88,6 +89,14 @@ class BruteForce {
     double sum = 0;
     for (int i = first; i < end; ++i) sum += graph_.nodes[i].saved_bytes;
     return sum;
+  }
+
+  // Of a backward, the most that is alive at any node, less all that is saved.
+  double working_bytes(const Stage& stage) const {
+    double most = 0;
+    for (int i = stage.first; i < stage.end; ++i)
+      most = std::max(most, saved_bytes(stage.first, i + 1) + graph_.nodes[i].working_bytes);
+    return most - saved_bytes(stage.first, stage.end);
   }
 
   double kept_bytes(const Stage& stage) const {

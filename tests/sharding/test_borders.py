@@ -16,7 +16,7 @@ from merak.graph import prepare
 from merak.sharding import ShardedModule
 from merak.sharding.completion import Completion
 from merak.sharding.lower import lower
-from merak.sharding.parts import gather, parts, places_of
+from merak.sharding.parts import Place, gather, parts
 from merak.sharding.program import ShardableGraph
 from tests.backend.harness import Context
 from tests.engine import zoo
@@ -77,7 +77,7 @@ def differs(chain: Chain, completion: Completion, places: Any) -> str:
 
 def trial(context: Context, mesh: dict[str, int], seeds: range) -> tuple[list[str], int]:
     """What is wrong, by seed; and how many calls exchanged borders."""
-    places = places_of(mesh, context.rank, whole.groups_of(mesh, context.rank))
+    known: dict[tuple[str, ...], list[Place]] = {}
     wrong, exchanged = [], 0
     for seed in seeds:
         choice = random.Random(seed)
@@ -86,7 +86,7 @@ def trial(context: Context, mesh: dict[str, int], seeds: range) -> tuple[list[st
         completion = Completion(ShardableGraph(chain.prepared, mesh), annotations)
         steps = [step["kind"] for way in completion.ways for of in way["before"] for step in of]
         exchanged += "borders" in steps
-        if problem := differs(chain, completion, places):
+        if problem := differs(chain, completion, whole.places_on(completion, context.rank, known)):
             wrong.append(
                 f"seed {seed} of {mesh}: {chain} with {[one.label for one in annotations]}, {steps}: {problem}"
             )

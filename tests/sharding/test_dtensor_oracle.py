@@ -33,6 +33,7 @@ MEANS = "mse_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_en
 
 # Rules whose operations are not drawn: random ones, uninitialised memory, calls by keyword, merak's own.
 NOT_DRAWN = set(names("bernoulli rand_like randn_like empty_like _to_copy float experts"))
+NOT_DRAWN |= {f"merak::{name}_tokens" for name in ("gather", "place", "scatter")}
 
 # All differences that there are, each with the operations that have it.
 DIFFERENCES: tuple[tuple[str, str, str], ...] = (

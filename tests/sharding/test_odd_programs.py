@@ -91,7 +91,7 @@ def divided(model: nn.Module, batch: Mapping[str, Any], mesh: Mapping[str, int],
     """Of each rank."""
     made = prepare(model, batch)
     completion = complete(made, mesh=mesh, annotations=wishes)
-    return on_mesh(mesh, lambda places: on_parts(model, completion, bound(made, batch), places))
+    return on_mesh(completion.graph.mesh, lambda places: on_parts(model, completion, bound(made, batch), places))
 
 
 @pytest.mark.parametrize("wishes", WISHES)

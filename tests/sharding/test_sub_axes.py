@@ -129,6 +129,43 @@ def test_heads_of_keys_that_are_fewer_than_ranks_are_shared() -> None:
     assert rest == {"tp:(2)2"}, "and gradients of keys and values, of the ranks that have the same"
 
 
+def test_heads_of_a_fused_projection_are_shared() -> None:
+    config = transformers.GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=1, n_head=2, use_cache=False)
+    model = transformers.GPT2LMHeadModel(config)
+    completion = sharding.complete(model, batch(2), mesh={"tp": 4}, annotations=[sharding.megatron("tp")])
+    texts = {completion.name(node): completion.layout_text(node) for node in completion.graph.values}
+    assert texts["transformer.h.0.attn.c_attn.weight"] == "(-, 3 x tp:(1)2)"
+    assert texts["transformer.h.0.attn.c_proj.weight"] == "(tp:(1)2, -)"
+    assert texts["transformer.h.0.mlp.c_fc.weight"] == "(-, tp:(1)2*tp:(2)2)"
+    assert not [one for one in completion.reshards() if "gather" in one.kind], "no head is cut"
+    assert not completion.not_followed
+
+
+def test_what_is_annotated_by_hand_comes_first() -> None:
+    whole = sharding.annotate("*.k_proj.weight", (sharding.Dim(closed=True), None))
+    completion = sharding.complete(llama(), batch(2), mesh={"tp": 4}, annotations=[whole, sharding.megatron("tp")])
+    texts = {completion.name(node): completion.layout_text(node) for node in completion.graph.values}
+    assert texts["model.layers.0.self_attn.k_proj.weight"] == "(-, -)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (((1,), None), "is no entry"),
+        ((sharding.Dim("tp"), None), "is no entry"),  # type: ignore[arg-type]
+        (("tp(1)2", None), r"annotate\('\*.up_proj.weight'.*no axis 'tp\(1\)2'.*written axis:\(m\)n"),
+    ],
+)
+def test_entries_that_make_no_sense_are_refused(spec: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sharding.complete(llama(), batch(2), mesh={"tp": 4}, annotations=[sharding.annotate("*.up_proj.weight", spec)])
+
+
+def test_models_without_a_tp_plan_are_told() -> None:
+    with pytest.raises(ValueError, match="not all models bring a plan along"):
+        sharding.from_tp_plan(transformers.BertConfig().base_model_tp_plan, "tp")
+
+
 def test_a_closed_annotation_is_followed_though_ranks_are_idle() -> None:
     over_all = sharding.Dim(("tp",), closed=True)
     wishes = [
@@ -189,6 +226,7 @@ def losses_of_engine(context: Context, plan: dict[str, Any], annotations: list[A
         annotations=annotations,
     )
     own, own_norms = [], []
+    assert float(engine.eval_step(batch(8)).loss) == pytest.approx(losses[0], rel=1e-5), "another graph, divided alike"
     for step in range(3):
         own.append(engine.train_step(batch(8, step)))
         own_norms.append(float(engine.grad_norm))

@@ -83,20 +83,25 @@ def groups_of(mesh: Mapping[str, int], rank: int) -> dict[str, str]:
     return {name: str(device_mesh.get_group(name).group_name) for name in mesh}
 
 
+def places_on(completion: Completion, rank: int, known: dict[tuple[str, ...], list[Place]]) -> list[Place]:
+    """A rank's on the mesh of a completed graph, which may have more axes than the one that was asked for. Makes groups
+    for a mesh that is not known yet: collective."""
+    mesh = completion.graph.mesh
+    if tuple(mesh) not in known:
+        known[tuple(mesh)] = places_of(mesh, rank, groups_of(mesh, rank))
+    return known[tuple(mesh)]
+
+
 def on_mesh(
     context: Context, name: str, mesh: Mapping[str, int], tactics: Sequence[str], rows: int, dtype: torch.dtype
 ) -> list[Outcome]:
     """By tactic: whole gradients, gathered from all ranks."""
-    groups = groups_of(mesh, context.rank)
-    places = places_of(mesh, context.rank, groups)
-    return [_one(name, mesh, tactic, rows, dtype, places) for tactic in tactics]
-
-
-def _one(
-    name: str, mesh: Mapping[str, int], tactic: str, rows: int, dtype: torch.dtype, places: Sequence[Place]
-) -> Outcome:
-    model, made, part = prepared(name, rows, dtype)
-    return on_parts(model, Completion(ShardableGraph(made, mesh), TACTICS[tactic]), part, places)
+    found, known = [], dict[tuple[str, ...], list[Place]]()
+    for tactic in tactics:
+        model, made, part = prepared(name, rows, dtype)
+        completion = Completion(ShardableGraph(made, mesh), TACTICS[tactic])
+        found.append(on_parts(model, completion, part, places_on(completion, context.rank, known)))
+    return found
 
 
 def on_parts(model: nn.Module, completion: Completion, part: MicroBatch, places: Sequence[Place]) -> Outcome:

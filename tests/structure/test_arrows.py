@@ -56,7 +56,7 @@ def python_may_import(room: str) -> set[str]:
         return set()
     depth = next(i for i, layer in enumerate(PYTHON_LAYERS) if room in layer)
     below = {name for layer in PYTHON_LAYERS[depth + 1 :] for name in layer}
-    return below | ({"engine"} if room == "hf" else set())
+    return below | ({"engine", "data"} if room == "hf" else set())
 
 
 def included_rooms(path: Path) -> set[str]:
