@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from merak import _C
+from merak.data.identity import identity_of
 from merak.data.index import FILE, MetricIndex
 from merak.data.metrics import Metrics, Numbers, OfPart, chosen, need_counts
 from merak.data.samples import Part, TokensOf
@@ -86,13 +87,13 @@ def analyze(
             of another analysis.
     """
     functions = chosen(metrics)
-    samples = len(dataset)
+    samples = _count(dataset)
     if samples == 0:
         raise ValueError("the data set is empty: there is nothing to analyse")
     if workers < 1 or part < 1:
         raise ValueError(f"{workers} workers, parts of {part} samples: both must be 1 or more")
     output = Path(output)
-    about = {"samples": samples, "metrics": list(functions), "part": part, "data": _identity(dataset)}
+    about = {"samples": samples, "metrics": list(functions), "part": part, "data": identity_of(dataset)}
     if (output / FILE).exists() and json.loads((output / FILE).read_text()).get("analysis") == about:
         return MetricIndex.load(output)
     job = _Job(dataset, functions, tokens, _folder_for(output, about), samples, part, np.empty(0))
@@ -104,6 +105,15 @@ def analyze(
     index = MetricIndex.write(output, _joined(job, count), {"analysis": about})
     shutil.rmtree(job.folder)
     return index
+
+
+def _count(dataset: Any) -> int:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise ValueError(
+            f"a {type(dataset).__name__} has no length, or no samples by number: write a stream into a file first, "
+            "with datasets.Dataset.from_generator or merak.data.MegatronWriter"
+        )
+    return len(dataset)
 
 
 def _folder_for(output: Path, about: dict[str, Any]) -> Path:
@@ -119,12 +129,6 @@ def _folder_for(output: Path, about: dict[str, Any]) -> Path:
             raise ValueError(f"{folder} has parts of another analysis: remove it, or choose another output. {found}")
     description.write_text(json.dumps(about))
     return folder
-
-
-def _identity(dataset: Any) -> str:
-    kind = type(dataset).__name__
-    fingerprint = getattr(dataset, "_fingerprint", None)
-    return f"{kind} {fingerprint}" if isinstance(fingerprint, str) else kind
 
 
 def _run(job: _Job, work: Callable[[int], int], kind: str, count: int, workers: int, progress: bool) -> None:

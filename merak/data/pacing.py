@@ -138,6 +138,10 @@ class KeepSchedule:
         """So many tokens, always."""
         return cls(kept, steps=0, end=kept, quantum=1)
 
+    def keeps_all(self, step: int) -> bool:
+        """Whether at this step all tokens are kept, however long the sequence."""
+        return self.end is None and step >= self.steps
+
     def kept(self, step: int, length: int) -> int:
         """Tokens that are kept of `length` at a step, which counts from 0; between 1 and `length`."""
         end = length if self.end is None else self.end

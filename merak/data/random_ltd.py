@@ -8,12 +8,17 @@ A layer is not rewritten: it is called with the kept tokens of its hidden states
 (following.py), and what comes out takes those tokens' places. Which are kept is a function of (seed, step, global
 micro-batch, layer), drawn when the layer is called and handed to its `forward`: so a forward that is run again, for
 recomputation, has the same tokens, and so has every rank that computes the same layer.
+
+A captured graph would repeat the tokens of its capture, and run micro-batches in another order than they are counted
+in. So there the indices are one of the batch's inputs: `with_indices` draws the same ones beforehand. Their number is a
+size like that of the batch, which one graph serves whatever it is; and wherever a layer is computed, in any stage of a
+pipeline, on any part of its weights, again for recomputation, it finds its own.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -27,6 +32,9 @@ from merak.data.pacing import KeepSchedule
 from merak.data.tokens import apply_to_tokens, keep_tokens
 
 _INDEX = "merak_kept_tokens"
+KEPT_TOKENS = "kept_tokens"
+"""The entry of a batch that says what layers keep: int64, `[sequences, layers, kept]`."""
+_WITH_TOKENS = ("input_ids", "decoder_input_ids", "inputs_embeds")
 
 
 class _Dropping:
@@ -123,11 +131,15 @@ class RandomLTD:
         self.layers = find_layers(model, layers)
         self.current_step, self._microbatch = 0, -1
         self._given: Mapping[int, torch.Tensor] | None = None
+        self._whole_step = -1  # the last one of which `with_indices` has found that all tokens are kept
         if any(isinstance(layer, _Dropping) for layer in self.layers):
             raise ValueError("layers of this model drop tokens already: call remove() of the other RandomLTD first")
         for number, layer in enumerate(self.layers):
             _make_drop(layer, self, number)
-        self._hook = model.register_forward_pre_hook(self._count_forward)
+        self._hooks = (
+            model.register_forward_pre_hook(self._begin_forward, with_kwargs=True),
+            model.register_forward_hook(self._end_forward, always_call=True),
+        )
 
     def step(self) -> None:
         """The next step begins: to be called after the optimizer's."""
@@ -165,13 +177,52 @@ class RandomLTD:
         draw = partial(keep_tokens, sequences, length, kept, seed=self.seed, step=step, microbatch=microbatch)
         return {number: draw(layer=number, device=device) for number in range(len(self.layers))}
 
+    def with_indices(
+        self, microbatches: Sequence[Mapping[str, Any]], first: int = 0, *, length: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Micro-batches of this step with what layers keep, as an entry `kept_tokens` that `model(**batch)` takes.
+
+            parts = merak.pipeline.microbatches.split(batch, plan.microbatches)
+            engine.train_step(ltd.with_indices(parts, engine.dp_rank * plan.microbatches))
+            ltd.step()
+
+        Where all tokens of all of them are kept, they have none: a graph without dropping serves from then on.
+
+        Args:
+            first: the first one's number, counted over all ranks.
+            length: tokens of a sequence, as layers see them; by default those of `input_ids`.
+        """
+        lengths = [length or _tokens_of(batch) for batch in microbatches]
+        if all(self.kept(one) >= one for one in lengths):
+            self._whole_step = self.current_step
+            return [dict(batch) for batch in microbatches]
+        made = []
+        for number, batch in enumerate(microbatches):
+            some, tokens = _some_tensor(batch), lengths[number]
+            draw = partial(keep_tokens, len(some), tokens, self.kept(tokens), seed=self.seed, step=self.current_step)
+            draw = partial(draw, microbatch=first + number, device=some.device)
+            indices = [draw(layer=layer) for layer in range(len(self.layers))]
+            made.append({**batch, KEPT_TOKENS: torch.stack(indices, dim=1)})
+        return made
+
     def index_of(self, number: int, hidden: torch.Tensor) -> torch.Tensor | None:
-        """What a layer keeps of these hidden states, now; None for all."""
+        """What a layer keeps of these hidden states, now; None for all.
+
+        Raises:
+            ValueError: the model is being captured, and the batch has no indices.
+        """
         if not self.model.training:
             return None
         if self._given is not None:
             return self._given.get(number)
         sequences, length = hidden.shape[:2]
+        if torch.compiler.is_exporting():
+            if self._whole_step == self.current_step or self.schedule.keeps_all(self.current_step):
+                return None
+            raise ValueError(
+                "a captured graph would keep the same tokens at every step: give the example and the batches of "
+                "ltd.with_indices(...), whose `kept_tokens` say which"
+            )
         kept = self.kept(length)
         if kept >= length:
             return None
@@ -188,7 +239,8 @@ class RandomLTD:
 
     def remove(self) -> None:
         """Makes the layers what they were."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         for layer in self.layers:
             if isinstance(layer, _Dropping):
                 layer.__class__ = kind_of(layer)  # type: ignore[assignment]
@@ -204,9 +256,37 @@ class RandomLTD:
         self.seed = state["seed"]
         self.at(state["step"])
 
-    def _count_forward(self, module: nn.Module, args: Any) -> None:
-        if module.training:
-            self._microbatch += 1
+    def _begin_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        if KEPT_TOKENS not in kwargs:
+            if module.training and not torch.compiler.is_exporting():
+                self._microbatch += 1
+            return None
+        indices = kwargs[KEPT_TOKENS]
+        if indices.dim() != 3 or indices.shape[1] != len(self.layers):
+            raise ValueError(
+                f"kept_tokens is {list(indices.shape)}; it must be [sequences, layers, kept], of {len(self.layers)} "
+                "layers: see with_indices"
+            )
+        self._given = {number: indices[:, number] for number in range(len(self.layers))}
+        return args, {name: value for name, value in kwargs.items() if name != KEPT_TOKENS}
+
+    def _end_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._given = None
+
+
+def _tokens_of(batch: Mapping[str, Any]) -> int:
+    found = next((batch[name] for name in _WITH_TOKENS if name in batch), None)
+    if found is None:
+        raise ValueError(f"how many tokens a sequence has is not known, of {', '.join(batch)}: say length=...")
+    return int(found.shape[1])
+
+
+def _some_tensor(batch: Mapping[str, Any]) -> torch.Tensor:
+    """One with rows."""
+    found = next((value for value in batch.values() if isinstance(value, torch.Tensor) and value.dim()), None)
+    if found is None:
+        raise ValueError("a batch without tensors has no rows to drop tokens of")
+    return found
 
 
 def _make_drop(layer: nn.Module, ltd: RandomLTD, number: int) -> None:

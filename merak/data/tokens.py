@@ -51,8 +51,11 @@ def apply_to_tokens(
 
     The gradient of a token of the index comes through the function alone, that of another past it alone. So the
     gradient of the result serves as that of all that goes past, and its tokens of the index are replaced in the end;
-    as two derivatives that know nothing of each other, they would be set to zero, padded with zeros, and added.
+    as two derivatives that know nothing of each other, they would be set to zero, padded with zeros, and added. A
+    captured graph has those two, whose numbers are the same: it is made of operations.
     """
+    if torch.compiler.is_exporting():
+        return scatter_tokens(full, function(gather_tokens(full, index)), index)
     part, rest = _Take.apply(full, index)
     result: torch.Tensor = _Put.apply(rest, function(part), index)
     return result

@@ -33,10 +33,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from merak.engine import Engine, parallelize
+from merak.engine.agreement import add_up
 from merak.hf import losses, randomness
 from merak.hf.arguments import AUTO, NO_HUB, PlanLike, check_supported, plan_for
 from merak.hf.automatic import ClusterLike, cluster_of, plan_of_all
 from merak.hf.data import example_of, loader_of_replica, only_mine
+from merak.hf.data_efficiency import CurriculumArguments, DataEfficiency, RandomLTDArguments
 from merak.hf.gather import all_or_none, gather_rows, give_to_all
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
@@ -55,6 +57,8 @@ class Trainer(transformers.Trainer):
             Or "auto": the plan that trains fastest on the ranks that run, with as many rows in all as if there were a
             replica on each.
         cluster: for "auto", what the ranks run on, or the path of its file; measured by default.
+        random_ltd: layers of the model drop tokens in training.
+        curriculum: which samples come when, and how long they are.
         positional, keywords: as `transformers.Trainer` has them.
 
     Attributes:
@@ -78,10 +82,12 @@ class Trainer(transformers.Trainer):
         *positional: Any,
         plan: PlanLike | None = None,
         cluster: ClusterLike | None = None,
+        random_ltd: RandomLTDArguments | None = None,
+        curriculum: CurriculumArguments | None = None,
         **keywords: Any,
     ) -> None:
         args = args or transformers.TrainingArguments("tmp_trainer")
-        make = partial(self._construct, model, args, positional, plan, keywords)
+        make = partial(self._construct, model, args, positional, plan, (random_ltd, curriculum), keywords)
         all_or_none(make, "the Trainer was not made", args.device)
         if plan == AUTO:
             self._find_plan(cluster)
@@ -92,9 +98,15 @@ class Trainer(transformers.Trainer):
         args: transformers.TrainingArguments,
         positional: tuple[Any, ...],
         plan: PlanLike | None,
+        efficiency: tuple[RandomLTDArguments | None, CurriculumArguments | None],
         keywords: dict[str, Any],
     ) -> None:
         check_supported(args)
+        if efficiency[0] is not None and (plan == AUTO or keywords.get("model_init") is not None):
+            raise ValueError(
+                "random_ltd changes the layers of one model: give `model` instead of model_init, and a plan that was "
+                "found without it instead of 'auto'"
+            )
         self.plan = plan_for(args, plan)
         self.engine: Engine | None = None
         self.found: Found | None = None
@@ -107,6 +119,10 @@ class Trainer(transformers.Trainer):
             )
         super().__init__(model, args, *positional, **keywords)
         self._check_replaced()
+        seeds = args.seed, args.seed if args.data_seed is None else args.data_seed
+        self._efficiency = DataEfficiency(self.model, *efficiency, seeds)
+        if isinstance(self.train_dataset, IterableDataset):
+            self._efficiency.check_stream()
 
     def _find_plan(self, cluster: ClusterLike | None) -> None:
         """Replaces the plan to begin with by the one that trains fastest."""
@@ -175,6 +191,11 @@ class Trainer(transformers.Trainer):
         replicas = self._running().replicas
         return recursively_apply(lambda tensor: gather_rows(tensor, replicas), tensors, error_on_other_type=True)
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        data = self.train_dataset if train_dataset is None else train_dataset
+        order = self._efficiency.sampler(data, self.get_total_train_batch_size(self.args))
+        return super()._get_train_sampler(data) if order is None else order
+
     def get_total_train_batch_size(self, args: Any) -> int:
         """Rows of an optimizer's step."""
         return int(self._train_batch_size * args.gradient_accumulation_steps * self.plan.dp)
@@ -203,10 +224,11 @@ class Trainer(transformers.Trainer):
         with randomness.undisturbed():
             example = self._prepare_inputs(example_of(loader, self.args.train_batch_size * steps))
             give_to_all(self.model)
+            (example,) = self._efficiency.microbatches([dict(example)], self.state.global_step)
             self.engine = parallelize(
                 self.model,
                 dataclasses.replace(self.plan, microbatches=self.plan.microbatches * steps),
-                dict(example),
+                example,
                 optimizer=self._make_optimizer,
                 loss_fn=self._loss_fn(),
                 clip=clip if clip > 0 else math.inf,
@@ -241,6 +263,7 @@ class Trainer(transformers.Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         if self._created_lr_scheduler:
             self.lr_scheduler, self._created_lr_scheduler = None, False
+        self._efficiency.begin(max_steps)
         engine = self._running() if self._has_engine() else self._make_engine(train_dataloader)
         self._parts.clear()
         self.optimizer = SteppedOptimizer(engine.optimizer)
@@ -254,7 +277,7 @@ class Trainer(transformers.Trainer):
 
     def training_step(self, model: Any, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Keeps a batch; with the last of a step, the step. The loss of the step, and zero before."""
-        inputs = self._prepare_inputs(dict(inputs))
+        inputs = self._efficiency.shortened(self._prepare_inputs(dict(inputs)), self.state.global_step)
         mine = only_mine(inputs, self._replica) if self._parts and self._all_have_the_same() else inputs
         if mine is not None:
             self._parts += self._cut(mine, self.args.train_batch_size)
@@ -263,7 +286,9 @@ class Trainer(transformers.Trainer):
             parts, self._parts = self._parts, []
             engine = self._running()
             before = engine.steps
-            loss = engine.train_step(parts)
+            first = engine.dp_rank * engine.plan.microbatches
+            loss = engine.train_step(self._efficiency.microbatches(parts, self.state.global_step, first))
+            self._efficiency.count(parts)
             self.optimizer.step_was_skipped = engine.steps == before
         return torch.tensor(loss, device=self.args.device)
 
@@ -274,6 +299,13 @@ class Trainer(transformers.Trainer):
             return False
         is_last: bool = self.accelerator.gradient_state.end_of_dataloader and self.accelerator.sync_gradients
         return is_last and 0 < len(data) % (self.args.train_batch_size * replicas) < replicas
+
+    def log(self, logs: dict[str, float], *positional: Any, **keywords: Any) -> None:
+        """As in `transformers.Trainer`; a training's logs have what it has used of the data, too."""
+        super().log(logs | self._used() if "loss" in logs else logs, *positional, **keywords)
+
+    def _used(self) -> dict[str, float]:
+        return self._efficiency.used(lambda mine: add_up(mine, self._running().replicas, self.args.device))
 
     def _clip_grad_norm(self, model: Any) -> float | None:
         return self._running().grad_norm
@@ -340,7 +372,7 @@ class Trainer(transformers.Trainer):
         self._together(partial(super()._save_checkpoint, *positional, **keywords), "the checkpoint was not saved")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = {"scheduler": self.lr_scheduler.state_dict()}
+        state = {"scheduler": self.lr_scheduler.state_dict(), "used": self._used()}
         self._running().save(Path(output_dir) / ENGINE_FOLDER, state)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -356,6 +388,7 @@ class Trainer(transformers.Trainer):
         if checkpoint is not None:
             state = self._running().load(Path(checkpoint) / ENGINE_FOLDER)
             self.lr_scheduler.load_state_dict(state["scheduler"])
+            self._efficiency.go_on(state.get("used", {}))
 
     def _save_rng_state(self, output_dir: str) -> None:
         if self.args.should_save:

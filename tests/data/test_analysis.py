@@ -20,6 +20,7 @@ import torch
 
 from merak import cli
 from merak.data import MegatronDataset, MegatronWriter, MetricIndex, analyze
+from merak.data.identity import identity_of
 
 METRICS = ("sequence_length", "vocabulary_rarity", "compression_ratio")
 
@@ -93,6 +94,7 @@ def test_an_analysis_that_was_interrupted_does_what_is_missing(tmp_path: Path) -
     asked: list[int] = []
 
     class Interrupted(list[list[int]]):
+        _fingerprint = "is known without a look at the samples"
         fails_at: int | None = 60
 
         def __getitem__(self, sample: Any) -> Any:
@@ -185,6 +187,41 @@ def test_megatron_files_are_read_back_and_refused_when_damaged(tmp_path: Path) -
         MegatronDataset(prefix)
 
 
+def test_other_data_is_told_apart(tmp_path: Path) -> None:
+    rows = rows_of(seed=4)
+    index = analyze(rows, ["sequence_length"], output=tmp_path)
+    assert analyze([list(row) for row in rows], ["sequence_length"], output=tmp_path).samples == index.samples
+    (tmp_path / "parts").mkdir()
+    about = json.loads((tmp_path / "index.json").read_text())["analysis"]
+    (tmp_path / "parts" / "analysis.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="parts of another analysis"):
+        analyze(rows[::-1], ["sequence_length"], output=tmp_path)
+
+
+def test_what_identifies_samples() -> None:
+    class Thing:
+        pass
+
+    samples: list[Any] = [
+        [1, 2],
+        [1, 3],
+        [1.0, 2.0],
+        ["a", "b"],
+        "ab",
+        b"ab",
+        None,
+        {"input_ids": [1, 2]},
+        {"input_ids": np.array([1, 2])[::1], "text": "a"},
+        torch.tensor([1, 2], dtype=torch.int32),
+        torch.tensor([1.0, 2.0], dtype=torch.bfloat16).unsqueeze(0),
+        Thing(),
+    ]
+    found = [identity_of([sample]) for sample in samples]
+    assert len(set(found)) == len(samples)
+    assert identity_of([Thing()]) == found[-1]  # not by where it lies in memory
+    assert identity_of([{"input_ids": [1, 2]}] * 100) != identity_of([{"input_ids": [1, 2]}] * 99)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bad_input(workers: int, tmp_path: Path) -> None:
     rows = rows_of(seed=3)
@@ -204,6 +241,8 @@ def test_bad_input(workers: int, tmp_path: Path) -> None:
             analyze(dataset, metrics, workers=workers, output=tmp_path / words[:9])
     with pytest.raises(ValueError, match="0 workers"):
         analyze(rows, workers=0, output=tmp_path / "d")
+    with pytest.raises(ValueError, match="a list_iterator has no length"):
+        analyze(iter(rows), output=tmp_path / "e")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
