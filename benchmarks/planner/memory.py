@@ -29,12 +29,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import merak
-from benchmarks.planner.prediction import MODELS, ROWS, _text, batch_of, plans
-from merak.planner import Cluster, Plan, Prices, Workload, predict
+from benchmarks.planner.prediction import MODELS, _text, batch_of, plans, predicted
+from merak.planner import Cluster, Plan, Prices, Workload
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RANKS = 2
 SHOWN = ("gpt2", "vit")
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 class LiveStorage(TorchDispatchMode):
@@ -58,11 +59,7 @@ class LiveStorage(TorchDispatchMode):
     def note(self, tensors: Any) -> None:
         """Counts the storages of these that are not counted yet."""
         for one in tree_leaves(tensors):
-            if (
-                isinstance(one, torch.Tensor)
-                and one.device.type == "cpu"
-                and type(one) in (torch.Tensor, torch.nn.Parameter)
-            ):
+            if type(one) in PLAIN and one.device.type == "cpu":
                 storage = one.untyped_storage()
                 key = storage._cdata
                 if key not in self._known and storage.nbytes():
@@ -78,20 +75,26 @@ class LiveStorage(TorchDispatchMode):
 def tensors_alive() -> list[torch.Tensor]:
     """All that Python knows of."""
     gc.collect()
-    return [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    found = [one for one in gc.get_objects() if type(one) in PLAIN]
+    return [one for one in found if one.device.type == "cpu"]
 
 
 def measured_bytes(name: str, plan: Plan) -> int:
     """The peak of a step, of this rank."""
+    before = [
+        one.untyped_storage() for one in tensors_alive()
+    ]  # of earlier plans; kept, so that nothing takes its place
     torch.manual_seed(1)
     model, batch = MODELS[name]()
+    model = model.to("meta")  # else a rank also has what others train, as it was
     mine = batch_of(batch, plan, dist.get_rank())
     engine = merak.parallelize(model, plan, mine, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-4))
     del model, batch
     for _ in range(2):
         engine.train_step(mine)
     counter = LiveStorage()
-    counter.note(tensors_alive())
+    known = {storage._cdata for storage in before}
+    counter.note([one for one in tensors_alive() if one.untyped_storage()._cdata not in known])
     counter.note([state for group in engine.optimizer.state.values() for state in group.values()])
     with counter:
         engine.train_step(mine)
@@ -108,8 +111,9 @@ def work(options: argparse.Namespace) -> None:
         prices = Prices(Workload(model, batch), cluster)
         del model, batch
         for plan in plans():
-            predicted = predict(plan, prices, ROWS).memory_bytes[plan.place_of(dist.get_rank())[0]]
-            both = torch.tensor([predicted, measured_bytes(name, plan)], dtype=torch.float64)
+            cut, prediction = predicted(plan, prices)
+            nbytes = prediction.memory_bytes[plan.place_of(dist.get_rank())[0]]
+            both = torch.tensor([nbytes, measured_bytes(name, cut)], dtype=torch.float64)
             everyones = [torch.empty_like(both) for _ in range(RANKS)]
             dist.all_gather(everyones, both)
             if dist.get_rank() == 0:
@@ -148,12 +152,12 @@ def main() -> int:
     lines = []
     errors = []
     for line in lines_of_ranks(options.models):
-        predicted, measured = max(line["ranks"], key=lambda pair: abs(pair[0] / pair[1] - 1))
+        expected, measured = max(line["ranks"], key=lambda pair: abs(pair[0] / pair[1] - 1))
         errors += [one / other - 1 for one, other in line["ranks"]]
         lines.append(line)
         print(
-            f"{line['model']:>6} {_text(line['plan']):<52} {predicted / 1e6:8.2f} MB {measured / 1e6:8.2f} MB "
-            f"{predicted / measured - 1:+7.1%}",
+            f"{line['model']:>6} {_text(line['plan']):<52} {expected / 1e6:8.2f} MB {measured / 1e6:8.2f} MB "
+            f"{expected / measured - 1:+7.1%}",
             flush=True,
         )
     print(f"{len(errors)} ranks: median error {np.median(np.abs(errors)):.1%}, largest {np.max(np.abs(errors)):.1%}")

@@ -39,6 +39,7 @@ from benchmarks.testbed import Cluster as TestBed
 from benchmarks.testbed import LaunchError, Topology, UnavailableError, json_lines
 from merak.planner import Cluster, Link, Plan, Prices, Workload, predict
 from merak.planner.device_speed import measure_device
+from merak.planner.prediction import Prediction
 from merak.planner.profiling import Profiler
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -113,6 +114,14 @@ def batch_of(batch: dict[str, torch.Tensor], plan: Plan, rank: int) -> dict[str,
     return {name: one.tensor_split(plan.dp)[replica] for name, one in batch.items()}
 
 
+def predicted(plan: Plan, prices: Prices) -> tuple[Plan, Prediction]:
+    """A step of the plan, predicted; and the plan with the stages that were predicted."""
+    found = predict(plan, prices, ROWS)
+    trunk = prices.workload.prepared.cuttable.trunk
+    cuts = tuple(trunk[boundary].name for boundary in found.boundaries)
+    return (dataclasses.replace(plan, cuts=cuts) if cuts else plan), found
+
+
 def measured_s(name: str, plan: Plan, repeats: int, realtime: bool) -> float:
     """The median over steps of the slowest rank."""
     torch.manual_seed(1)  # the same model on all ranks
@@ -146,8 +155,9 @@ def work(options: argparse.Namespace) -> None:
             line = {"model": name, "wire": options.wire, "plan": dataclasses.asdict(plan)}
             dist.barrier()  # ranks profile at the same time, as they compute in training: they share the memory
             with emulated(name):
-                line["predicted"] = predict(plan, prices, ROWS).step_s
-                line["measured"] = measured_s(name, plan, options.repeats, options.realtime)
+                cut, prediction = predicted(plan, prices)
+                line["predicted"] = prediction.step_s
+                line["measured"] = measured_s(name, cut, options.repeats, options.realtime)
             if dist.get_rank() == 0:
                 print(json.dumps(line), flush=True)
     dist.destroy_process_group()

@@ -179,7 +179,14 @@ def alive_in_backward(cuttable: Cuttable, gradients: Collection[fx.Node]) -> dic
         of_inputs = [] if is_view(node) else [one for one in node.all_input_nodes if one in gradients]
         alive = dict.fromkeys([node, *of_inputs, *waiting.get(position, [])])
         found[node] = [one for one in alive if isinstance(one.meta.get("val"), torch.Tensor)] * (node in gradients)
+        if _is_cross_entropy(node):  # of two steps: the gradient of the logarithms, and that of the scores
+            found[node] += of_inputs
     return found
+
+
+def _is_cross_entropy(node: fx.Node) -> bool:
+    called = operation_of(node)
+    return called is not None and called._schema.name == "aten::cross_entropy_loss"
 
 
 def parameters_of(captured: Captured, node: fx.Node) -> dict[str, fx.Node]:
@@ -237,7 +244,7 @@ def _note(saved: list[torch.Tensor], node: fx.Node, values: Mapping[fx.Node, Any
     for tensor in saved:
         before = alive.get(_storage(tensor))
         keepers = (before.keepers if before else {}) | {node: _whose(tensor, node, values)}
-        alive[_storage(tensor)] = Saved(tensor.nbytes, keepers)
+        alive[_storage(tensor)] = Saved(tensor.untyped_storage().nbytes(), keepers)  # a view keeps all that it is of
 
 
 def _whose(tensor: torch.Tensor, keeper: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 import torch.distributed as dist
 
-from merak.graph.stages import Value
+from merak.graph.stages import Stage, Value
 from merak.pipeline.messages import Direction, Message, Messages
 from merak.pipeline.microbatches import MicroBatch
 from merak.pipeline.schedule import Action, Schedule
@@ -100,6 +100,9 @@ class Executor:
             self._gradients.clear()
         return self._outputs
 
+    def _loss_of(self, stage: Stage) -> set[str]:
+        return {stage.outputs[self._loss]} if self._loss in stage.outputs else set()
+
     def _forward(self, action: Action) -> None:
         stage, index = action.stage, action.microbatch
         runner = self._runners[stage]
@@ -110,6 +113,7 @@ class Executor:
             received,
             checkpointed=(stage, index) in self._checkpointed,
             grad=self._loss is not None,
+            needed={value.name for value in runner.stage.sent} | self._loss_of(runner.stage),
         )
         for number, name in runner.stage.outputs.items():
             if number in self._keep:

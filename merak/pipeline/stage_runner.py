@@ -9,7 +9,7 @@ again with one. Its results are leaves to the second segment, and roots again wh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class _Live:
     kept: Kept = field(default_factory=Kept)
     roots: list[Tensors] = field(default_factory=list)
     """By segment: results that have a graph."""
+    needed: Collection[str] = ()
+    """Of the last segment's results, those that the backward begins at."""
 
 
 class StageRunner:
@@ -67,7 +69,14 @@ class StageRunner:
         self._sizes: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def forward(
-        self, key: int, microbatch: MicroBatch, received: Tensors, *, checkpointed: bool, grad: bool
+        self,
+        key: int,
+        microbatch: MicroBatch,
+        received: Tensors,
+        *,
+        checkpointed: bool,
+        grad: bool,
+        needed: Collection[str] = (),
     ) -> Tensors:
         """Runs the stage for a micro-batch; all results by name, without graphs.
 
@@ -76,8 +85,10 @@ class StageRunner:
             received: the stage's values from other stages; they are kept until the backward.
             checkpointed: `recompute` will be called before `backward`.
             grad: keep what `backward` needs.
+            needed: names of results that `backward` will be given gradients of. Others are not kept: a model's scores,
+                say, where only the loss is wanted.
         """
-        live = _Live(microbatch, received)
+        live = _Live(microbatch, received, needed=needed)
         if grad:
             self._live[key] = live
             for value in self.stage.received:
@@ -93,6 +104,7 @@ class StageRunner:
             results |= given
             live.roots.append({} if again else given)
             live.values |= {name: _leaf(given[name], name in segment.gradients) for name in given} if again else given
+        self._drop(live)
         return {name: result.detach() for name, result in results.items()}
 
     def recompute(self, key: int) -> None:
@@ -102,6 +114,14 @@ class StageRunner:
             if segment.recomputed:
                 with live.kept.replaying():
                     live.roots[index] = self._run(segment, live, grad=True, scratch=True)
+        self._drop(live)
+
+    def _drop(self, live: _Live) -> None:
+        """Lets go of results that no backward begins at."""
+        for name in self.stage.segments[-1].results:
+            if name not in live.needed:
+                live.values.pop(name, None)
+                live.roots[-1].pop(name, None)
 
     def backward(self, key: int, gradients: Tensors, *, delay_weights: bool = False) -> Tensors:
         """Adds to the parameters' gradients; returns the gradients of received values by name.

@@ -47,7 +47,6 @@ PLANS = {
 SAMPLE = {("unet", plan) for plan in PLANS} | {
     ("gpt2", "1f1b"),
     ("gpt2", "tp-3d"),
-    ("t5", "tp-uneven"),
     ("gpt2", "interleaved"),
     ("gpt2", "zbv"),
     ("llama", "sparse"),

@@ -58,8 +58,15 @@ def evaluate(context: Context, plan: Plan, model: str) -> tuple[float | None, to
     return evaluation.loss, evaluation.output.logits, engine.forward(ids).logits
 
 
-@pytest.mark.parametrize("model", ["gpt2", "llama"])
-@pytest.mark.parametrize("name", ["uneven", "sequence"])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("uneven", "llama"),
+        pytest.param("uneven", "gpt2", marks=pytest.mark.slow),
+        pytest.param("sequence", "llama", marks=pytest.mark.slow),
+        pytest.param("sequence", "gpt2", marks=pytest.mark.slow),
+    ],
+)
 def test_outputs_are_whole(run: Runner, name: str, model: str) -> None:
     plain, batch = zoo.make(model).eval(), zoo.batch_of(model, ROWS, 1)
     with torch.no_grad():
@@ -105,7 +112,10 @@ def load_plain(context: Context, path: Path) -> Tensors:
     return {name: one.detach() for name, one in plain.named_parameters()}
 
 
-@pytest.mark.parametrize(("first", "others"), [("3d", ["uneven", "without", "zero1"]), ("without", ["3d", "sequence"])])
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [("3d", ["uneven", "without"]), pytest.param("without", ["3d", "sequence", "zero1"], marks=pytest.mark.slow)],
+)
 def test_checkpoints_know_no_plan(run: Runner, tmp_path: Path, first: str, others: Sequence[str]) -> None:
     through = run(train_and_save, PLANS[first], tmp_path / "saved", world_size=PLANS[first].world_size)
     wanted, _, norms = through[0]

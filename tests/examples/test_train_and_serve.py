@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.examples.runs import DEADLINE
 from tests.structure.sources import ROOT
 
@@ -18,6 +20,7 @@ def run(ranks: int, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
 
 
+@pytest.mark.slow
 def test_the_generator_has_the_trainers_weights() -> None:
     done = run(8)
     assert done.returncode == 0, done.stderr

@@ -240,7 +240,14 @@ def train_with_layouts(context: Context, name: str, cluster: str, plan: Plan) ->
     return train(context, name, plan, found.annotations())
 
 
-@pytest.mark.parametrize(("name", "cluster"), [("gpt2", "fast"), ("gpt2", "free"), ("llama", "fast")])
+@pytest.mark.parametrize(
+    ("name", "cluster"),
+    [
+        ("gpt2", "fast"),
+        pytest.param("gpt2", "free", marks=pytest.mark.slow),
+        pytest.param("llama", "fast", marks=pytest.mark.slow),
+    ],
+)
 def test_training_has_the_losses_of_one_process(run: Runner, name: str, cluster: str) -> None:
     ((expected, evaluated),) = run(train, name, Plan(microbatches=2), [], world_size=1)
     for plan in (Plan(tp=2, microbatches=2), Plan(tp=2, pp=2, microbatches=2)):

@@ -30,7 +30,7 @@ class Counting(Profiler):
 CLUSTER = Cluster.uniform("CPU core", 2, 1, between="1Gbit/s")
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama", "t5"])
+@pytest.fixture(scope="module", params=["gpt2", "llama", pytest.param("t5", marks=pytest.mark.slow)])
 def workload(request: pytest.FixtureRequest) -> Workload:
     return Workload(text_model(request.param), batch_of(4))
 

@@ -21,7 +21,7 @@ def travels(completion: Completion) -> float:
 @pytest.mark.parametrize(
     "tactics",
     [
-        [sharding.megatron("tp")],
+        pytest.param([sharding.megatron("tp")], marks=pytest.mark.slow),
         [sharding.megatron("tp"), sharding.sequence("tp")],
         [sharding.batch("dp"), sharding.megatron("tp")],
     ],

@@ -233,13 +233,14 @@ def losses_of_engine(context: Context, plan: dict[str, Any], annotations: list[A
     return [losses, own, norms, own_norms]
 
 
+BY_PART = sharding.annotate("model.layers.*.mlp.down_proj.weight", (None, "tp:(2)2"))
 PLANS = [
-    ({"tp": 4, "microbatches": 2}, []),
     ({"tp": (4, 2), "pp": 2, "microbatches": 4}, []),
-    ({"tp": 4, "microbatches": 2, "sequence_parallel": True}, []),
-    ({"tp": 4, "microbatches": 2, "sub_batches": 2}, []),
-    ({"tp": 4, "dp": 2, "data_parallel": "zero1", "microbatches": 2}, []),
-    ({"tp": 4}, [sharding.annotate("model.layers.*.mlp.down_proj.weight", (None, "tp:(2)2"))]),
+    pytest.param({"tp": 4, "microbatches": 2}, [], marks=pytest.mark.slow),
+    pytest.param({"tp": 4, "microbatches": 2, "sequence_parallel": True}, [], marks=pytest.mark.slow),
+    pytest.param({"tp": 4, "microbatches": 2, "sub_batches": 2}, [], marks=pytest.mark.slow),
+    pytest.param({"tp": 4, "dp": 2, "data_parallel": "zero1", "microbatches": 2}, [], marks=pytest.mark.slow),
+    pytest.param({"tp": 4}, [BY_PART], marks=pytest.mark.slow),
 ]
 
 
@@ -271,6 +272,7 @@ def resumed(context: Context, plan: dict[str, Any], path: Path) -> list[float]:
     return [engine.train_step(batch(8, step)) for step in (1, 2)]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_shared_heads_fit_other_plans(run: Runner, tmp_path: Path) -> None:
     shared, others = {"tp": 4, "microbatches": 2}, [{"tp": 2, "pp": 2, "microbatches": 2}, {"tp": 1}]
     (losses, *_) = run(saved, shared, tmp_path / "shared", world_size=4, deadline=120)
