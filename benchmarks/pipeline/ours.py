@@ -5,7 +5,7 @@ Values really cross, from the executor of one rank to that of another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -32,7 +32,14 @@ class EmulatedRunner:
         self._left: dict[int, torch.Tensor] = {}
 
     def forward(
-        self, key: int, microbatch: MicroBatch, received: dict[str, torch.Tensor], *, checkpointed: bool, grad: bool
+        self,
+        key: int,
+        microbatch: MicroBatch,
+        received: dict[str, torch.Tensor],
+        *,
+        checkpointed: bool,
+        grad: bool,
+        needed: Collection[str] | None = None,
     ) -> dict[str, torch.Tensor]:
         x = received[self.stage.received[0].name] if self.stage.received else microbatch.inputs["x"]
         self._live[key] = x

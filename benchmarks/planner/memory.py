@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -87,6 +88,8 @@ def measured_bytes(name: str, plan: Plan) -> int:
     torch.manual_seed(1)
     model, batch = MODELS[name]()
     model = model.to("meta")  # else a rank also has what others train, as it was
+    if isinstance(model, transformers.PreTrainedModel):
+        model.tie_weights()
     mine = batch_of(batch, plan, dist.get_rank())
     engine = merak.parallelize(model, plan, mine, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-4))
     del model, batch

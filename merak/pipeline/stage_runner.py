@@ -38,8 +38,8 @@ class _Live:
     kept: Kept = field(default_factory=Kept)
     roots: list[Tensors] = field(default_factory=list)
     """By segment: results that have a graph."""
-    needed: Collection[str] = ()
-    """Of the last segment's results, those that the backward begins at."""
+    needed: Collection[str] | None = None
+    """Of the last segment's results, those that the backward begins at; None for all."""
 
 
 class StageRunner:
@@ -76,7 +76,7 @@ class StageRunner:
         *,
         checkpointed: bool,
         grad: bool,
-        needed: Collection[str] = (),
+        needed: Collection[str] | None = None,
     ) -> Tensors:
         """Runs the stage for a micro-batch; all results by name, without graphs.
 
@@ -85,8 +85,8 @@ class StageRunner:
             received: the stage's values from other stages; they are kept until the backward.
             checkpointed: `recompute` will be called before `backward`.
             grad: keep what `backward` needs.
-            needed: names of results that `backward` will be given gradients of. Others are not kept: a model's scores,
-                say, where only the loss is wanted.
+            needed: names of results that `backward` will be given gradients of; by default any may be. Others are not
+                kept: a model's scores, say, where only the loss is wanted.
         """
         live = _Live(microbatch, received, needed=needed)
         if grad:
@@ -119,7 +119,7 @@ class StageRunner:
     def _drop(self, live: _Live) -> None:
         """Lets go of results that no backward begins at."""
         for name in self.stage.segments[-1].results:
-            if name not in live.needed:
+            if live.needed is not None and name not in live.needed:
                 live.values.pop(name, None)
                 live.roots[-1].pop(name, None)
 

@@ -61,7 +61,7 @@ class _Begin(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        transfer = ctx.under_way.backward
+        transfer, ctx.under_way.backward = ctx.under_way.backward, None
         return (gradient if transfer is None else transfer.wait()), None
 
 
@@ -69,7 +69,8 @@ class _End(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, under_way: UnderWay) -> Any:
         ctx.under_way, ctx.shape = under_way, x.shape
-        transfer = under_way.forward
+        # What comes of it will know this node, which must not keep it: the two would stay for ever.
+        transfer, under_way.forward = under_way.forward, None
         return x.view_as(x) if transfer is None else transfer.wait()
 
     @staticmethod
