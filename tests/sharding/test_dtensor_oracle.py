@@ -31,8 +31,9 @@ POOLS = "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
 ENLARGED = "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d"
 MEANS = "mse_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits soft_margin_loss"
 
-# Rules whose operations are not drawn: random ones, uninitialised memory, calls by keyword, merak's own.
-NOT_DRAWN = set(names("bernoulli rand_like randn_like empty_like _to_copy float experts"))
+# Rules whose operations are not drawn: random ones, uninitialised memory, calls by keyword, merak's own, and two that
+# have tests of their own below.
+NOT_DRAWN = set(names("bernoulli rand_like randn_like empty_like _to_copy float experts broadcast_to numpy_T"))
 NOT_DRAWN |= {f"merak::{name}_tokens" for name in ("gather", "place", "scatter")}
 
 # All differences that there are, each with the operations that have it.
@@ -245,6 +246,14 @@ def found_once() -> list[tuple[Drawn, list[int | None]]]:
 def test_what_was_found(number: int) -> None:
     drawn, divided = found_once()[number]
     found = one_operation.results_on_mesh(drawn, {"a": 3}, [[dim] for dim in divided])
+    assert same(found, drawn.run(drawn.operands)), drawn
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize(("name", "shape"), [("numpy_T", []), ("broadcast_to", [[2, 5, 6, 4]])])
+def test_those_that_are_not_drawn(name: str, shape: list[list[int]], dim: int) -> None:
+    drawn = Drawn(called(name), [torch.randn(5, 6, 4, dtype=torch.float64), *shape])
+    found = one_operation.results_on_mesh(drawn, {"a": 3}, [[dim]])
     assert same(found, drawn.run(drawn.operands)), drawn
 
 
