@@ -68,7 +68,14 @@ def _mixtral() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 def _t5_11b() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     config = transformers.T5Config(
-        d_model=1024, d_ff=65536, d_kv=128, num_heads=128, num_layers=24, use_cache=False, vocab_size=32128
+        d_model=1024,
+        d_ff=65536,
+        d_kv=128,
+        num_heads=128,
+        num_layers=24,
+        use_cache=False,
+        vocab_size=32128,
+        decoder_start_token_id=0,
     )
     return transformers.T5ForConditionalGeneration(config), _text(512)
 
