@@ -84,7 +84,4 @@ def _cheaper(prices: Prices, setting: Setting) -> FoundLayouts | None:
 def _kept_bytes(shared: SharedWorkload, setting: Setting) -> float:
     """What a micro-batch keeps for the backward, and parameters with all that belongs to them."""
     timed = Timing(shared).at(setting.rows, setting.device, setting.dtype, setting.links[0])
-    parameters = sum(
-        nbytes * shared.parameters.get(name, 1.0) for name, nbytes in shared.workload.parameter_bytes.items()
-    )
-    return float(timed.saved_bytes.sum()) + setting.state_factor * parameters
+    return float(timed.saved_bytes.sum()) + setting.state_factor * shared.parameter_bytes

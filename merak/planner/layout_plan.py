@@ -118,7 +118,7 @@ class FoundLayouts:
             )
         found = []
         for node in graph.values:
-            name = _name(graph, node)
+            name = graph.name(node)
             spec = self.specifications.get(name)
             if spec is not None and node not in graph.free and len(spec) == len(node.meta["val"].shape):
                 found.append(Annotation(name, spec, label=LABEL))
@@ -177,10 +177,7 @@ def settled_s(shared: SharedWorkload, setting: Setting) -> float:
     """Seconds of a micro-batch of a workload that ranks share, with its part of what comes once a step."""
     links = setting.links[0]
     timed = Timing(shared).at(setting.rows, setting.device, setting.dtype, links)
-    parameters = sum(
-        nbytes * shared.parameters.get(name, 1.0) for name, nbytes in shared.workload.parameter_bytes.items()
-    )
-    once = shared.summed * links("all_reduce")[1] + parameters * setting.parameter_s_per_byte
+    once = shared.summed * links("all_reduce")[1] + shared.parameter_bytes * setting.parameter_s_per_byte
     return timed.seconds + once / setting.micro_batches
 
 
@@ -239,7 +236,7 @@ def _found(model: LayoutModel, solution: Solution, build_s: float) -> FoundLayou
             model.graph.operations[number].node.name: _in_words(model, number, one, names)
             for number, one in enumerate(options)
         },
-        specifications={_name(model.graph, node): _specification(model, node, chosen) for node in model.layouts_of},
+        specifications={model.graph.name(node): _specification(model, node, chosen) for node in model.layouts_of},
         compute_s=float(
             sum(
                 of[model.variable_of[number][1][chosen[model.variable_of[number][0]]]]
@@ -306,11 +303,6 @@ def _in_words(model: LayoutModel, number: int, strategy: Strategy, names: Sequen
 
 
 _VERBS = {"reduce": "sums over", "partial": "looks up", "inside": "reduces", "pass": "passes on"}
-
-
-def _name(graph: ShardableGraph, node: fx.Node) -> str:
-    """What annotations call a tensor."""
-    return graph.captured.sources[node.name].key if node.op == "placeholder" else node.name
 
 
 def _does_not_fit(model: LayoutModel) -> LayoutsDoNotFitError:

@@ -85,6 +85,11 @@ class SharedWorkload:
             wishes = [*annotations, megatron(AXIS), *([sequence(AXIS)] if sequence_parallel else [])]
             self._divide(Completion(graph, wishes))
 
+    @property
+    def parameter_bytes(self) -> float:
+        """Of a rank's parameters."""
+        return sum(nbytes * self.parameters.get(name, 1.0) for name, nbytes in self.workload.parameter_bytes.items())
+
     def _divide(self, completion: Completion) -> None:
         position = self.workload.prepared.cuttable.position
         messages: dict[fx.Node, list[Message]] = {}

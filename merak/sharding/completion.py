@@ -93,7 +93,6 @@ class Completion:
         found = graph.program.complete(annotations)
         self.layouts: dict[fx.Node, Layout] = dict(zip(graph.values, found["layouts"], strict=True))
         self._sources = dict(zip(graph.values, found["annotations"], strict=True))
-        self._through = dict(zip(graph.values, found["operations"], strict=True))
         self.ways: list[dict[str, Any]] = graph.program.assign(found["layouts"], found["wanted"])
         self.not_followed = sorted({self._annotations[number][-1] for number in found["not_followed"]})
         if graph.mesh != self.mesh:
@@ -220,7 +219,7 @@ class Completion:
 
     def name(self, node: fx.Node) -> str:
         """What annotations call a tensor."""
-        return self.graph.captured.sources[node.name].key if node.op == "placeholder" else node.name
+        return self.graph.name(node)
 
     def because(self, node: fx.Node) -> str:
         """The annotations that a layout comes from."""

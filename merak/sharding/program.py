@@ -214,6 +214,10 @@ class ShardableGraph:
             for node in self.values
         ]
 
+    def name(self, node: fx.Node) -> str:
+        """What annotations call a tensor."""
+        return self.captured.sources[node.name].key if node.op == "placeholder" else node.name
+
     def is_parameter(self, node: fx.Node) -> bool:
         """Whether a node stands for a parameter."""
         return node.op == "placeholder" and self.captured.sources[node.name].kind == "parameter"

@@ -197,8 +197,7 @@ def _divide(
     graph: ShardableGraph, node: fx.Node, dim: int, axis: str, label: str, *, spreads: bool = True
 ) -> Annotation:
     spec = tuple(axis if other == dim else None for other in range(len(node.meta["val"].shape)))
-    name = graph.captured.sources[node.name].key if node.op == "placeholder" else node.name
-    return Annotation(name, spec, spreads=spreads, label=label)
+    return Annotation(graph.name(node), spec, spreads=spreads, label=label)
 
 
 def _tables(graph: ShardableGraph) -> list[fx.Node]:
