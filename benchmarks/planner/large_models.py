@@ -30,6 +30,7 @@ import torch
 from benchmarks.planner.zoo import MODELS, Large
 from merak.graph.cutting import DoesNotFitError
 from merak.planner.command import cluster_of
+from merak.planner.explain import plan_text
 from merak.planner.found import Found
 from merak.planner.plan import Plan
 from merak.planner.prediction import Prediction, predict
@@ -84,18 +85,10 @@ def line_of(large: Large, workload: Workload, line: str) -> dict[str, Any]:
         "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "step_s": automatic and automatic.best.step_s,
         "gap": automatic and automatic.gap,
-        "plan": automatic and in_short(automatic.plan),
+        "plan": automatic and plan_text(automatic.best),
         "hand_s": hand and hand.best.step_s,
-        "hand": hand and in_short(hand.plan),
+        "hand": hand and plan_text(hand.best),
     }
-
-
-def in_short(plan: Plan) -> str:
-    """Such as dp8 tp2 pp4 m16 eager."""
-    tp = plan.tp if isinstance(plan.tp, int) else "+".join(map(str, plan.tp))
-    parts = [f"dp{plan.dp}", f"tp{tp}", f"pp{plan.pp}", f"m{plan.microbatches}", plan.schedule]
-    parts += ["sequence"] * plan.sequence_parallel + [f"sub{plan.sub_batches}"] * (plan.sub_batches > 1)
-    return " ".join(parts)
 
 
 # The headline ---------------------------------------------------------------------------------------------------------
@@ -151,9 +144,9 @@ def headline(large: Large, workload: Workload) -> dict[str, Any]:
         "model": large.name,
         "cluster": HEADLINE,
         "step_s": automatic and automatic.best.step_s,
-        "plan": automatic and in_short(automatic.plan),
+        "plan": automatic and plan_text(automatic.best),
         "plain_s": plain and plain.step_s,
-        "plain": plain and f"{in_short(plain.plan)}{' recompute all' if plain.plan.recompute else ''}",
+        "plain": plain and f"{plan_text(plain)}{' recompute all' if plain.plan.recompute else ''}",
         "published": PUBLISHED.get(large.name),
     }
 

@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import merak
-from benchmarks.planner.prediction import MODELS, _text, batch_of, plans, predicted
+from benchmarks.planner.prediction import MODELS, batch_of, plan_in_words, plans, predicted
 from merak.planner import Cluster, Plan, Prices, Workload
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -159,7 +159,7 @@ def main() -> int:
         errors += [one / other - 1 for one, other in line["ranks"]]
         lines.append(line)
         print(
-            f"{line['model']:>6} {_text(line['plan']):<52} {expected / 1e6:8.2f} MB {measured / 1e6:8.2f} MB "
+            f"{line['model']:>6} {plan_in_words(line['plan']):<52} {expected / 1e6:8.2f} MB {measured / 1e6:8.2f} MB "
             f"{expected / measured - 1:+7.1%}",
             flush=True,
         )

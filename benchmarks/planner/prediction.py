@@ -169,7 +169,7 @@ def report(lines: Sequence[dict[str, Any]]) -> None:
     for line in sorted(lines, key=lambda one: (one["model"], one["wire"], one["measured"])):
         error = line["predicted"] / line["measured"] - 1
         print(
-            f"{line['model']:>6} {line['wire']:6g} {_text(line['plan']):<52} {line['predicted'] * 1e3:7.1f} ms "
+            f"{line['model']:>6} {line['wire']:6g} {plan_in_words(line['plan']):<52} {line['predicted'] * 1e3:7.1f} ms "
             f"{line['measured'] * 1e3:7.1f} ms {error:+7.1%}"
         )
     predicted, measured = (np.array([line[name] for line in lines]) for name in ("predicted", "measured"))
@@ -192,7 +192,8 @@ def correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def _text(plan: dict[str, Any]) -> str:
+def plan_in_words(plan: dict[str, Any]) -> str:
+    """A plan as JSON has it, in a few words."""
     words = [f"dp {plan['dp']} tp {plan['tp']} pp {plan['pp']} m {plan['microbatches']} {plan['schedule']}"]
     words += ["recompute"] * bool(plan["recompute"]) + ["sequence"] * plan["sequence_parallel"]
     words += ["zero1"] * (plan["data_parallel"] == "zero1") + ["sub-batches"] * (plan["sub_batches"] > 1)
