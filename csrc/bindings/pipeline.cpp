@@ -157,6 +157,7 @@ void bind_pipeline(py::module_& module) {
       .def_property_readonly("edges", [](const Schedule& self) { return tuples_of(self.edges); })
       .def_property_readonly("communicates", &has_communication)
       .def_property_readonly("receives_as_sent", &receives_as_sent)
+      .def_property_readonly("in_flight", &in_flight)
       .def("actions", &actions_of, py::arg("rank"))
       .def("checkpointed", &is_checkpointed, py::arg("stage"), py::arg("microbatch"))
       .def("problems", &check, py::arg("most"))

@@ -64,7 +64,7 @@ class StageSearch {
 
 StageSearch search_of(const std::vector<ShapeTuple>& shapes, int devices, int max_stages, int micro_batches,
                       const std::vector<std::pair<int, int>>& in_flight, bool hides_communication,
-                      const std::string& recompute, double tolerance, double within) {
+                      const std::string& recompute, double tolerance, double within, double most_s) {
   SearchModel model{.devices = devices,
                     .max_stages = max_stages,
                     .micro_batches = micro_batches,
@@ -72,7 +72,8 @@ StageSearch search_of(const std::vector<ShapeTuple>& shapes, int devices, int ma
                     .in_flight = {},
                     .recompute = kind_of(recompute),
                     .tolerance = tolerance,
-                    .within = within};
+                    .within = within,
+                    .most_s = most_s};
   for (const auto& [whole, checkpointed] : in_flight) model.in_flight.push_back({whole, checkpointed});
   return StageSearch(shapes, std::move(model));
 }
@@ -113,7 +114,7 @@ void bind_planner(pybind11::module_& module) {
   py::class_<StageSearch>(module, "StageSearch")
       .def(py::init(&planner::search_of), py::arg("shapes"), py::arg("devices"), py::arg("max_stages"),
            py::arg("micro_batches"), py::arg("in_flight"), py::arg("hides_communication"), py::arg("recompute"),
-           py::arg("tolerance"), py::arg("within"))
+           py::arg("tolerance"), py::arg("within"), py::arg("most_s"))
       // What was found, best first, the bound for all numbers of stages, and trials.
       .def(
           "search",

@@ -97,4 +97,12 @@ PeakMemory peak_memory(const Schedule& schedule, const std::vector<StageBytes>& 
   return Counting(schedule, stages, message_bytes).run();
 }
 
+std::vector<int> in_flight(const Schedule& schedule) {
+  const std::vector<double> message_bytes(schedule.edges.size());
+  const PeakMemory peaks = peak_memory(schedule, std::vector<StageBytes>(schedule.rank_of_stage.size()), message_bytes);
+  std::vector<int> found;
+  for (const Peak& peak : peaks.stages) found.push_back(peak.activations);
+  return found;
+}
+
 }  // namespace merak::pipeline

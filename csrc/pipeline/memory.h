@@ -36,4 +36,7 @@ struct PeakMemory {
 PeakMemory peak_memory(const Schedule& schedule, const std::vector<StageBytes>& stages,
                        const std::vector<double>& message_bytes);
 
+// By stage: the most micro-batches at any time between F and B or W.
+std::vector<int> in_flight(const Schedule& schedule);
+
 }  // namespace merak::pipeline

@@ -14,11 +14,13 @@ constexpr double kBelow = 1 - 1e-12;  // times a period: the next below
 
 }  // namespace
 
-PeriodLimits::PeriodLimits(const std::vector<bool>& stages, const PeriodBounds& bounds, double tolerance, double within)
+PeriodLimits::PeriodLimits(const std::vector<bool>& stages, const PeriodBounds& bounds, double tolerance, double within,
+                           double most_s)
     : stages_(stages),
       bounds_(bounds),
       tolerance_(tolerance),
       within_(within),
+      most_s_(most_s),
       known_(stages.size()),
       best_s_(stages.size(), kInfinity),
       ascending_s_(std::max(kFirst * bounds.least_period_s, kLeastShare * bounds.most_period_s)) {
@@ -63,9 +65,13 @@ double PeriodLimits::end_of(double target_s, double passes_s) const {
   return room_s > 0 ? kInfinity : -kInfinity;
 }
 
+double PeriodLimits::target_s(int stages) const {
+  return std::min({best_s_[stages] * (1 - tolerance_), best_of_all_s_ * (1 + within_), most_s_});
+}
+
 // -infinity if all is closed.
 double PeriodLimits::open_end(int stages) const {
-  const double target_s = std::min(best_s_[stages] * (1 - tolerance_), best_of_all_s_ * (1 + within_));
+  const double target_s = this->target_s(stages);
   double end_s = std::min(bounds_.most_period_s, end_of(target_s, bounds_.least_passes_s));
   for (const Known& known : known_[stages]) {
     if (known.period_s < end_s * (kBelow * kBelow)) break;
@@ -84,7 +90,8 @@ double PeriodLimits::bound_s(int stages) const {
     if (any_longer) bound_s = std::min(bound_s, passes_s + bounds_.weight * known.period_s);
     passes_s = known.passes_s;
   }
-  return std::min(bound_s, passes_s + bounds_.weight * bounds_.least_period_s);
+  bound_s = std::min(bound_s, passes_s + bounds_.weight * bounds_.least_period_s);
+  return std::max(bound_s, std::min(best_s_[stages], target_s(stages)));
 }
 
 double PeriodLimits::bound_s() const {

@@ -17,7 +17,8 @@
 // the highest open end is tried, for all numbers of stages with an open end nearby, until none is left. As T is no
 // longer than G(P) + w P', a trial closes at least e T / w.
 //
-// What is closed also bounds the best step from below: between neighbouring trials Q < P it is at least G(P) + w Q.
+// What is closed also bounds the best step from below: between neighbouring trials Q < P it is at least G(P) + w Q; and
+// in the end no step is shorter than T (1 - e), or than the longest step that is of interest.
 
 #include <limits>
 #include <optional>
@@ -38,8 +39,10 @@ class PeriodLimits {
     std::vector<bool> stages = {};  // by number of stages, from 0: those to try it for
   };
 
-  // `stages`: by number of stages, from 0, whether they are looked for. `within` as in SearchModel.
-  PeriodLimits(const std::vector<bool>& stages, const PeriodBounds& bounds, double tolerance, double within);
+  // `stages`: by number of stages, from 0, whether they are looked for. `tolerance`, `within` and `most_s` as in
+  // SearchModel.
+  PeriodLimits(const std::vector<bool>& stages, const PeriodBounds& bounds, double tolerance, double within,
+               double most_s);
 
   // Nothing if all is closed.
   std::optional<Trial> next();
@@ -48,7 +51,7 @@ class PeriodLimits {
 
   double best_s(int stages) const { return best_s_[stages]; }
   double best_s() const { return best_of_all_s_; }
-  // Lower bounds.
+  // Lower bounds, once all is closed.
   double bound_s(int stages) const;
   double bound_s() const;
 
@@ -57,12 +60,14 @@ class PeriodLimits {
     double period_s, passes_s, bottleneck_s;
   };
 
+  // No step that is longer is of interest.
+  double target_s(int stages) const;
   double open_end(int stages) const;
   double end_of(double target_s, double passes_s) const;
 
   std::vector<bool> stages_;
   PeriodBounds bounds_;
-  double tolerance_, within_;
+  double tolerance_, within_, most_s_;
   std::vector<std::vector<Known>> known_;  // by number of stages, limits descending
   std::vector<double> best_s_;             // by number of stages
   double best_of_all_s_ = std::numeric_limits<double>::infinity();

@@ -43,6 +43,7 @@ struct SearchModel {
   double tolerance = 0;
   // Numbers of stages whose steps take more than 1 + `within` times the best are left out.
   double within = std::numeric_limits<double>::infinity();
+  double most_s = std::numeric_limits<double>::infinity();  // steps that are longer are left out
 };
 
 // What is given, not searched for.

@@ -26,7 +26,7 @@ PeriodBounds bounds_of(const ShapedOptions& options) {
 SearchResult search_stages(const std::vector<StageShape>& shapes, const SearchModel& model, const Pinned& pinned) {
   check_search(shapes, model, pinned);
   ShapedOptions options(shapes, model, pinned);
-  PeriodLimits limits(stages_that_fit(options), bounds_of(options), model.tolerance, model.within);
+  PeriodLimits limits(stages_that_fit(options), bounds_of(options), model.tolerance, model.within, model.most_s);
   LeastPasses passes(options);
   std::map<int, Arrangement> best;  // by number of stages
   SearchResult result;
@@ -42,7 +42,7 @@ SearchResult search_stages(const std::vector<StageShape>& shapes, const SearchMo
     }
   }
   for (const auto& [stages, arrangement] : best) {
-    if (limits.best_s(stages) > limits.best_s() * (1 + model.within)) continue;
+    if (limits.best_s(stages) > std::min(limits.best_s() * (1 + model.within), model.most_s)) continue;
     FoundStages found = place(shapes, model, arrangement.points, arrangement.shapes);
     found.bound_s = std::min(found.step_s, limits.bound_s(stages) * (1 - kRounding));
     result.found.push_back(std::move(found));

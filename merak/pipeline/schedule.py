@@ -166,6 +166,11 @@ class Schedule:
         that matches by order, not by tags, can run it. True of all that `make` makes."""
         return self._schedule.receives_as_sent
 
+    @property
+    def in_flight(self) -> list[int]:
+        """By stage: the most micro-batches at any time between F and B or W."""
+        return self._schedule.in_flight
+
     def stages_of(self, rank: int) -> list[int]:
         """The stages that live there."""
         return [stage for stage, of in enumerate(self.stage_to_rank) if of == rank]

@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from merak.planner.collective_times import LinearTime
-from merak.planner.prediction import crossing, optimizer_s_per_byte, owners, states, sum_of_gradients
+from merak.planner.gradient_sums import has_large_tables, sum_of_gradients
+from merak.planner.prediction import crossing, optimizer_s_per_byte, owners, states
 from merak.planner.prices import Place, Prices, Way
 from merak.planner.stage_search import FoundStages, SearchResult, StageShape, search_stages
 
@@ -49,11 +50,13 @@ class Arrangement:
         widths: by stage, how many devices share it.
         segments: where stages begin, but the first: segments between the points of the prices.
         step_s: by the formula.
+        waiting_s: of it, what is not the slowest stage's work.
     """
 
     widths: tuple[int, ...]
     segments: tuple[int, ...]
     step_s: float
+    waiting_s: float
 
 
 class Shapes:
@@ -72,7 +75,12 @@ class Shapes:
     def places(self) -> dict[tuple[int, Place], list[int]]:
         """By width and place: how many devices of the replica are before it, where it may begin."""
         found: dict[tuple[int, Place], list[int]] = {}
+        cluster = self._prices.cluster
         for width in self._widths():
+            if cluster.homogeneous and cluster.groups[0].devices_per_host % width == 0:
+                if begins := self._in_equal_hosts(width):
+                    found[width, self._prices.place(self.team(0, width))] = begins
+                continue
             for before in range(self.devices - width + 1):
                 place = self._place(before, width)
                 if place is not None:
@@ -97,14 +105,20 @@ class Shapes:
         per_host = max(group.devices_per_host for group in cluster.groups)
         yield from (width for width in range(1, min(per_host, self.devices) + 1) if per_host % width == 0)
 
+    def _in_equal_hosts(self, width: int) -> list[int]:
+        """Where no team lies across two hosts, which depends on the first one's place in its host alone."""
+        dp, per_host = self._space.dp, self._prices.cluster.groups[0].devices_per_host
+
+        def within(place: int) -> bool:
+            firsts = (place + replica * width for replica in range(min(dp, per_host // width)))
+            return all(first % per_host + width <= per_host for first in firsts)
+
+        may = [within(place) for place in range(per_host)]
+        return [before for before in range(self.devices - width + 1) if may[dp * before % per_host]]
+
     def _place(self, before: int, width: int) -> Place | None:
         """Nothing where replicas would find different places, or a narrow stage would lie across hosts."""
         cluster, dp = self._prices.cluster, self._space.dp
-        per_host = cluster.groups[0].devices_per_host
-        if cluster.homogeneous and per_host % width == 0:  # hosts are alike, and teams lie in one, or across two
-            firsts = (dp * before + replica * width for replica in range(min(dp, per_host // width)))
-            across = any(first % per_host + width > per_host for first in firsts)
-            return None if across else self._prices.place(self.team(0, width))
         places = set()
         for team in (self.team(before, width, replica) for replica in range(dp)):
             hosts = {cluster.host_of(one) for one in team}
@@ -172,18 +186,28 @@ def ideal_s(prices: Prices, space: Space, pinned: Mapping[str, Any]) -> float:
         work.append(width * timed.seconds)
         once.append(shapes.once_s_per_byte(begins[0], width))
     nbytes = sum(prices.workload.parameter_bytes[name] for name in prices.workload.parameters)
+    if pinned.get("data_parallel", "sparse") == "sparse" and has_large_tables(prices):  # of which little need travel
+        nbytes -= sum(table.nbytes for table in prices.workload.tables)
     least, least_once = min(work, default=float("inf")), min(once, default=0.0)
     return (space.microbatches * least + nbytes * least_once) / shapes.devices
 
 
 def arrangements(
-    prices: Prices, space: Space, kind: str, memory: int | None, pinned: Mapping[str, Any], *, diagnose: bool = False
+    prices: Prices,
+    space: Space,
+    kind: str,
+    memory: int | None,
+    pinned: Mapping[str, Any],
+    *,
+    most_s: float = float("inf"),
+    diagnose: bool = False,
 ) -> tuple[list[Arrangement], float]:
     """The best arrangements of a space, from the fastest on, and what none takes less than.
 
     Args:
         kind: "1f1b", or "eager", which hides messages behind more micro-batches in flight.
         memory: bytes that a device may use, if less than it has.
+        most_s: by the formula, steps that are longer are left out.
         diagnose: where none fits, find out what misses the least.
 
     Raises:
@@ -205,15 +229,17 @@ def arrangements(
         diagnose=diagnose,
         tolerance=_TOLERANCE,
         within=_WITHIN,
+        most_s=most_s,
         stages=len(widths) if isinstance(widths, tuple) else pinned.get("pp"),
         shape_of_stage=[_index(list(shapes.places), one) for one in widths] if isinstance(widths, tuple) else (),
     )
-    return [_arrangement(one, of_search) for one in result.found], result.bound_s
+    return [_arrangement(one, of_search, m) for one in result.found], result.bound_s
 
 
 def _index(places: list[tuple[int, Place]], width: int) -> int:
     return next(index for index, (other, _) in enumerate(places) if other == width)
 
 
-def _arrangement(found: FoundStages, shapes: list[StageShape]) -> Arrangement:
-    return Arrangement(tuple(shapes[shape].devices for shape in found.shapes), found.boundaries, found.step_s)
+def _arrangement(found: FoundStages, shapes: list[StageShape], microbatches: int) -> Arrangement:
+    widths = tuple(shapes[shape].devices for shape in found.shapes)
+    return Arrangement(widths, found.boundaries, found.step_s, found.step_s - microbatches * found.bottleneck_s)

@@ -36,6 +36,7 @@ def plan_text(prediction: Prediction) -> str:
     tp = str(plan.tp) if isinstance(plan.tp, int) else " + ".join(map(str, plan.tp))
     words = [f"{plan.microbatches} micro-batches of {prediction.rows:g} rows a replica", f"schedule {plan.schedule}"]
     words += ["sequence parallel"] * plan.sequence_parallel + ["ZeRO-1"] * (plan.data_parallel == "zero1")
+    words += ["sparse sums of tables"] * (plan.data_parallel == "sparse")
     words += [f"{plan.sub_batches} sub-batches"] * (plan.sub_batches > 1)
     return f"dp {plan.dp}, tp {tp}, pp {plan.pp}: {', '.join([*words, plan.precision])}"
 

@@ -6,15 +6,16 @@ gradients between stages; the sum of gradients over replicas. The optimizer come
 
 - *Between stages* a value crosses once, in shares of the ranks that send it. All replicas that are on one host send
   over its link to the network at the same time, and share it. The ranks of the next stage gather what came in shares.
-- *Gradients* are summed over replicas as soon as a stage has them: a ring through the ranks with the same part of the
-  same stage. As many rings share a host's link as there are parts on a host.
+- *Gradients* are summed over replicas as soon as a stage has them (gradient_sums.py).
 - *The optimizer* reads and writes parameters, gradients and its state: bound by the memory's bandwidth.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from merak.graph.cutting import Cut, GraphCosts
@@ -22,6 +23,7 @@ from merak.pipeline.simulation import Costs, Simulation
 from merak.planner.cluster import Cluster
 from merak.planner.collective_times import LinearTime
 from merak.planner.device import Device
+from merak.planner.gradient_sums import reduction_s
 from merak.planner.plan import Plan
 from merak.planner.prices import Place, Prices, Way, ways_of
 from merak.planner.stage_cut import compute_order, cut_for, forced_cuts, solver
@@ -78,8 +80,8 @@ def predict(
     Args:
         boundaries: positions in the trunk where stages begin, but the first; by default what `plan.cuts` name, or what
             is best.
-        in_segments: reckon with whole segments between the points of `prices`, which is faster; boundaries, which have
-            to be given, are numbers of segments then.
+        in_segments: reckon with whole segments between the points of `prices`, which is faster; boundaries are numbers
+            of segments then, and `plan.cuts` is not read.
 
     Raises:
         DoesNotFitError: a rank's memory does not suffice, however stages are cut.
@@ -106,13 +108,14 @@ def predict(
         latency=latency,
     )
     if boundaries is None:
-        forced = forced_cuts(plan, prices.workload.prepared.cuttable)
+        forced = [] if in_segments else forced_cuts(plan, prices.workload.prepared.cuttable)
         boundaries, cut = cut_for(solve, costs, kinds, forced)
         of_stages = mixed(costs, kinds, boundaries)
     else:
         of_stages = mixed(costs, kinds, boundaries)
         cut = solve(of_stages, boundaries)
-    reduction = [reduction_s(plan, prices, rank, cut) for rank in range(plan.pp)]
+    number = functools.partial(bisect_right, prices.points) if in_segments else int
+    reduction = [reduction_s(plan, prices, rows, rank, cut, number) for rank in range(plan.pp)]
     simulation = simulate(plan, prices, cut, of_stages, boundaries, reduction)
     spans = [] if in_segments else [slice(stage.first, stage.end) for stage in cut.stages]
     return Prediction(
@@ -183,48 +186,23 @@ def message_s(plan: Plan, prices: Prices, rank_of: Sequence[int], edge: tuple[in
         return 0.0
     cluster = prices.cluster
     there = plan.team(rank_of[edge[1]])
-    teams = [plan.team(rank_of[edge[0]], replica) for replica in range(plan.dp)]
     gathered = cluster.seconds("all_gather", nbytes, there) if len(there) > 1 else 0.0
-    return crossing(cluster, teams, there).of(nbytes) + gathered
+    here = (plan.team(rank_of[edge[0]], replica) for replica in range(plan.dp))
+    return crossing(cluster, here, there).of(nbytes) + gathered
 
 
-def crossing(cluster: Cluster, teams: Sequence[Sequence[int]], there: Sequence[int]) -> LinearTime:
-    """What a value takes from the first of these teams, those of a stage's replicas, to another team, by its bytes."""
-    here = teams[0]
+def crossing(cluster: Cluster, teams: Iterable[Sequence[int]], there: Sequence[int]) -> LinearTime:
+    """What a value takes from the first of these teams, those of a stage's replicas in their order, to another team,
+    by its bytes."""
+    teams = iter(teams)
+    here = next(teams)
     if cluster.host_of(here[0]) == cluster.host_of(there[0]):
         latency, per_byte = cluster.linear_time("send", [here[0], there[0]])
         return LinearTime(latency, per_byte / min(len(here), len(there)))
-    together = sum(cluster.host_of(team[0]) == cluster.host_of(here[0]) for team in teams)
+    on_host = itertools.takewhile(lambda team: cluster.host_of(team[0]) == cluster.host_of(here[0]), teams)
+    together = 1 + sum(1 for _ in on_host)
     latency, per_byte = cluster.linear_time("send", [here[0], there[0]], together)
     return LinearTime(latency, per_byte / len({cluster.host_of(rank) for rank in here}))
-
-
-def sum_of_gradients(cluster: Cluster, ring: Sequence[int], team: Sequence[int]) -> LinearTime:
-    """Over replicas, by the bytes of a rank's parameters.
-
-    Args:
-        ring: the ranks of all replicas with the same part of a stage.
-        team: the ranks that share it: those on a host have their rings over its link at the same time.
-    """
-    if len(ring) == 1:
-        return LinearTime(0.0, 0.0)
-    return cluster.linear_time(
-        "all_reduce", ring, sum(cluster.host_of(one) == cluster.host_of(team[0]) for one in team)
-    )
-
-
-def reduction_s(plan: Plan, prices: Prices, pp_rank: int, cut: Cut) -> float:
-    """The sums of a pipeline rank's gradients over replicas, and of those of which ranks that share layers have parts.
-    With ZeRO-1 parameters are gathered afterwards, which takes as long as the other half of an all-reduce."""
-    cluster, team = prices.cluster, plan.team(pp_rank)
-    stages = [stage for stage in cut.stages if stage.rank == pp_rank]
-    nbytes = sum(stage.parameter_bytes for stage in stages)
-    ring = [plan.rank_at(pp_rank, replica, 0) for replica in range(plan.dp)]
-    seconds = sum_of_gradients(cluster, ring, team).of(nbytes)
-    if len(team) > 1:
-        share = len(stages) / plan.n_stages
-        seconds += cluster.seconds("all_reduce", prices.shared(len(team), plan.sequence_parallel).summed * share, team)
-    return seconds
 
 
 def optimizer_s(plan: Plan, prices: Prices, cut: Cut) -> float:

@@ -12,6 +12,9 @@ are searched in the order of their bounds, until the next bound is above the bes
    least that has to be recomputed, by a formula of the step.
 2. The best of these are predicted for all schedules that they can run under: cut once more at all operations, and
    simulated. The fastest step wins.
+3. Where all ranks are alike, schedules whose stages go round the ranks several times are predicted too, with stages
+   that are cut for them. They wait less in the same arrangement; `_went_round` says how much at best, and where that
+   would not win they are left out.
 
 Ranks share layers by Megatron's way. With `layouts` an integer program (layout_plan.py) looks for other layouts, for
 each number of ranks, on the devices and for the micro-batches of the plan that was found. Where they are cheaper the
@@ -33,9 +36,10 @@ from merak.graph.cutting import DoesNotFitError
 from merak.planner.arrangements import Arrangement, Space, arrangements, ideal_s
 from merak.planner.cluster import Cluster
 from merak.planner.found import Found
+from merak.planner.gradient_sums import has_large_tables
 from merak.planner.layout_choice import by_width, cheaper_layouts
 from merak.planner.plan import PRECISIONS, Plan, Precision, autocast_dtype
-from merak.planner.prediction import Prediction, predict
+from merak.planner.prediction import Prediction, kind_of_rank, predict
 from merak.planner.prices import Prices
 from merak.planner.stage_cut import compute_order
 from merak.planner.stage_search import NoStagesError, StagesDoNotFitError
@@ -54,6 +58,8 @@ _ARRANGEMENTS = 3
 """Of a space, that are simulated."""
 _SCHEDULES = {"1f1b": ("1f1b", "shifted", "zero-bubble"), "eager": ("eager", "eager-delayed")}
 """Schedules by the kind that stages are searched for: how many micro-batches are in flight, and what hides messages."""
+_ROUNDS = {"interleaved": (2, 4), "zero-bubble": (2,), "zbv": (2,)}
+"""How many stages of each rank are tried, of schedules that go round."""
 
 
 class NothingFitsError(ValueError):
@@ -146,7 +152,7 @@ class Search:
     memory: int | None
     pinned: Mapping[str, Any]
     progress: Callable[[str], None]
-    _candidates: list[tuple[Prediction, Arrangement]] = field(default_factory=list)
+    _candidates: list[Prediction] = field(default_factory=list)
     _seen: set[tuple[Plan, tuple[int, ...]]] = field(default_factory=set)
     _simulated: int = 0
 
@@ -168,7 +174,7 @@ class Search:
             )
         searched, bounds = 0, []
         for ideal, space in sorted(ideals, key=lambda pair: pair[0]):
-            if ideal >= min([step_s, *(one.step_s for one, _ in self._candidates[:1])]):
+            if ideal >= min(step_s, self._best_s):
                 bounds.append(ideal)
                 break
             bounds.append(self._search(space))
@@ -203,43 +209,72 @@ class Search:
                         if rows % sub_batches == 0:
                             yield Space(dp, rows, microbatches, sequence_parallel, sub_batches)
 
+    @property
+    def _best_s(self) -> float:
+        """The fastest step as yet."""
+        return self._candidates[0].step_s if self._candidates else float("inf")
+
     def _search(self, space: Space) -> float:
         """Predicts the best plans of a space; gives its bound."""
         bounds = []
         for kind, schedules in _SCHEDULES.items():
             wanted = self._choices("schedule", schedules)
-            if not wanted or (kind == "eager" and self.prices.cluster.devices == space.dp):
+            rounds = {name: _ROUNDS[name] for name in self._choices("schedule", [*_ROUNDS])} if kind == "1f1b" else {}
+            if not (wanted or rounds) or (kind == "eager" and self.prices.cluster.devices == space.dp):
                 continue
-            found, bound = arrangements(self.prices, space, kind, self.memory, self.pinned)
+            worth = _WORTH * self._best_s
+            found, bound = arrangements(self.prices, space, kind, self.memory, self.pinned, most_s=worth)
             bounds.append(bound)
             for arrangement in found[:_ARRANGEMENTS]:
-                if not self._candidates or arrangement.step_s < _WORTH * self._candidates[0][0].step_s:
+                if arrangement.step_s < _WORTH * self._best_s:
                     for schedule in wanted:
                         self._try(space, arrangement, schedule)
+                for schedule, counts in rounds.items():
+                    for count in counts:
+                        if _went_round(arrangement, count) < self._best_s:
+                            self._try_round(space, arrangement, schedule, count)
         return min(bounds, default=float("inf"))
 
     def _try(self, space: Space, arrangement: Arrangement, schedule: str) -> None:
         widths = arrangement.widths
-        if (len(widths) == 1 and schedule != "1f1b") or (len(set(widths)) > 1 and space.sub_batches > 1):
+        if (len(widths) > 1 or schedule == "1f1b") and (len(set(widths)) == 1 or space.sub_batches == 1):
+            plan = self._plan(space, widths, schedule)
+            self._simulate(plan, arrangement.segments)
+            if space.dp > 1 and "data_parallel" not in self.pinned and has_large_tables(self.prices):
+                self._simulate(replace(plan, data_parallel="sparse"), arrangement.segments)
+
+    def _try_round(self, space: Space, arrangement: Arrangement, schedule: str, rounds: int) -> None:
+        """With so many stages of each rank, which are looked for anew."""
+        widths = arrangement.widths
+        stages = rounds * len(widths)
+        if len(set(widths)) > 1 or len(widths) == 1 or stages > len(self.prices.points) + 1:
             return
         plan = self._plan(space, widths, schedule)
-        if not can_run(plan) or (plan, arrangement.segments) in self._seen:
+        if len({kind_of_rank(plan, self.prices, rank) for rank in range(plan.pp)}) == 1:
+            self._simulate(replace(plan, stages=stages), None)
+
+    def _simulate(self, plan: Plan, segments: tuple[int, ...] | None) -> None:
+        """Remembers the plan, if it can run, fits, and is among the best.
+
+        Args:
+            segments: where stages begin; None: where it is best.
+        """
+        if not can_run(plan) or (plan, segments) in self._seen:
             return
-        self._seen.add((plan, arrangement.segments))
+        self._seen.add((plan, segments))
         try:
-            prediction = predict(plan, self.prices, self.rows, arrangement.segments, in_segments=True)
+            prediction = predict(plan, self.prices, self.rows, segments, in_segments=True)
         except DoesNotFitError:  # a schedule with more in flight than what was searched for
             return
         self._simulated += 1
-        candidate = prediction, arrangement
-        self._candidates = sorted([*self._candidates, candidate], key=lambda one: one[0].step_s)[:_KEPT]
+        self._candidates = sorted([*self._candidates, prediction], key=lambda one: one.step_s)[:_KEPT]
 
     def _settled(self) -> Iterator[Prediction]:
         """The best candidates, at the resolution of operations: cut where they were, and recomputing what is settled
         then."""
         points = self.prices.points
-        for candidate, arrangement in self._candidates:
-            boundaries = [points[segment - 1] for segment in arrangement.segments]
+        for candidate in self._candidates:
+            boundaries = [points[segment - 1] for segment in candidate.boundaries]
             found = predict(candidate.plan, self.prices, self.rows, boundaries)
             shares = tuple(stage.share_recomputed for stage in found.cut.stages)
             settled = replace(found.plan, cuts=self._names(boundaries), recompute=shares)
@@ -273,7 +308,7 @@ class Search:
         return [value for value in values if self._may(name, value)]
 
     def _tell(self, searched: int, spaces: int, space: Space) -> None:
-        best = f"{self._candidates[0][0].step_s:.4g} s" if self._candidates else "none that fits"
+        best = f"{self._best_s:.4g} s" if self._candidates else "none that fits"
         where = f"{space.dp} replicas, micro-batches of {space.rows} rows"
         self.progress(f"{searched} of {spaces} spaces: {where}; the best step: {best}")
 
@@ -290,6 +325,12 @@ class Search:
         if not misses:
             return f"no plan is possible as it is pinned: {dict(self.pinned)}"
         return f"no plan fits into the devices' memory. What misses least: {min(misses)[1]}"
+
+
+def _went_round(arrangement: Arrangement, rounds: int) -> float:
+    """Seconds of a step with so many stages of each rank, if they wait as little as they can: what all passes but the
+    slowest rank's add to a step is as many times shorter."""
+    return arrangement.step_s - arrangement.waiting_s * (1 - 1 / rounds)
 
 
 def can_run(plan: Plan) -> bool:

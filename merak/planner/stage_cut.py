@@ -92,7 +92,7 @@ def solver(plan: Plan, order: Schedule, **conditions: Unpack[Conditions]) -> Sol
     known = Conditions(
         micro_batches=plan.microbatches,
         rank_of_stage=order.stage_to_rank,
-        in_flight=_in_flight(order),
+        in_flight=order.in_flight,
         hides_communication=plan.schedule.startswith("eager"),
         memory=plan.memory,
         bandwidth=BANDWIDTH,
@@ -202,31 +202,20 @@ def compute_order(plan: Plan) -> Schedule:
     """What ranks compute in which order, and which stages each has."""
     if plan.schedule not in KINDS:
         return Schedule.from_csv(plan.schedule)
+    return _compute_order(plan.schedule, plan.n_stages, plan.pp, plan.microbatches)
+
+
+@functools.lru_cache(16)
+def _compute_order(kind: str, stages: int, ranks: int, microbatches: int) -> Schedule:
     return Schedule.make(
-        plan.schedule,
-        stages=plan.n_stages,
-        ranks=plan.pp,
-        microbatches=plan.microbatches,
+        kind,
+        stages=stages,
+        ranks=ranks,
+        microbatches=microbatches,
         recompute=False,
         communication=False,
         reduction=False,
     )
-
-
-def _in_flight(order: Schedule) -> list[int]:
-    """By stage: the most micro-batches between forward and the end of backward."""
-    most = [0] * order.n_stages
-    for rank in range(order.n_ranks):
-        live: dict[int, set[int]] = {}
-        delayed = {(one.stage, one.microbatch) for one in order.actions(rank) if one.kind == "W"}
-        for action in order.actions(rank):
-            here = live.setdefault(action.stage, set())
-            if action.kind == "F":
-                here.add(action.microbatch)
-                most[action.stage] = max(most[action.stage], len(here))
-            elif action.kind == "W" or (action.kind == "B" and (action.stage, action.microbatch) not in delayed):
-                here.discard(action.microbatch)
-    return most
 
 
 def _position(cuttable: Cuttable, name: str) -> int:

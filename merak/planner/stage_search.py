@@ -160,6 +160,7 @@ def search_stages(
     recompute: str = "auto",
     tolerance: float = 0.0,
     within: float = math.inf,
+    most_s: float = math.inf,
     stages: int | None = None,
     boundaries: Sequence[int] = (),
     shape_of_stage: Sequence[int | None] = (),
@@ -176,6 +177,7 @@ def search_stages(
         recompute: "auto", the least that fits; "none"; "all".
         tolerance: the share of a step that may be left on the table, so that the search is faster; 0 is exact.
         within: numbers of stages whose steps take more than 1 + `within` times the best are left out.
+        most_s: steps that are longer are left out, so that the search is faster.
         stages: how many there have to be.
         boundaries: nodes where a stage has to begin.
         shape_of_stage: by stage, its shape, or None for any; needs `stages`.
@@ -205,6 +207,7 @@ def search_stages(
         recompute=recompute,
         tolerance=tolerance,
         within=within,
+        most_s=most_s,
     )
     pinned = (stages or 0, list(boundaries), [-1 if shape is None else shape for shape in shape_of_stage])
     found, bound_s, trials = search.search(pinned)

@@ -7,7 +7,7 @@ number lies on the line through the two: FLOPs and bytes of layers grow with the
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from merak.graph.costs import (
     nbytes_of,
     parameters_of,
 )
-from merak.graph.gradients import nodes_with_gradients
+from merak.graph.gradients import embedding_tables, nodes_with_gradients
 from merak.graph.prepare import Prepared, prepare
 from merak.graph.trees import flatten, rebuild
 from merak.pipeline.microbatches import bind, rows_of
@@ -77,6 +77,22 @@ class Crossing(NamedTuple):
     gradient: bool
 
 
+class Table(NamedTuple):
+    """A parameter that only embeddings read.
+
+    Attributes:
+        position: in the trunk, of the first embedding.
+        rows: of the table.
+        lookups: of a batch, by its rows.
+    """
+
+    name: str
+    position: int
+    rows: int
+    nbytes: float
+    lookups: Line
+
+
 class Workload:
     """A captured model, as a planner sees it.
 
@@ -99,6 +115,7 @@ class Workload:
         nbytes: of what each node gives.
         alive: by operation of the trunk, whose gradients are alive while its backward runs.
         parameter_bytes: by name.
+        tables: those that only embeddings read, whose gradients have few rows.
 
     Raises:
         CaptureError: the model cannot be captured.
@@ -145,7 +162,24 @@ class Workload:
             for node, producer, consumers in consumers_of(self.prepared.cuttable)
         ]
         self.alive = alive_in_backward(self.prepared.cuttable, self.gradients)
+        self.tables = list(self._tables())
         self._in_segments: dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[Crossing]]] = {}
+
+    def _tables(self) -> Iterator[Table]:
+        trunk, captured = self.prepared.cuttable.trunk, self.prepared.captured
+        for name in sorted(embedding_tables(captured) & self.trainable):
+            used = [one for one, node in enumerate(trunk) if name in parameters_of(captured, node)]
+            indices = [trunk[position].args[1] for position in used]
+            lines = [self.nbytes[one] for one in indices if isinstance(one, fx.Node)]
+            itemsize = indices[0].meta["val"].dtype.itemsize
+            lookups = Line(sum(one.base for one in lines) / itemsize, sum(one.slope for one in lines) / itemsize)
+            yield Table(
+                name,
+                used[0],
+                parameters_of(captured, trunk[used[0]])[name].meta["val"].shape[0],
+                self.parameter_bytes[name],
+                lookups,
+            )
 
     def _saved_fused(self, node: fx.Node) -> tuple[tuple[Line, dict[fx.Node, fx.Node | None]], ...]:
         """What fused attention keeps; its statistics are too few to count."""

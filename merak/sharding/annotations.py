@@ -8,7 +8,7 @@ is settled before the next is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -163,17 +163,12 @@ def _axes(entry: str | tuple[str, ...] | Dim) -> tuple[tuple[str, ...], bool]:
 
 def named(graph: ShardableGraph, pattern: str) -> list[fx.Node]:
     """The tensors that a name stands for: of a module, what its last operation makes."""
-    found = [node for node in graph.values if fnmatchcase(_source(graph, node) or node.name, pattern)]
-    if found:
+    if found := _matching(graph.by_name, pattern):
         return [node for node in found if node not in graph.free or node.op == "placeholder"]
-    last: dict[str, fx.Node] = {}
-    for operation in graph.operations:
-        for path, _ in (operation.node.meta.get("nn_module_stack") or {}).values():
-            name = str(path).removeprefix("model.")
-            if fnmatchcase(name, pattern) and operation.results[-1] is not None:
-                last[name] = operation.results[-1]
-    return list(dict.fromkeys(last.values()))
+    return list(dict.fromkeys(_matching(graph.by_module, pattern)))
 
 
-def _source(graph: ShardableGraph, node: fx.Node) -> str | None:
-    return graph.captured.sources[node.name].key if node.op == "placeholder" else None
+def _matching(nodes: Mapping[str, list[fx.Node]], pattern: str) -> list[fx.Node]:
+    if not any(one in pattern for one in "*?["):
+        return nodes.get(pattern, [])
+    return [node for name, several in nodes.items() if fnmatchcase(name, pattern) for node in several]

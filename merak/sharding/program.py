@@ -218,6 +218,24 @@ class ShardableGraph:
         """What annotations call a tensor."""
         return self.captured.sources[node.name].key if node.op == "placeholder" else node.name
 
+    @cached_property
+    def by_name(self) -> dict[str, list[fx.Node]]:
+        """Tensors by what annotations call them."""
+        found: dict[str, list[fx.Node]] = {}
+        for node in self.values:
+            found.setdefault(self.name(node), []).append(node)
+        return found
+
+    @cached_property
+    def by_module(self) -> dict[str, list[fx.Node]]:
+        """By module: what its last operation makes."""
+        found: dict[str, list[fx.Node]] = {}
+        for operation in self.operations:
+            if (result := operation.results[-1]) is not None:
+                for path, _ in (operation.node.meta.get("nn_module_stack") or {}).values():
+                    found[str(path).removeprefix("model.")] = [result]
+        return found
+
     def is_parameter(self, node: fx.Node) -> bool:
         """Whether a node stands for a parameter."""
         return node.op == "placeholder" and self.captured.sources[node.name].kind == "parameter"

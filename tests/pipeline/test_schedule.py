@@ -26,6 +26,22 @@ def test_every_kind_is_right_by_default(kind: str) -> None:
         assert ("R" in kinds) == (kind == "shifted" and ranks > 1)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_in_flight_are_those_between_forward_and_backward(kind: str) -> None:
+    for ranks, microbatches in ((1, 3), (2, 8), (4, 6), (3, 9)):
+        schedule = Schedule.make(kind, ranks=ranks, microbatches=microbatches)
+        most = [0] * schedule.n_stages
+        for rank in range(ranks):
+            actions = schedule.actions(rank)
+            for end in range(len(actions)):
+                begun, ended = ([a.stage for a in actions[:end] if a.kind in kinds] for kinds in ("F", ("B", "W")))
+                for stage in schedule.stages_of(rank):
+                    if not schedule.checkpointed(stage, 0):
+                        most[stage] = max(most[stage], begun.count(stage) - ended.count(stage))
+        alive = [stage for stage in range(schedule.n_stages) if not schedule.checkpointed(stage, 0)]
+        assert [schedule.in_flight[stage] for stage in alive] == [most[stage] for stage in alive]
+
+
 def test_actions_say_who_is_at_the_other_end() -> None:
     schedule = Schedule.make("1f1b", stages=2, microbatches=1, receives_ahead=0)
     assert schedule.actions(0) == [

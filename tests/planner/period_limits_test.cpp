@@ -63,7 +63,7 @@ TEST(PeriodLimits, FindTheBestWithinTheTolerance) {
     const double tolerance = 0.01 * static_cast<double>(random() % 6), weight = static_cast<double>(random() % 60);
     std::vector<bool> stages(all.size(), true);
     stages[0] = false;
-    PeriodLimits limits(stages, {weight, 20, 1, 40}, tolerance, kInfinity);
+    PeriodLimits limits(stages, {weight, 20, 1, 40}, tolerance, kInfinity, kInfinity);
     const int trials = play(limits, all);
     double best_s = kInfinity;
     for (std::size_t s = 1; s < all.size(); ++s) {
@@ -82,7 +82,7 @@ TEST(PeriodLimits, FindTheBestWithinTheTolerance) {
 
 TEST(PeriodLimits, LeaveOutWhatTakesMuchLonger) {
   const std::vector<Steps> all = {{}, {{1, 30}}, {{1.02, 30}}, {{2, 30}}};
-  PeriodLimits limits({false, true, true, true}, {100, 20, 1, 40}, 0, 0.1);
+  PeriodLimits limits({false, true, true, true}, {100, 20, 1, 40}, 0, 0.1, kInfinity);
   play(limits, all);
   EXPECT_EQ(limits.best_s(1), 130);
   EXPECT_EQ(limits.best_s(2), 132);

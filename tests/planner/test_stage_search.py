@@ -88,6 +88,18 @@ def test_says_how_far_it_may_be_from_the_best() -> None:
     assert few.best.step_s == pytest.approx(exact.best.step_s)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_leaves_out_what_takes_longer_than_is_of_interest(seed: int) -> None:
+    given = [StageShape(1, random_costs(seed)), StageShape(2, random_costs(seed))]
+    m = 1 + seed % 4
+    whole = search_stages(given, 6, micro_batches=m).found
+    for most_s in (0.9 * whole[0].step_s, 1.0001 * whole[0].step_s, 1.1 * whole[0].step_s, 10 * whole[0].step_s):
+        result = search_stages(given, 6, micro_batches=m, most_s=most_s, diagnose=False)
+        expected = [one.step_s for one in whole if one.step_s <= most_s]
+        assert [one.step_s for one in result.found] == pytest.approx(expected)
+        assert min(most_s, whole[0].step_s) * (1 - 1e-6) <= result.bound_s <= whole[0].step_s * (1 + 1e-9)
+
+
 def test_keeps_to_what_is_given() -> None:
     given = shapes(8, 1, 2)
     assert search_stages(given, 4, micro_batches=8, stages=3).best.boundaries in {(2, 4), (4, 6), (2, 6)}
