@@ -37,6 +37,7 @@ __all__ = [
     "give_turn",
     "group_by_name",
     "grouped_product",
+    "known_by_pieces",
     "local_of",
     "make_dtensor",
     "make_nccl_backend",
@@ -233,6 +234,40 @@ def strided_shard(dim: int, factor: int) -> Placement:
 
     placement: Placement = _StridedShard(dim, split_factor=factor)
     return placement
+
+
+def known_by_pieces(tensor: DTensor, pieces: Sequence[tuple[Sequence[int], Sequence[int], torch.Tensor]]) -> DTensor:
+    """Has `torch.distributed.checkpoint` write and read a DTensor piece by piece. What it reckons of the placements of
+    a strided shard is one piece that lies elsewhere.
+
+    Args:
+        pieces: of what this rank has: where each begins in the whole tensor, its shape, and a view of the local tensor.
+    """
+    from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
+    from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+
+    chunks = [ChunkStorageMetadata(torch.Size(begin), torch.Size(shape)) for begin, shape, _ in pieces]
+    views = {chunk.offsets: view for chunk, (_, _, view) in zip(chunks, pieces, strict=True)}
+    properties, size = TensorProperties.create_from_tensor(tensor.to_local()), tensor.size()
+
+    def write_items(name: str, _: object) -> list[WriteItem]:
+        return [
+            WriteItem(
+                index=MetadataIndex(name, chunk.offsets),
+                type=WriteItemType.SHARD,
+                tensor_data=TensorWriteData(chunk=chunk, properties=properties, size=size),
+            )
+            for chunk in chunks
+        ]
+
+    protocol = {
+        "__create_write_items__": write_items,
+        "__create_chunk_list__": lambda: chunks,
+        "__get_tensor_shard__": lambda index: views[index.offset],
+    }
+    for name, function in protocol.items():
+        setattr(tensor, name, function)
+    return tensor
 
 
 def split_factor(placement: Placement) -> int | None:

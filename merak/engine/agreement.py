@@ -15,6 +15,7 @@ from torch import nn
 
 from merak.backend.texts import gather_json
 from merak.engine.layout import Layout
+from merak.sharding.same_on_all import lines_of
 
 _LONGEST_LINE = 400
 
@@ -111,20 +112,7 @@ def gather_digests(digest: bytes, device: torch.device) -> list[int]:
 def digest_of_values(model: nn.Module) -> str:
     """What differs if models do: a line for each parameter and buffer, with a sum of its bits, the same on any
     processor. What is on the meta device has no values yet."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    lines = [
-        f"{name}, {tuple(tensor.shape)} of {tensor.dtype}, with bits that sum to {bits_of(tensor.detach())}"
-        for name, tensor in tensors
-        if not tensor.is_meta
-    ]
-    return "\n".join(lines)
-
-
-def bits_of(tensor: torch.Tensor) -> int:
-    """The sum of a tensor's bits, in words of its elements' size: the same wherever it is computed, in any order."""
-    numbers = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[numbers.element_size()]
-    return int(numbers.contiguous().view(words).sum(dtype=torch.int64))
+    return "\n".join(lines_of(dict(model.named_parameters()) | dict(model.named_buffers())))
 
 
 def merge_on_all(mine: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from merak.engine import checkpoint
-from merak.engine.agreement import Call, add_up, bits_of, together
+from merak.engine.agreement import Call, add_up, together
 from merak.engine.build import undisturbed
 from merak.engine.explaining import explain
 from merak.engine.gathering import gather_into
@@ -33,6 +33,7 @@ from merak.pipeline.executor import explained
 from merak.pipeline.microbatches import MicroBatch, count_targets, rows_of, split
 from merak.pipeline.schedule import Schedule
 from merak.planner.plan import Plan
+from merak.sharding.same_on_all import bits_of
 
 Batch = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """What `model(**batch)` takes; or several of them, which are micro-batches as they are, and may differ in length."""

@@ -2,29 +2,42 @@
 
 Every rank calls it with the same batch, whole; what it divides of that, it takes for itself. The loss is that of the
 whole batch, the same on all ranks, and after `backward` each part of a parameter has its part of the gradient. State
-dicts have the plain model's names, and are DTensors; a parameter that is cut as torch's placements cannot say (chunks
-of whole heads) is gathered for it, so that making one is collective. `load_state_dict` takes these, and whole tensors.
+dicts have the plain model's names, and are DTensors, which `torch.distributed.checkpoint` saves and loads; a parameter
+that is cut as torch's placements cannot say (chunks of whole heads) is gathered for it, so that making one is
+collective, and has it whole. `load_state_dict` takes these, and whole tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import fx, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from merak._torch_compat import local_of, make_dtensor, strided_shard, unflatten_mesh
+from merak._torch_compat import (
+    group_by_name,
+    known_by_pieces,
+    local_of,
+    make_dtensor,
+    split_factor,
+    strided_shard,
+    unflatten_mesh,
+)
 from merak._torch_graphs import bind_symbols
 from merak.graph.capture import canonical_names
 from merak.graph.losses import scales
-from merak.graph.randomness import RandomState
+from merak.graph.randomness import RandomState, is_random, operation_of
 from merak.graph.trees import flatten, rebuild
 from merak.sharding.completion import Completion
 from merak.sharding.lower import lower
-from merak.sharding.parts import Place, gather, parts, whole_shape
+from merak.sharding.parts import Place, gather, parts, pieces_of, whole_shape
 from merak.sharding.program import Layout
+from merak.sharding.same_on_all import check_same, lines_of
 from merak.sharding.sizes import real_size
 
 if TYPE_CHECKING:
@@ -38,16 +51,31 @@ class ShardedModule(nn.Module):
         model: the plain model, the same on all ranks; its parameters are copied from.
         completion: of it.
         mesh: with the same axes, in the same order, as the completion's.
-        seed: of random operations; ranks with different parts draw different numbers.
+        seed: of random operations, such as dropout; each element of a tensor draws its own number, whoever has it.
 
     Attributes:
-        step: random numbers are new with each.
+        step: how many calls in training there were. Random numbers are new with each; set it when training is resumed.
+
+    Raises:
+        ValueError: the completion is of another model or mesh, or ranks were given different ones. Collective.
     """
 
     def __init__(self, model: nn.Module, completion: Completion, mesh: DeviceMesh, seed: int = 0) -> None:
         super().__init__()
         self._seed, self.step = seed, 0
+        _check_model(model, completion)
         self._mesh = _refined(completion, mesh)
+        check_same(
+            self._mesh,
+            "the model, its sharding or the seed",
+            [
+                *lines_of(dict(model.named_parameters()) | dict(model.named_buffers())),
+                f"seed {seed}",
+                _ways(completion),
+            ],
+            "seed all ranks alike before the model is made, or load the same values, and annotate alike",
+        )
+        self._known_sizes: set[tuple[tuple[str, int], ...]] = set()
         self._places = _places_on(self._mesh)
         lowered = lower(completion, self._places, whole_axes=_whole_axes(completion, mesh))
         self._captured, self._layouts, self._outputs = lowered.captured, lowered.layouts, lowered.outputs
@@ -62,6 +90,8 @@ class ShardedModule(nn.Module):
             if name in self._layouts:
                 self._add(name, self._part(name, buffer))
         self._tied = {name: first for name, first in canonical_names(model).items() if name != first}
+        self._depends_on_mode = not self._captured.training or any(map(_knows_training, lowered.captured.graph.nodes))
+        super().train(self._captured.training)
         self._register_state_dict_hook(_as_dtensors)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_as_parts)  # type: ignore[no-untyped-call]
 
@@ -81,6 +111,19 @@ class ShardedModule(nn.Module):
         else:
             module.register_buffer(last, tensor)
         self._names[name] = tensor
+
+    def train(self, mode: bool = True) -> ShardedModule:
+        """Training, or evaluation, is what the graph was captured in.
+
+        Raises:
+            ValueError: it was captured in the other mode, and would compute otherwise in this one.
+        """
+        if mode != self._captured.training and self._depends_on_mode:
+            raise ValueError(
+                f"the graph was captured in {_mode(self._captured.training)}, and is another in {_mode(mode)}, for "
+                f"dropout, say: make a ShardedModule of complete(..., training={mode}), and load this one's state dict"
+            )
+        return super().train(mode)
 
     def forward(self, **batch: Any) -> Any:
         """What the plain model gives for a batch; whole, on all ranks."""
@@ -105,8 +148,20 @@ class ShardedModule(nn.Module):
         symbols: dict[str, int] = {}
         if misfits := _misfits(captured.inputs, captured.fixed, leaves, symbols):
             raise ValueError("the batch does not fit the example of the sharding:\n  " + "\n  ".join(misfits))
+        self._check_batch(leaves, symbols)
         RandomState.set(self._seed, self.step, 0)
-        return list(self._graph[0](*self._arguments(leaves, symbols))), symbols
+        outputs = list(self._graph[0](*self._arguments(leaves, symbols)))
+        self.step += self.training
+        return outputs, symbols
+
+    def _check_batch(self, leaves: Mapping[str, Any], symbols: Mapping[str, int]) -> None:
+        """Of the first batch of each size; for all of them that would take too long."""
+        sizes = tuple(sorted(symbols.items()))
+        if sizes not in self._known_sizes:
+            advice = "each has to call it with the whole batch, all with the same, and takes its part of it"
+            lines = lines_of({path: leaves[path] for path in self._captured.inputs})
+            check_same(self._mesh, "batches", [*lines, f"step {self.step}"], advice)
+            self._known_sizes.add(sizes)
 
     def _arguments(self, leaves: Mapping[str, Any], symbols: dict[str, int]) -> list[Any]:
         captured = self._captured
@@ -126,14 +181,51 @@ class ShardedModule(nn.Module):
         self._graph[0] = torch.compile(self._graph[0], **options)
 
     def whole(self, name: str) -> torch.Tensor:
-        """A parameter or buffer, gathered. Collective over the mesh."""
+        """A parameter or buffer, gathered. Collective over the mesh.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        name = self._first_name(name)
         with torch.no_grad():
             return gather(self._names[name], self._layouts[name], self._places)
 
     def whole_gradient(self, name: str) -> torch.Tensor | None:
-        """A parameter's gradient, gathered. Collective over the mesh, unless there is none."""
+        """A parameter's gradient, gathered. Collective over the mesh, unless there is none.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        name = self._first_name(name)
         gradient = self._names[name].grad
         return None if gradient is None else gather(gradient, self._layouts[name], self._places)
+
+    @torch.no_grad()
+    def clip_grad_norm_(self, max_norm: float) -> torch.Tensor:
+        """Scales all gradients so that their norm, that of the whole model's, is at most `max_norm`; the norm before.
+        Collective over the mesh. (`torch.nn.utils.clip_grad_norm_` would take the norm of this rank's parts.)"""
+        gradients = {name: one.grad for name, one in self._names.items() if one.grad is not None}
+        squares = torch.zeros((), dtype=torch.float64, device=next(iter(self._names.values())).device)
+        for name, gradient in gradients.items():
+            have_it = math.prod(
+                self._places[axis].ranks for axis in _not_divided_over(self._layouts[name], self._places)
+            )
+            squares += gradient.double().square().sum() / have_it
+        for place in self._places:
+            dist.all_reduce(squares, group=group_by_name(place.group))
+        norm = squares.sqrt()
+        for gradient in gradients.values():
+            gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0).to(gradient.dtype))
+        return norm.float()
+
+    def _first_name(self, name: str) -> str:
+        """Of a tied parameter, the name that it was found by first."""
+        first = self._tied.get(name, name)
+        if first not in self._names:
+            close = difflib.get_close_matches(name, [*self._names, *self._tied], n=3)
+            hint = f": did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise ValueError(f"the model has no parameter or buffer {name!r}{hint}")
+        return first
 
 
 def _refined(completion: Completion, mesh: DeviceMesh) -> DeviceMesh:
@@ -149,6 +241,40 @@ def _refined(completion: Completion, mesh: DeviceMesh) -> DeviceMesh:
             of_axis = [list(refined)[number] for number in completion.graph.axes(name)]
             mesh = unflatten_mesh(mesh, name, {one: refined[one] for one in of_axis})
     return mesh
+
+
+def _check_model(model: nn.Module, completion: Completion) -> None:
+    """That it is the one whose graph was completed."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    wrong = []
+    for node in completion.graph.values:
+        if node.op == "placeholder" and completion.graph.captured.sources[node.name].kind in ("parameter", "buffer"):
+            name, shape = completion.graph.name(node), list(node.meta["val"].shape)
+            if name not in tensors or list(tensors[name].shape) != shape:
+                has = f"{list(tensors[name].shape)}" if name in tensors else "none"
+                wrong.append(f"{name} {shape} (the model has {has})")
+    if wrong:
+        raise ValueError(f"the sharding is of another model, with {', '.join(wrong[:3])}")
+
+
+def _ways(completion: Completion) -> str:
+    """What differs if shardings do."""
+    return f"sharding {[(node.name, layout) for node, layout in completion.layouts.items()]}"
+
+
+def _knows_training(node: fx.Node) -> bool:
+    """Whether an operation computes otherwise in evaluation."""
+    target = operation_of(node)
+    return is_random(node) or (target is not None and "batch_norm" in target._schema.name)
+
+
+def _mode(training: bool) -> str:
+    return "training" if training else "evaluation"
+
+
+def _not_divided_over(layout: Layout, places: Sequence[Place]) -> set[int]:
+    """The axes along which all ranks have the same of a tensor."""
+    return set(range(len(places))) - {axis for pieces in layout for _, axes in pieces for axis in axes}
 
 
 def _places_on(mesh: DeviceMesh) -> list[Place]:
@@ -189,7 +315,10 @@ def _as_dtensors(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) 
         placements = placements_of(layout, module._mesh.ndim)
         if placements is None:
             local, placements = module.whole(name), [Replicate()] * module._mesh.ndim
-        state[prefix + name] = make_dtensor(local, module._mesh, tuple(placements), torch.Size(whole_shape(layout)))
+        made = make_dtensor(local, module._mesh, tuple(placements), torch.Size(whole_shape(layout)))
+        if any(split_factor(one) for one in placements):
+            made = known_by_pieces(made, pieces_of(local, layout, module._places))
+        state[prefix + name] = made
     for name, first in module._tied.items():
         if prefix + first in state:
             state[prefix + name] = state[prefix + first]

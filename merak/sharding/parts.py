@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -62,6 +63,27 @@ def range_of(size: int, axes: Sequence[int], places: Sequence[Place]) -> tuple[i
         begin += begin_of(length, ranks, rank)
         length = chunk_of(length, ranks, rank)
     return begin, length
+
+
+def pieces_of(
+    tensor: torch.Tensor, layout: Layout, places: Sequence[Place]
+) -> list[tuple[list[int], list[int], torch.Tensor]]:
+    """What of the whole tensor a part is: where each of its pieces begins there, its shape, and a view of the part.
+
+    Args:
+        tensor: the part that the rank at these places has.
+    """
+    pieces: list[tuple[list[int], list[int], torch.Tensor]] = [([], [], tensor)]
+    for dim, of_dim in enumerate(layout):
+        numbers = parts(torch.arange(math.prod(size for size, _ in of_dim)), [of_dim], places)
+        jumps = (torch.nonzero(numbers.diff() != 1).flatten() + 1).tolist()
+        runs = [(begin, end) for begin, end in itertools.pairwise([0, *jumps, len(numbers)]) if end > begin]
+        pieces = [
+            ([*where, int(numbers[begin])], [*shape, end - begin], view.narrow(dim, begin, end - begin))
+            for where, shape, view in pieces
+            for begin, end in runs
+        ]
+    return pieces
 
 
 def gather(tensor: torch.Tensor, layout: Layout, places: Sequence[Place]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +26,11 @@ def draw(completion: Completion, path: str | Path) -> None:
     plt: Any = require("matplotlib.pyplot", extra="viz")
     rows = bytes_of_modules(completion)
     figure, axes = plt.subplots(figsize=(11, 1.6 + 0.28 * max(1, len(rows))))
-    for number, (axis, colour) in enumerate(zip(completion.graph.mesh, _COLOURS * len(rows), strict=False)):
+    names = list(dict.fromkeys(axis for row in rows.values() for _, axis in row))
+    for number, (axis, colour) in enumerate(zip(names, itertools.cycle(_COLOURS), strict=False)):
         for sign, way in ((1, "forward"), (-1, "backward")):
-            before = [
-                sum(row[way, other] for other in list(completion.graph.mesh)[:number]) / 1e6 for row in rows.values()
-            ]
-            width = [sign * row[way, axis] / 1e6 for row in rows.values()]
+            before = [sum(row.get((way, other), 0.0) for other in names[:number]) / 1e6 for row in rows.values()]
+            width = [sign * row.get((way, axis), 0.0) / 1e6 for row in rows.values()]
             label = axis if sign == 1 else None
             axes.barh(list(rows), width, left=[sign * one for one in before], color=colour, label=label)
     axes.invert_yaxis()
@@ -38,7 +38,7 @@ def draw(completion: Completion, path: str | Path) -> None:
     axes.set_xlabel("MB that a rank sends: backward | forward")
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.tick_params(axis="y", labelsize=7)
-    mesh = " x ".join(f"{name} {size}" for name, size in completion.graph.mesh.items())
+    mesh = " x ".join(f"{name} {size}" for name, size in completion.mesh.items())
     axes.set_title(f"What travels in a step on a mesh {mesh}", fontsize=10)
     axes.legend(title="axis", fontsize=8)
     figure.tight_layout()
@@ -53,10 +53,8 @@ def bytes_of_modules(completion: Completion) -> dict[str, dict[tuple[str, str], 
         stack = list((operation.node.meta.get("nn_module_stack") or {}).values())
         path = str(stack[-1][0]).removeprefix("model.") if stack else "(loss)"
         name = re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path) or "(model)"
-        row = rows.setdefault(
-            name, {(way, axis): 0.0 for way in ("forward", "backward") for axis in completion.graph.mesh}
-        )
-        row["forward", reshard.axis] += reshard.nbytes
-        row["backward", reshard.axis] += reshard.backward_nbytes
+        row = rows.setdefault(name, {(way, axis): 0.0 for way in ("forward", "backward") for axis in completion.mesh})
+        for way, nbytes in (("forward", reshard.nbytes), ("backward", reshard.backward_nbytes)):
+            row[way, reshard.axis] = row.get((way, reshard.axis), 0.0) + nbytes
     most = sorted(rows, key=lambda name: -sum(rows[name].values()))[:_MOST_ROWS]
     return {name: row for name, row in rows.items() if name in most}

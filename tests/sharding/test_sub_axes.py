@@ -16,6 +16,7 @@ from torch import nn
 
 import merak
 from merak import sharding
+from merak.sharding.picture import bytes_of_modules
 from merak.sharding.sub_axes import meant, refine
 from tests.backend.harness import Context
 
@@ -281,3 +282,13 @@ def test_checkpoints_of_shared_heads_fit_other_plans(run: Runner, tmp_path: Path
         assert run(resumed, plan, tmp_path / "shared", world_size=ranks, deadline=120)[0] == pytest.approx(
             losses, rel=1e-5
         )
+
+
+def test_the_picture_has_axes_and_their_parts(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    completion = sharding.complete(llama(), batch(2), mesh={"tp": 4}, annotations=[sharding.megatron("tp")])
+    axes = {axis for row in bytes_of_modules(completion).values() for (_, axis), nbytes in row.items() if nbytes}
+    assert {"tp"} < axes, "heads of keys are shared over a part of the axis"
+    completion.picture(tmp_path / "sharding.svg")
+    text = (tmp_path / "sharding.svg").read_text()
+    assert all(f"<!-- {axis} -->" in text for axis in axes)
