@@ -60,9 +60,7 @@ def build_engine(model: nn.Module, options: Options, world: World, rows: torch.T
     """The model over all ranks; its plan is printed."""
     if options.engine == "ddp":
         return DataParallelEngine(model, options, world)
-    _, replicas = shape(options, world)
-    example = training_batch(rows, torch.arange(options.global_batch // replicas))
-    engine = PipelineEngine(model, options, world, example)
+    engine = PipelineEngine(model, options, world, training_batch(rows, torch.arange(options.global_batch)))
     world.say(engine.explain())
     return engine
 
@@ -90,9 +88,9 @@ def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> 
 
 def train(options: Options, world: World) -> None:
     """The whole job on this rank."""
-    if options.engine == "pipeline":
+    if options.engine == "pipeline" and not options.plan:
         shape(options, world)  # refuses an uneven division before any work
-    else:
+    elif options.engine == "ddp":
         world.share(options.global_batch, "--global-batch")
     rows, validation, vocabulary = load_data(options, world)
     model = build_model(options, vocabulary)

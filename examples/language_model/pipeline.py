@@ -6,7 +6,8 @@ micro-batch under a schedule. The loop knows this class by the methods of `loop.
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import torch
 from common.options import UsageError
@@ -17,34 +18,35 @@ from .data import Batch
 from .engine import learning_rate
 from .options import Options
 
+if TYPE_CHECKING:
+    import merak
+
 
 class PipelineEngine:
     """A model over dp x pp ranks. Each replica gets its slice of the global batch; losses are of the whole.
 
     Args:
-        example: a slice as the loop will give it.
+        example: a global batch as the loop will give it.
     """
 
     def __init__(self, model: nn.Module, options: Options, world: World, example: Batch) -> None:
         import merak
 
-        self._options = options
-        pp, self.replicas = shape(options, world)
-        plan = merak.Plan(
-            dp=self.replicas,
-            pp=pp,
-            microbatches=options.microbatches // self.replicas,
-            schedule=options.schedule,
-            recompute=options.recompute,
-            seed=options.seed,
-        )
+        self._options, self._why = options, ""
+        if options.plan == "auto" and world.size > 1:
+            found = merak.plan(model, example, rows=options.global_batch)
+            self._why, plan = found.explain(), dataclasses.replace(found.plan, seed=options.seed)
+        else:
+            plan = given_plan(options, world)
+        self.replicas = plan.dp
+        example = {name: rows[: options.global_batch // plan.dp] for name, rows in example.items()}
         self._engine = merak.parallelize(model, plan, example, optimizer=self._optimizer, clip=options.clip)
         _begin(self._engine.optimizer)
         self.replica = self._engine.dp_rank
 
     def explain(self) -> str:
-        """The plan and a chart of its schedule."""
-        return self._engine.explain()
+        """The plan, why it was found, and a chart of its schedule."""
+        return "\n\n".join([*([self._why] if self._why else []), self._engine.explain()])
 
     def train_step(self, batch: Batch) -> float:
         """Forward, backward, clipping and the optimizer's step; the mean loss over the global batch before the step."""
@@ -81,6 +83,25 @@ def _begin(optimizer: torch.optim.Optimizer) -> None:
         for parameter in group["params"]:
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+
+
+def given_plan(options: Options, world: World) -> merak.Plan:
+    """That of the options.
+
+    Raises:
+        UsageError: the ranks, or the micro-batches, do not divide evenly.
+    """
+    import merak
+
+    pp, replicas = shape(options, world)
+    return merak.Plan(
+        dp=replicas,
+        pp=pp,
+        microbatches=options.microbatches // replicas,
+        schedule=options.schedule,
+        recompute=options.recompute,
+        seed=options.seed,
+    )
 
 
 def shape(options: Options, world: World) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
+from torch import fx
 from torch.autograd.function import once_differentiable
 
 from merak.graph.capture import Captured
@@ -40,20 +41,31 @@ class WeightGradients:
 
 def delay_weight_gradients(captured: Captured) -> int:
     """Makes the operations of a graph ready for `WeightGradients.delayed`, in place; how many."""
-    parameters = {
-        node for node in captured.graph.find_nodes(op="placeholder") if captured.sources[node.name].kind == "parameter"
-    }
-    count = 0
-    for node in captured.graph.nodes:
-        if node.op != "call_function" or node.target not in _PARTS:
-            continue
-        replacement, weights = _PARTS[node.target]
-        if not node.kwargs and all(
-            index >= len(node.args) or node.args[index] in parameters | {None} for index in weights
-        ):
-            node.target = replacement
-            count += 1
-    return count
+    ready = [node for node in captured.graph.nodes if _can_delay(captured, node)]
+    for node in ready:
+        node.target = _PARTS[node.target][0]
+    return len(ready)
+
+
+def given_and_gives(captured: Captured, node: fx.Node) -> list[fx.Node]:
+    """Of an operation whose weights' gradients come later: what it is given, whose value they need, and itself, whose
+    gradient they need; of all others nothing."""
+    if not _can_delay(captured, node):
+        return []
+    weights = _PARTS[node.target][1]
+    given = [one for index, one in enumerate(node.args) if index not in weights and isinstance(one, fx.Node)]
+    return [*given[:1], node]
+
+
+def _can_delay(captured: Captured, node: fx.Node) -> bool:
+    if node.op != "call_function" or node.target not in _PARTS or node.kwargs:
+        return False
+    weights = [node.args[index] for index in _PARTS[node.target][1] if index < len(node.args)]
+    return all(one is None or (isinstance(one, fx.Node) and _is_parameter(captured, one)) for one in weights)
+
+
+def _is_parameter(captured: Captured, node: fx.Node) -> bool:
+    return node.op == "placeholder" and captured.sources[node.name].kind == "parameter"
 
 
 class _Linear(torch.autograd.Function):

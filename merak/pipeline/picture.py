@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 COLOURS = {"F": "#4c8bf5", "B": "#34a853", "I": "#7cc48d", "W": "#c9b458", "R": "#e8833a"}
 _NAMES = {"F": "forward", "B": "backward", "I": "for inputs", "W": "for weights", "R": "recompute"}
-_MOST_LABELS = 600
+_MOST_LABELS = 80
+"""Of a rank; more would lie one over the other."""
 _MOST_MESSAGES = 2000
 
 
@@ -27,11 +28,7 @@ def draw(simulation: Simulation, path: Path) -> None:
     plt: Any = require("matplotlib.pyplot", extra="viz")
     ranks = simulation.schedule.n_ranks
     figure, axes = plt.subplots(figsize=(14, 1.6 + 0.45 * ranks))
-    _draw_actions(axes, simulation)
-    _draw_messages(axes, simulation)
-    axes.set_yticks(range(ranks), [f"rank {rank}" for rank in range(ranks)], fontsize=8)
-    axes.set_ylim(ranks - 0.5, -0.5)
-    axes.set_xlim(0, simulation.seconds or 1)
+    draw_schedule(axes, simulation)
     axes.set_xlabel("seconds by the model")
     axes.set_title(
         f"{simulation.schedule.n_stages} stages on {ranks} ranks, {simulation.schedule.n_microbatches} micro-batches: "
@@ -47,12 +44,22 @@ def draw(simulation: Simulation, path: Path) -> None:
     plt.close(figure)
 
 
+def draw_schedule(axes: Any, simulation: Simulation) -> None:
+    """Draws it on these axes of matplotlib's, a row a rank."""
+    ranks = simulation.schedule.n_ranks
+    _draw_actions(axes, simulation)
+    _draw_messages(axes, simulation)
+    axes.set_yticks(range(ranks), [f"rank {rank}" for rank in range(ranks)], fontsize=8)
+    axes.set_ylim(ranks - 0.5, -0.5)
+    axes.set_xlim(0, simulation.seconds or 1)
+
+
 def _draw_actions(axes: Any, simulation: Simulation) -> None:
     schedule = simulation.schedule
     rows = [
         [span for span in simulation.spans(rank) if span.action.kind in COMPUTE] for rank in range(schedule.n_ranks)
     ]
-    labelled = sum(len(spans) for spans in rows) <= _MOST_LABELS
+    labelled = max(map(len, rows), default=0) <= _MOST_LABELS
     named = set()
     for rank, spans in enumerate(rows):
         only_stage = len(schedule.stages_of(rank)) == 1

@@ -55,6 +55,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--layouts", action="store_true", help="look for other layouts of shared layers than Megatron's, too")
     add("--others", type=int, default=5, metavar="N", help="how many of the next best plans to show (default 5)")
     add("--what-if", action="store_true", help="search again with more memory, and with faster links")
+    add("--picture", type=Path, metavar="FILE", help="draw the plan there: schedule, memory, what a step is spent on")
     add("--output", type=Path, metavar="FILE", help="write the plan there, for merak.Plan.load")
     parser.set_defaults(run=run)
 
@@ -83,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(cluster.explain(), found.explain(arguments.others), sep="\n\n")
     if arguments.what_if:
         print("", found.what_if(cluster), sep="\n")
+    if arguments.picture:
+        found.picture(arguments.picture, arguments.others)
     if arguments.output:
         found.save(arguments.output)
     return 0

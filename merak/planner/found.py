@@ -66,6 +66,19 @@ class Found:
         """
         return "\n".join(self._changes(cluster))
 
+    def picture(self, path: str | Path, most: int = 5) -> None:
+        """Draws there (.png, .svg, .pdf) the schedule, what ranks' memory holds over a step, and what a step is spent
+        on.
+
+        Args:
+            most: other plans to show.
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from merak.planner.picture import draw
+
+        draw(self.best, self.others[:most], Path(path))
+
     def save(self, path: str | Path) -> None:
         """Writes the plan there as JSON, which `merak.Plan.load` reads."""
         self.plan.save(path)

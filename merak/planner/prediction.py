@@ -16,7 +16,7 @@ import functools
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from merak.graph.cutting import Cut, GraphCosts
 from merak.pipeline.simulation import Costs, Simulation
@@ -24,6 +24,7 @@ from merak.planner.cluster import Cluster
 from merak.planner.collective_times import LinearTime
 from merak.planner.device import Device
 from merak.planner.gradient_sums import reduction_s
+from merak.planner.memory_over_time import StageMemory, memory_over_time, stage_memories
 from merak.planner.plan import Plan
 from merak.planner.prices import Place, Prices, Way, ways_of
 from merak.planner.stage_cut import compute_order, cut_for, forced_cuts, solver
@@ -49,6 +50,7 @@ class Prediction:
         travel_s: by stage, what messages within its layers take of a micro-batch; not known in segments.
         optimizer_s: of the slowest rank.
         memory_bytes, budget_bytes: by pipeline rank, what its ranks need, and may have.
+        stage_memories: of what that consists; not known in segments.
     """
 
     plan: Plan
@@ -59,17 +61,20 @@ class Prediction:
     reduction_s: tuple[float, ...]
     travel_s: tuple[float, ...]
     optimizer_s: float
+    memory_bytes: tuple[float, ...]
     budget_bytes: tuple[float, ...]
+    stage_memories: tuple[StageMemory, ...] = ()
 
     @property
     def step_s(self) -> float:
         """Seconds of a step."""
         return self.simulation.seconds + self.optimizer_s
 
-    @property
-    def memory_bytes(self) -> tuple[float, ...]:
-        """By pipeline rank."""
-        return self.cut.memory_bytes
+    def memory_over_time(self, pp_rank: int) -> list[tuple[float, float]]:
+        """From the begin of a step on: seconds, and the bytes of a rank that are alive from then on. Not known in
+        segments."""
+        rank_of = [stage.rank for stage in self.cut.stages]
+        return memory_over_time(self.simulation, self.stage_memories, rank_of, pp_rank)
 
 
 def predict(
@@ -97,13 +102,13 @@ def predict(
         kind: prices.timed(kind[0], of_micro_batch, team) for kind, team in dict(zip(kinds, teams, strict=True)).items()
     }
     costs = {kind: one.in_segments(prices.points) if in_segments else one.costs() for kind, one in timed.items()}
-    budget = budgets(plan, prices)
+    budget, state_factor = budgets(plan, prices), states(owners(plan.dp, plan.data_parallel))
     latency, per_byte = slowest_link(plan, prices)
     solve = solver(
         plan,
         order,
         memory=budget,
-        state_factor=states(owners(plan.dp, plan.data_parallel)),
+        state_factor=state_factor,
         bandwidth=1 / per_byte,
         latency=latency,
     )
@@ -118,7 +123,7 @@ def predict(
     reduction = [reduction_s(plan, prices, rows, rank, cut, number) for rank in range(plan.pp)]
     simulation = simulate(plan, prices, cut, of_stages, boundaries, reduction)
     spans = [] if in_segments else [slice(stage.first, stage.end) for stage in cut.stages]
-    return Prediction(
+    found = Prediction(
         plan=plan,
         rows=of_micro_batch,
         cut=cut,
@@ -127,8 +132,15 @@ def predict(
         reduction_s=tuple(reduction),
         travel_s=tuple(float(timed[kind].travel_s[span].sum()) for kind, span in zip(kinds, spans, strict=False)),
         optimizer_s=optimizer_s(plan, prices, cut),
+        memory_bytes=cut.memory_bytes,
         budget_bytes=budget,
     )
+    if in_segments:
+        return found
+    memories = stage_memories(plan, prices, of_micro_batch, cut, state_factor, order.in_flight)
+    found = replace(found, stage_memories=tuple(memories))
+    peaks = (max(nbytes for _, nbytes in found.memory_over_time(rank)) for rank in range(plan.pp))
+    return replace(found, memory_bytes=tuple(peaks))
 
 
 def simulate(

@@ -24,11 +24,13 @@ one, so it is never worse than Megatron's.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from merak.graph.capture import LossFunction
@@ -41,6 +43,7 @@ from merak.planner.layout_choice import by_width, cheaper_layouts
 from merak.planner.plan import PRECISIONS, Plan, Precision, autocast_dtype
 from merak.planner.prediction import Prediction, kind_of_rank, predict
 from merak.planner.prices import Prices
+from merak.planner.running_ranks import found_by_all
 from merak.planner.stage_cut import compute_order
 from merak.planner.stage_search import NoStagesError, StagesDoNotFitError
 from merak.planner.workload import Workload
@@ -69,7 +72,7 @@ class NothingFitsError(ValueError):
 def find_plan(
     model: nn.Module,
     example_inputs: Mapping[str, Any],
-    cluster: Cluster,
+    cluster: Cluster | None = None,
     *,
     rows: int | None = None,
     memory: int | None = None,
@@ -85,7 +88,8 @@ def find_plan(
     Args:
         model: a plain model, on any device; on "meta" it needs no memory.
         example_inputs: what `model(**example_inputs)` takes.
-        cluster: on what.
+        cluster: on what; by default the ranks of the default process group, which are measured. Collective then, and
+            the same plan on all of them.
         rows: of a step's batch, of all replicas together; those of the example by default.
         memory: bytes of each device that the plan may use; by default what the cluster says.
         precision: what is computed in: "fp32", "bf16", "fp16".
@@ -104,6 +108,21 @@ def find_plan(
         raise ValueError(f"{', '.join(sorted(unknown))} cannot be pinned; what can is {', '.join(_PINS)}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if cluster is None:
+        find = functools.partial(
+            find_plan,
+            model,
+            example_inputs,
+            rows=rows,
+            memory=memory,
+            precision=precision,
+            loss_fn=loss_fn,
+            annotations=annotations,
+            layouts=layouts,
+            progress=progress,
+            **pinned,
+        )
+        return found_by_all(find, next((one.device for one in model.parameters()), torch.device("cpu")))
     autocast = autocast_dtype(precision)
     fused = not any(group.device.is_cpu for group in cluster.groups)
     workload = Workload(model, example_inputs, loss_fn=loss_fn, autocast=autocast, fused_attention=fused)
@@ -153,7 +172,7 @@ class Search:
     pinned: Mapping[str, Any]
     progress: Callable[[str], None]
     _candidates: list[Prediction] = field(default_factory=list)
-    _seen: set[tuple[Plan, tuple[int, ...]]] = field(default_factory=set)
+    _seen: set[tuple[Plan, tuple[int, ...] | None]] = field(default_factory=set)
     _simulated: int = 0
 
     def run(self) -> Found:

@@ -69,7 +69,7 @@ def trials() -> list[Any]:
 @pytest.mark.parametrize(("model", "plan"), trials())
 def test_same_numbers(run: Runner, model: str, plan: str) -> None:
     # What rounds otherwise in fp32, be it the order of a sum, grows sixty-fold in some models in these five steps: one
-    # process itself is 2.2 times what is allowed from its own run in fp64 at Gemma 3's second step (Llama's: 0.1 times).
+    # process itself is 2.2 times what is allowed from its own run in fp64 at Gemma 3's second step (Llama: 0.1).
     in_double = model == "gemma3" or (model == "resnet" and PLANS[plan].tp > 1)
     dtype = torch.float64 if in_double else torch.float32
     trial = Trial(model, PLANS[plan], dtype=dtype)

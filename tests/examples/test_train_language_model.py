@@ -39,6 +39,14 @@ def test_four_ranks_train_what_one_process_trains(four_ranks: Path, tmp_path: Pa
     assert list(losses(four_ranks, "validation")) == [0, 25, 50]
 
 
+def test_an_automatic_plan_trains_the_same(four_ranks: Path, tmp_path: Path) -> None:
+    done = LANGUAGE_MODEL.run(4, tmp_path, "--dropout", "0", "--plan", "auto")
+    assert done.returncode == 0, done.stderr
+    assert "the busiest pipeline rank's time" in done.stdout
+    for kind in ("train", "validation"):
+        assert losses(four_ranks, kind) == pytest.approx(losses(tmp_path, kind), abs=1e-4, rel=0)
+
+
 def test_it_learns(four_ranks: Path) -> None:
     validation = losses(four_ranks, "validation")
     assert validation[STEPS] < validation[0] - 1

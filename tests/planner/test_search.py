@@ -172,6 +172,31 @@ def test_a_plan_is_explained_and_kept(workload: Workload, tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize("schedule", ["1f1b", "shifted", "zero-bubble", "interleaved", "zbv", "eager-delayed", "gpipe"])
+@pytest.mark.parametrize("recompute", [0.0, 1.0])
+def test_memory_over_time_peaks_where_it_is_predicted(workload: Workload, schedule: str, recompute: float) -> None:
+    stages = 4 if schedule in ("interleaved", "zbv") else 2
+    plan = Plan(pp=2, dp=2, microbatches=4, schedule=schedule, stages=stages, recompute=recompute)
+    found = predict(plan, Prices(workload, CLUSTERS["two hosts"]), ROWS)
+    for rank in range(2):
+        line = found.memory_over_time(rank)
+        assert [seconds for seconds, _ in line] == sorted(seconds for seconds, _ in line)
+        assert max(nbytes for _, nbytes in line) == pytest.approx(found.memory_bytes[rank])
+        assert line[0][1] == pytest.approx(line[-1][1])  # after a step all micro-batches are gone
+        assert min(nbytes for _, nbytes in line) >= 0
+        if schedule not in ("zero-bubble", "zbv", "eager-delayed"):
+            assert found.memory_bytes[rank] <= found.cut.memory_bytes[rank] * (1 + 1e-9)
+
+
+def test_a_plan_is_drawn(workload: Workload, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = search(workload, CLUSTERS["two hosts"], pp=2)
+    found.picture(tmp_path / "plan.svg", most=2)
+    text = (tmp_path / "plan.svg").read_text()
+    assert all(f"<!-- {words} -->" in text for words in ("rank 1", "compute", "sum of gradients", "forward"))
+    assert text.count("<!-- ") > 20
+
+
 def test_more_bandwidth_and_memory_never_hurt(workload: Workload) -> None:
     steps = [
         search(workload, Cluster.uniform("CPU core", 4, 1, between=f"{rate}Mbit/s 50us")).best.step_s
