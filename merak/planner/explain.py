@@ -18,8 +18,8 @@ def lines(best: Prediction, others: Sequence[Prediction], bound_s: float) -> Ite
     """
     yield plan_text(best)
     yield (
-        f"a step takes {seconds_text(best.step_s)} by simulation; by the formula that plans are searched with, none takes "
-        f"less than {seconds_text(bound_s)}"
+        f"a step takes {seconds_text(best.step_s)} by simulation; by the formula that plans are searched with, none "
+        f"takes less than {seconds_text(bound_s)}"
     )
     yield ""
     yield from _spent(best)

@@ -5,9 +5,10 @@ Nothing here communicates or needs processes: it is what each rank will do, with
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
-import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,17 @@ from torch import fx, nn
 from merak import _C
 from merak.graph.capture import LossFunction
 from merak.graph.prepare import Prepared, prepare
-from merak.sharding.annotations import Annotation, AnnotationTuple, Tactic, axes_named, listed, resolve
-from merak.sharding.program import Layout, Operation, Pieces, ShardableGraph, nbytes_of
+from merak.sharding import explaining
+from merak.sharding.annotations import (
+    Annotation,
+    AnnotationTuple,
+    Tactic,
+    as_list,
+    axes_named,
+    listed_by_wish,
+    resolve,
+)
+from merak.sharding.program import Layout, Operation, Pieces, ShardableGraph, checked_mesh, nbytes_of
 from merak.sharding.remedies import Remedy, remedy
 from merak.sharding.short_dimensions import annotations_for_short
 from merak.sharding.sub_axes import over_whole_axes, refine, share_sums
@@ -69,10 +79,16 @@ class Completion:
         graph: that was completed; where annotations name parts of axes, over a refined mesh.
         layouts: of all values.
         ways: of each operation, how it computes, as C++ says it.
+        not_followed: what annotations are called that an earlier one, and what follows from it, contradicts somewhere.
+        idle: tactics, and whatever else made annotations, that made none for this graph.
     """
 
-    def __init__(self, graph: ShardableGraph, wishes: Sequence[Annotation | Tactic]) -> None:
-        self.mesh, more = graph.mesh, listed(graph, wishes)
+    def __init__(self, graph: ShardableGraph, wishes: Annotation | Tactic | Sequence[Annotation | Tactic]) -> None:
+        wishes = as_list(wishes)
+        by_wish = listed_by_wish(graph, wishes)
+        self.mesh, more = graph.mesh, [one for of_wish in by_wish for one in of_wish]
+        self.idle = [wish for wish, of_wish in zip(wishes, by_wish, strict=True) if not of_wish]
+        self._by_hand = {one.label for one in more if not one.of_tactic}
         annotations: list[Annotation] = []
         tried: set[str] = set()
         while True:
@@ -90,11 +106,17 @@ class Completion:
 
     def _complete(self, graph: ShardableGraph, annotations: list[AnnotationTuple]) -> None:
         self.graph, self._annotations = graph, annotations
-        found = graph.program.complete(annotations)
+        try:
+            found = graph.program.complete(annotations)
+        except ValueError as error:
+            raise ValueError(graph.in_names(str(error))) from None
         self.layouts: dict[fx.Node, Layout] = dict(zip(graph.values, found["layouts"], strict=True))
         self._sources = dict(zip(graph.values, found["annotations"], strict=True))
         self.ways: list[dict[str, Any]] = graph.program.assign(found["layouts"], found["wanted"])
-        self.not_followed = sorted({self._annotations[number][-1] for number in found["not_followed"]})
+        self._unfollowed: dict[str, list[fx.Node]] = {}
+        for value, *_, label in (self._annotations[number] for number in found["not_followed"]):
+            self._unfollowed.setdefault(label, []).append(graph.values[value])
+        self.not_followed = sorted(self._unfollowed)
         if graph.mesh != self.mesh:
             for way in self.ways:
                 for when in ("before", "after"):
@@ -116,10 +138,26 @@ class Completion:
         """What becomes of it if there is another annotation before all others."""
         first = min((one[4] for one in self._annotations), default=0) - 1
         made = object.__new__(Completion)
-        made.mesh = self.mesh
+        made.mesh, made.idle, made._by_hand = self.mesh, self.idle, self._by_hand
         annotations = resolve(self.graph, [replace(annotation, priority=first)])
         made._complete(self.graph, [*annotations, *self._annotations])
         return made
+
+    def first_priority(self, node: fx.Node) -> int | None:
+        """The priority that puts another annotation of a tensor before all others; None where being the first of the
+        list is enough, since it is annotated by none that is made by hand."""
+        by_hand = {one[0] for one in self._annotations if one[-1] in self._by_hand}
+        first = min((one[4] for one in self._annotations), default=0)
+        return (first - 1) // 2 if self.graph.number[node] in by_hand else None  # these are twice what users give
+
+    def unfollowed(self) -> Iterator[tuple[str, bool, str]]:
+        """Annotations that are not followed: what they are called, whether they are made by hand, and what lies how
+        instead."""
+        for label in self.not_followed:
+            nodes = list(dict.fromkeys(self._unfollowed[label]))
+            more = f" (and {len(nodes) - 1} other tensors)" if len(nodes) > 1 else ""
+            text = f"{self.name(nodes[0])} lies as {self.layout_text(nodes[0])} by {self.because(nodes[0])}{more}"
+            yield label, label in self._by_hand, text
 
     def layout_text(self, node: fx.Node) -> str:
         """Such as `(dp, -, tp)`; of a dimension that is cut in pieces, `(3 x tp)`."""
@@ -273,44 +311,7 @@ class Completion:
             remedies: say of what travels which annotation would remove it; once for all of the same kind, whose names
                 differ by numbers only. Each is found by completing again.
         """
-        return "\n".join(self._lines(most, remedies))
-
-    def _lines(self, most: int, remedies: bool) -> Iterator[str]:
-        mesh = ", ".join(f"{name} {size}" for name, size in self.graph.mesh.items())
-        divided = [node for node in self.graph.values if any(axes for dim in self.layouts[node] for _, axes in dim)]
-        yield f"{len(divided)} of {len(self.graph.values)} tensors are divided over the mesh ({mesh})"
-        parameters = [node for node in divided if self.graph.is_parameter(node)]
-        yield ""
-        yield f"{'parameter':<60} {'layout':<20} because of"
-        for node in parameters[:most]:
-            yield f"{self.name(node):<60} {self.layout_text(node):<20} {self.because(node)}"
-        if len(parameters) > most:
-            yield f"... and {len(parameters) - most} more"
-        yield ""
-        yield f"{'forward':<15} {'backward':<15} {'axis':<5} {'MB':>8} {'MB back':>8}  tensor: why"
-        reshards = [one for one in self.reshards() if not one.parameter]
-        kinds = set()
-        for one in sorted(reshards, key=lambda one: -one.nbytes - one.backward_nbytes)[:most]:
-            yield (
-                f"{one.kind or '-':<15} {one.backward_kind or '-':<15} {one.axis:<5} {one.nbytes / 1e6:8.3f} "
-                f"{one.backward_nbytes / 1e6:8.3f}  {one.tensor}: {one.cause}"
-            )
-            kind = re.sub(r"\d+", "*", " ".join((one.tensor, one.operation, one.kind, one.backward_kind, one.axis)))
-            if remedies and kind not in kinds and (found := self.remedy(one)) is not None:
-                yield f"{'':<51}{found}"
-            kinds.add(kind)
-        if len(reshards) > most:
-            yield f"... and {len(reshards) - most} more"
-        sums = [one for one in self.reshards() if one.parameter]
-        travel = sum(one.nbytes + one.backward_nbytes for one in sums)
-        if sums:
-            yield f"and of {len(sums)} parameters, {travel / 1e6:.3f} MB a step"
-        for name, nodes in self.by_dtensor().items():
-            yield f"divided by DTensor's rule: {name}: {', '.join(nodes[:5])}"
-        for name, nodes in self.without_rules().items():
-            yield f"computed whole on every rank, since {name} has no rule: {', '.join(nodes[:5])}"
-        for label in self.not_followed:
-            yield f"not followed, since an earlier one had settled it otherwise: {label}"
+        return explaining.text(self, most, remedies)
 
 
 def complete(
@@ -318,11 +319,14 @@ def complete(
     batch: Mapping[str, Any] | None = None,
     *,
     mesh: Mapping[str, int],
-    annotations: Sequence[Annotation | Tactic],
+    annotations: Annotation | Tactic | Sequence[Annotation | Tactic],
     loss_fn: LossFunction | None = None,
     training: bool = True,
 ) -> Completion:
     """Completes the sharding of a model over a mesh.
+
+    Warns of annotations that are not followed, since an earlier one settles otherwise what they ask for, of tactics
+    that find nothing to divide, and if nothing is divided.
 
     Args:
         model: a plain model, on any device, or a graph of one.
@@ -334,8 +338,15 @@ def complete(
         CaptureError: the model cannot be captured.
         ValueError: annotations contradict each other, or name what there is not.
     """
+    wishes, mesh = as_list(annotations), checked_mesh(mesh)
     if isinstance(model, nn.Module):
-        if batch is None:
-            raise ValueError("a model needs an example of its batch to be captured with")
+        if not hasattr(batch, "keys"):
+            named = ", ".join(f"{name!r}: ..." for name in inspect.signature(model.forward).parameters)
+            is_given = "needs an example of its batch" if batch is None else f"is given a {type(batch).__name__}"
+            raise ValueError(f"a model {is_given} to be captured with; give a dict by name, such as {{{named}}}")
+        assert batch is not None, "which has keys"
         model = prepare(model, batch, training=training, loss_fn=loss_fn)
-    return Completion(ShardableGraph(model, mesh), annotations)
+    completion = Completion(ShardableGraph(model, mesh), wishes)
+    for complaint in explaining.complaints(completion) if wishes else ():
+        warnings.warn(complaint, UserWarning, stacklevel=2)
+    return completion

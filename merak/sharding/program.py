@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import itertools
 import operator
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -65,6 +67,9 @@ class ShardableGraph:
         mesh: sizes of the axes by name; perhaps a refined one (`merak.sharding.sub_axes`).
         trainable: names of parameters that get gradients; all by default.
 
+    Raises:
+        ValueError: the mesh is none.
+
     Attributes:
         values: all tensors, in order.
         operations: all that compute what does not depend on the batch alone.
@@ -74,7 +79,7 @@ class ShardableGraph:
     """
 
     def __init__(self, prepared: Prepared, mesh: Mapping[str, int], trainable: set[str] | None = None) -> None:
-        self.prepared, self.mesh = prepared, dict(mesh)
+        self.prepared, self.mesh = prepared, checked_mesh(mesh)
         self.captured: Captured = prepared.captured
         self.stand_ins = _stand_ins(self.captured)
         self._trainable = trainable
@@ -101,6 +106,10 @@ class ShardableGraph:
     def shape(self, node: fx.Node) -> list[int]:
         """With stand-ins."""
         return [evaluate_size(size, self.stand_ins) for size in node.meta["val"].shape]
+
+    def shape_text(self, node: fx.Node) -> str:
+        """Such as `(64 x 16)`, as in the example."""
+        return f"({' x '.join(str(size_hint(size)) for size in node.meta['val'].shape)})"
 
     def over(self, mesh: Mapping[str, int]) -> ShardableGraph:
         """The same graph over another mesh."""
@@ -140,6 +149,34 @@ class ShardableGraph:
     def rows(self) -> set[int]:
         """Stand-ins of the batch's number of rows."""
         return {self.stand_ins[name] for name in self.captured.row_symbols}
+
+    def is_of_rows(self, node: fx.Node, dim: int) -> bool:
+        """Whether a dimension has the rows of the batch, perhaps some of each."""
+        return any(self.shape(node)[dim] % rows == 0 for rows in self.rows)
+
+    def results_of_rows(self) -> Iterator[tuple[fx.Node, int]]:
+        """Dimensions of results that, divided, have all be computed by rows of the batch.
+
+        These are of what is computed from the batch, as far as they begin with its rows, and of batch norms in
+        training: their statistics need all rows, but a rank that then keeps its own does nothing twice behind them.
+        """
+        for number, operation in enumerate(self.operations):
+            factors, operands, results = self.rule(number)
+            of_rows = {
+                factor
+                for node, dims in zip(operation.operands, operands, strict=True)
+                if node in self.free and node in self.number
+                for dim, of_dim in enumerate(dims)
+                for factor in of_dim
+                if self.is_of_rows(node, dim)
+            }
+            if operation.name == "batch_norm" and (node := operation.results[0]) is not None:
+                of_rows |= {
+                    one for one in results[0][0][:1] if factors[one][1] == "replicate" and self.is_of_rows(node, 0)
+                }
+            for node, dims in zip(operation.results, results, strict=True):
+                if node is not None:
+                    yield from ((node, dim) for dim, of_dim in enumerate(dims) if of_rows.intersection(of_dim[:1]))
 
     def rule(self, number: int) -> tuple[list[tuple[int, str]], list[list[list[int]]], list[list[list[int]]]]:
         """Of an operation: its factors (size, kind), and which of them each dimension has, of operands and results."""
@@ -218,6 +255,11 @@ class ShardableGraph:
         """What annotations call a tensor."""
         return self.captured.sources[node.name].key if node.op == "placeholder" else node.name
 
+    def in_names(self, text: str) -> str:
+        """A message of C++'s, with what annotations call the tensors for the names of nodes."""
+        named = {node.name: self.name(node) for node in self.values}
+        return re.sub(r"(?<= of )\w+", lambda match: named.get(match[0], match[0]), text)
+
     @cached_property
     def by_name(self) -> dict[str, list[fx.Node]]:
         """Tensors by what annotations call them."""
@@ -240,6 +282,10 @@ class ShardableGraph:
         """Whether a node stands for a parameter."""
         return node.op == "placeholder" and self.captured.sources[node.name].kind == "parameter"
 
+    def is_input(self, node: fx.Node) -> bool:
+        """Whether a node stands for a tensor of the batch."""
+        return node.op == "placeholder" and self.captured.sources[node.name].kind == "input"
+
     def _operation_tuples(self) -> list[tuple[str, str, list[int], list[int], dict[str, list[int]]]]:
         return [
             (
@@ -251,6 +297,20 @@ class ShardableGraph:
             )
             for operation in self.operations
         ]
+
+
+def checked_mesh(mesh: Mapping[str, int]) -> dict[str, int]:
+    """A mesh, as given.
+
+    Raises:
+        ValueError: it is none: sizes by name, each 1 or more.
+    """
+    if not isinstance(mesh, Mapping) or not mesh or not all(isinstance(name, str) for name in mesh):
+        raise ValueError(f"mesh is {mesh!r}; it must have sizes of axes by name, such as {{'dp': 2, 'tp': 4}}")
+    for name, size in mesh.items():
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"mesh: axis {name!r} has size {size!r}; it must be 1 or more, a whole number")
+    return dict(mesh)
 
 
 def _stand_ins(captured: Captured) -> dict[str, int]:

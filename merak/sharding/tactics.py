@@ -1,4 +1,8 @@
-"""Ways to divide a whole model that have names. Each looks at the graph's operations, and at no model's layers."""
+"""Ways to divide a whole model that have names. Each looks at the graph's operations, and at no model's layers.
+
+Each is made by `_over`: it has a name for what is said of it, refuses an axis that the mesh has not, and says in its
+`__doc__` what it looks for, for the case that there is nothing of the kind.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from fnmatch import fnmatchcase
 from torch import fx
 
 from merak.graph.randomness import operation_of
-from merak.sharding.annotations import Annotation, Tactic
+from merak.sharding.annotations import Annotation, Tactic, no_axis
 from merak.sharding.program import Operation, ShardableGraph
 
 _SAME_IDS = {"view", "reshape", "flatten", "unsqueeze", "to", "_to_copy", "contiguous", "clone", "slice"}
@@ -17,23 +21,33 @@ _ALONG = {f"{kind}{dims}d": dims for kind in ("conv", "max_pool", "avg_pool") fo
 """What goes along the last dimensions of a tensor, and along how many."""
 
 
-def batch(axis: str) -> Tactic:
-    """Divides the batch: each rank computes its rows."""
+def _over(axis: str, label: str, looks_for: str) -> Callable[[Tactic], Tactic]:
+    """Makes a tactic over an axis of a function that finds annotations."""
 
+    def decorate(find: Tactic) -> Tactic:
+        def tactic(graph: ShardableGraph) -> Sequence[Annotation]:
+            if not isinstance(axis, str):
+                raise ValueError(f"{label}: {axis!r} is no axis of a mesh: give its name")
+            try:
+                graph.axis(axis)
+            except ValueError as error:
+                raise no_axis(label, error) from None
+            return find(graph)
+
+        tactic.__name__, tactic.__doc__ = label, looks_for
+        return tactic
+
+    return decorate
+
+
+def batch(axis: str) -> Tactic:
+    """Divides the batch: each rank computes its rows. Batch norms gather them for their statistics, and each rank goes
+    on with its rows behind them."""
+    label = f"batch({axis!r})"
+
+    @_over(axis, label, "results that have the rows of the batch, of a model that takes any number of rows")
     def tactic(graph: ShardableGraph) -> list[Annotation]:
-        found = []
-        for number, operation in enumerate(graph.operations):
-            _, operands, results = graph.rule(number)
-            of_rows = {
-                factor
-                for node, dims in zip(operation.operands, operands, strict=True)
-                if node in graph.free and node in graph.number
-                for size, factors in zip(graph.shape(node), dims, strict=True)
-                for factor in factors
-                if any(size % rows == 0 for rows in graph.rows)
-            }
-            found += _where(operation, results, of_rows, axis, f"batch({axis!r})")
-        return found
+        return [_divide(graph, node, dim, axis, label) for node, dim in graph.results_of_rows()]
 
     return tactic
 
@@ -46,8 +60,10 @@ def megatron(axis: str, *, vocabulary: bool = True) -> Tactic:
         vocabulary: divide tables of embeddings, and the scores of a cross entropy, by words.
     """
 
+    label = f"megatron({axis!r})"
+
+    @_over(axis, label, "pairs of linear layers as in attention and feed-forward blocks, tables of words, and experts")
     def tactic(graph: ShardableGraph) -> list[Annotation]:
-        label = f"megatron({axis!r})"
         found = {}
         for number, dim, is_vocabulary in graph.program.sandwiches(graph.axis(axis)):
             if vocabulary or not is_vocabulary:
@@ -62,11 +78,13 @@ def megatron(axis: str, *, vocabulary: bool = True) -> Tactic:
 
 def sequence(axis: str) -> Tactic:
     """Divides what `megatron` leaves whole, norms and what is between them, by positions of the sequence."""
+    label = f"sequence({axis!r})"
 
+    @_over(axis, label, "norms of tensors with three dimensions or more, of which the last but one has positions")
     def tactic(graph: ShardableGraph) -> list[Annotation]:
         normed = [op.operands[0] for op in graph.operations if op.name in _NORMS or _is_mean_of_features(graph, op)]
         return [
-            _divide(graph, node, len(graph.shape(node)) - 2, axis, f"sequence({axis!r})")
+            _divide(graph, node, len(graph.shape(node)) - 2, axis, label)
             for node in dict.fromkeys(normed)
             if node is not None and len(graph.shape(node)) >= 3
         ]
@@ -77,7 +95,9 @@ def sequence(axis: str) -> Tactic:
 def spatial(axis: str) -> Tactic:
     """Divides images by rows of pixels: the results of convolutions and poolings, by the first dimension that they go
     along. Ranks exchange the borders that they need of each other."""
+    label = f"spatial({axis!r})"
 
+    @_over(axis, label, "convolutions and poolings along dimensions whose sizes the batch leaves as they are")
     def tactic(graph: ShardableGraph) -> list[Annotation]:
         found = []
         for operation in graph.operations:
@@ -85,7 +105,7 @@ def spatial(axis: str) -> Tactic:
             if operation.name in _ALONG and node is not None:
                 dim = len(graph.shape(node)) - _ALONG[operation.name]
                 if isinstance(node.meta["val"].shape[dim], int):  # else the batch determines it, and it stays whole
-                    found.append(_divide(graph, node, dim, axis, f"spatial({axis!r})"))
+                    found.append(_divide(graph, node, dim, axis, label))
         return found
 
     return tactic
@@ -97,7 +117,9 @@ def zero(axis: str, least: int = 1024) -> Tactic:
     Args:
         least: numbers of elements below which a parameter is kept whole.
     """
+    label = f"zero({axis!r})"
 
+    @_over(axis, label, f"parameters of {least} elements or more (least=...)")
     def tactic(graph: ShardableGraph) -> list[Annotation]:
         found = []
         size = graph.ranks(axis)
@@ -106,7 +128,7 @@ def zero(axis: str, least: int = 1024) -> Tactic:
             if not graph.is_parameter(node) or node.meta["val"].numel() < least:
                 continue
             dim = next((dim for dim, length in enumerate(shape) if length % size == 0), 0)
-            found.append(_divide(graph, node, dim, axis, f"zero({axis!r})", spreads=False))
+            found.append(_divide(graph, node, dim, axis, label, spreads=False))
         return found
 
     return tactic
@@ -125,11 +147,12 @@ def from_tp_plan(plan: Mapping[str, str], axis: str) -> Tactic:
     if not isinstance(plan, Mapping):
         raise ValueError(f"tp_plan: is {plan!r}; it must name modules and styles (not all models bring a plan along)")
 
+    @_over(axis, f"from_tp_plan(..., {axis!r})", "parameters that the plan names")
     def tactic(graph: ShardableGraph) -> list[Annotation]:
         found, of_experts = [], set(_parameters_of_experts(graph))
         for name, style in plan.items():
-            if style not in _TP_STYLES:
-                raise ValueError(f"tp_plan: {name} is {style!r}; known are {', '.join(_TP_STYLES)}")
+            if not isinstance(style, str) or style not in _TP_STYLES:
+                raise ValueError(f"tp_plan: {name} is {style!r}; {_known_styles(style)}")
             if (dim := _TP_STYLES[style]) is None:
                 continue
             for node in _weights(graph, name):
@@ -168,6 +191,16 @@ _TP_STYLES: dict[str, int | None] = {
 """Which dimension of a weight a style divides; None for those that are about other things."""
 
 
+_STYLES_OF_TORCH = {"ColwiseParallel": "colwise", "RowwiseParallel": "rowwise", "SequenceParallel": "sequence_parallel"}
+
+
+def _known_styles(style: object) -> str:
+    """What a style may be instead."""
+    known = f"known are the names {', '.join(_TP_STYLES)}"
+    kind = style.__name__ if isinstance(style, type) else type(style).__name__
+    return f"for torch's {kind} give {_STYLES_OF_TORCH[kind]!r}; {known}" if kind in _STYLES_OF_TORCH else known
+
+
 def _weights(graph: ShardableGraph, name: str) -> list[fx.Node]:
     """The parameters that a name in a plan is of: of a module or a parameter, with or without the base model's name."""
     parameters = [(node, graph.captured.sources[node.name].key) for node in graph.values if graph.is_parameter(node)]
@@ -175,22 +208,6 @@ def _weights(graph: ShardableGraph, name: str) -> list[fx.Node]:
         if found := [node for node, key in parameters if fnmatchcase(key, pattern)]:
             return found
     return []
-
-
-Condition = Callable[[Operation], bool]
-
-
-def _where(
-    operation: Operation, results: Sequence[Sequence[Sequence[int]]], wanted: set[int], axis: str, label: str
-) -> list[Annotation]:
-    """The results' dimensions that begin with one of these factors."""
-    found = []
-    for node, dims in zip(operation.results, results, strict=True):
-        for dim, factors in enumerate(dims):
-            if node is not None and factors and factors[0] in wanted:
-                spec = tuple(axis if other == dim else None for other in range(len(dims)))
-                found.append(Annotation(node.name, spec, label=label))
-    return found
 
 
 def _divide(

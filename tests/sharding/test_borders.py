@@ -40,7 +40,7 @@ def annotations_of(chain: Chain, choice: random.Random, axes: list[str]) -> list
         dim = choice.choice([dim for dim in range(dims) if dim != number or dims == 1])
         spec = tuple(axis if at == dim else None for at in range(dims))
         name = chain.captured.sources[node.name].key if node.op == "placeholder" else node.name
-        found.append(sharding.annotate(name, spec))
+        found.append(sharding.annotate(name, spec, priority=len(found)))  # of one tensor, the first wins
     return found
 
 

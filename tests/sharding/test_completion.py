@@ -180,9 +180,9 @@ def projections(completion: Completion) -> set[str]:
 
 
 def test_what_an_earlier_tactic_settled_stays() -> None:
-    completion = completed(
-        "llama", sharding.megatron("tp"), sharding.annotate("model.layers.0.mlp.up_proj.weight", (None, "tp"))
-    )
+    wish = sharding.annotate("model.layers.0.mlp.up_proj.weight", (None, "tp"))
+    with pytest.warns(UserWarning, match="is not followed"):
+        completion = completed("llama", sharding.megatron("tp"), wish)
     assert completion.not_followed == ["annotate('model.layers.0.mlp.up_proj.weight', (None, 'tp'))"]
     assert "not followed" in completion.explain()
 
@@ -207,7 +207,7 @@ class Two(nn.Module):
         ([("third.weight", ("tp", None))], "no tensor is called so"),
         ([("first.weight", "tp")], "an entry for each dimension"),
         ([("first.weight", (3, None))], "no entry"),
-        ([("x", ("tp", None))], "every rank has it whole"),
+        ([("x", (None, "tp"))], "every rank has it whole"),
     ],
 )
 def test_bad_annotations_are_refused_by_name(annotations: list[Any], message: str) -> None:

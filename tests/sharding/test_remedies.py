@@ -44,6 +44,7 @@ def completed(*annotations: Any) -> Completion:
     return sharding.complete(Two(), {"x": torch.randn(4, 8)}, mesh=MESH, annotations=annotations)
 
 
+@pytest.mark.filterwarnings("ignore:.* is not followed")  # the other one, on purpose
 def test_the_line_can_be_copied() -> None:
     completion = completed(sharding.annotate("first.weight", ("tp", None)))
     lines = [line for line in completion.explain().splitlines() if "removed by" in line]
@@ -69,4 +70,4 @@ def test_a_tensor_that_is_kept_otherwise_is_annotated_as_it_is_needed() -> None:
 def test_nothing_is_said_where_nothing_travels() -> None:
     text = completed().explain()
     assert "removed by" not in text
-    assert "parameters, 0.000 MB" not in text
+    assert "a step" not in text
