@@ -87,10 +87,14 @@ class Trainer(transformers.Trainer):
         **keywords: Any,
     ) -> None:
         args = args or transformers.TrainingArguments("tmp_trainer")
-        make = partial(self._construct, model, args, positional, plan, (random_ltd, curriculum), keywords)
+        # A plan is found of the model as it is, before its layers drop tokens.
+        begin_with = None if plan == AUTO else random_ltd, curriculum
+        make = partial(self._construct, model, args, positional, plan, begin_with, keywords)
         all_or_none(make, "the Trainer was not made", args.device)
         if plan == AUTO:
             self._find_plan(cluster)
+            if random_ltd is not None:
+                all_or_none(partial(self._drop_tokens, random_ltd, curriculum), "the Trainer was not made", args.device)
 
     def _construct(
         self,
@@ -102,11 +106,8 @@ class Trainer(transformers.Trainer):
         keywords: dict[str, Any],
     ) -> None:
         check_supported(args)
-        if efficiency[0] is not None and (plan == AUTO or keywords.get("model_init") is not None):
-            raise ValueError(
-                "random_ltd changes the layers of one model: give `model` instead of model_init, and a plan that was "
-                "found without it instead of 'auto'"
-            )
+        if efficiency[0] is not None and keywords.get("model_init") is not None:
+            raise ValueError("random_ltd changes the layers of one model: give `model` instead of model_init")
         self.plan = plan_for(args, plan)
         self.engine: Engine | None = None
         self.found: Found | None = None
@@ -119,10 +120,23 @@ class Trainer(transformers.Trainer):
             )
         super().__init__(model, args, *positional, **keywords)
         self._check_replaced()
-        seeds = args.seed, args.seed if args.data_seed is None else args.data_seed
-        self._efficiency = DataEfficiency(self.model, *efficiency, seeds)
+        self._efficiency = self._efficiency_of(*efficiency)
         if isinstance(self.train_dataset, IterableDataset):
             self._efficiency.check_stream()
+
+    def _efficiency_of(
+        self, random_ltd: RandomLTDArguments | None, curriculum: CurriculumArguments | None
+    ) -> DataEfficiency:
+        args = self.args
+        seeds = args.seed, args.seed if args.data_seed is None else args.data_seed
+        return DataEfficiency(self.model, random_ltd, curriculum, seeds)
+
+    def _drop_tokens(self, random_ltd: RandomLTDArguments, curriculum: CurriculumArguments | None) -> None:
+        """From now on. Stages then begin elsewhere: operations are others, and may have other names."""
+        if self.model_init is not None:
+            raise ValueError("random_ltd changes the layers of one model: give `model` instead of model_init")
+        self._efficiency = self._efficiency_of(random_ltd, curriculum)
+        self.plan = dataclasses.replace(self.plan, cuts=None)
 
     def _find_plan(self, cluster: ClusterLike | None) -> None:
         """Replaces the plan to begin with by the one that trains fastest."""

@@ -14,7 +14,9 @@ from merak.data import CurriculumSampler, KeepSchedule, Pacing, RandomLTD
 from merak.engine import Plan
 from merak.hf import CurriculumArguments, RandomLTDArguments
 from merak.hf.data_efficiency import CurriculumOrder, DataEfficiency
+from merak.planner import Cluster
 from tests.backend.harness import Context, RankError
+from tests.engine import zoo
 from tests.engine.trainers import (
     COUNT,
     Outcome,
@@ -35,7 +37,7 @@ CURRICULUM = CurriculumArguments({"rarity": RARITY}, {"rarity": PACING}, length=
 TASK = Task(settings={"max_steps": STEPS, "num_train_epochs": 3})
 
 
-def expected(folder: Path) -> Outcome:
+def expected(folder: Path, task: Task = TASK) -> Outcome:
     """transformers' Trainer, with the sampler, the truncation and the dropping put around it by hand."""
     import transformers
 
@@ -56,7 +58,7 @@ def expected(folder: Path) -> Outcome:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ltd.step()
 
-    trainer = TASK.trainer(Stock, folder)
+    trainer = task.trainer(Stock, folder)
     ltd = RandomLTD(trainer.model, [1, 2], schedule=KeepSchedule(2, 3, quantum=1), seed=5)
     trainer.add_callback(Steps())
     trainer.train()
@@ -87,6 +89,29 @@ def test_same_as_one_process(run: Runner, tmp_path: Path, name: str) -> None:
         assert found.logs[0]["raw_tokens"] == ROWS * 4
 
 
+def train_automatically(context: Context) -> tuple[Outcome, Plan]:
+    from merak.hf import Trainer
+
+    with as_torchrun(context):
+        task = Task(rows=ROWS, accumulation=1, settings=TASK.settings)
+        efficiency = {"random_ltd": DROPPING, "curriculum": CURRICULUM}
+        slow = Cluster.uniform("CPU core", 2, 1, between="10MB/s")
+        trainer = task.trainer(Trainer, context.folder, 2, plan="auto", cluster=slow, **efficiency)
+        trainer.train()
+        assert trainer._used()["layer_tokens"] < trainer._used()["raw_tokens"]
+        return outcome(trainer, trainer.gather_model()), trainer.plan
+
+
+def test_an_automatic_plan_drops_the_same(run: Runner, tmp_path: Path) -> None:
+    found = run(train_automatically, world_size=2, deadline=240)
+    m = found[0][1].microbatches  # tokens are drawn for each
+    theirs = expected(tmp_path, Task(rows=ROWS // m, accumulation=m, settings=TASK.settings))
+    for mine, plan in found:
+        assert (plan.dp, plan.pp) == (1, 2)
+        assert_same_logs(mine, theirs)
+        assert_same_parameters(mine, theirs)
+
+
 def resume(context: Context, plan: Plan, folder: Path, interrupt: bool) -> tuple[list[float], float]:
     """Losses after step 2, without a break or with one."""
     from merak.hf import Trainer
@@ -109,7 +134,6 @@ def test_resumes_exactly(run: Runner, tmp_path: Path) -> None:
 
 
 BAD: dict[str, dict[str, Any]] = {
-    "a plan that was found without it": {"random_ltd": DROPPING, "plan": "auto"},
     "numbers below 3": {"random_ltd": RandomLTDArguments(2, layers=[7])},
     "different numbers": {"curriculum": CurriculumArguments({"rarity": RARITY[1:]}, {"rarity": PACING})},
     "no metrics are given": {"curriculum": CurriculumArguments(None, {"rarity": PACING})},
@@ -128,6 +152,19 @@ def refused(context: Context, words: str) -> None:
 def test_bad_arguments(run: Runner, words: str) -> None:
     with pytest.raises(RankError, match=words):
         run(refused, words, world_size=1)
+
+
+def made_by_function(context: Context) -> None:
+    from merak.hf import Trainer
+
+    task = Task(keywords={"model_init": lambda: zoo.make("llama")})
+    with as_torchrun(context):
+        task.trainer(Trainer, context.folder, plan=Plan(), random_ltd=DROPPING)
+
+
+def test_models_that_functions_make_drop_no_tokens(run: Runner) -> None:
+    with pytest.raises(RankError, match="give `model` instead of model_init"):
+        run(made_by_function, world_size=1)
 
 
 def test_shares_of_the_training() -> None:
