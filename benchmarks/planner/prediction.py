@@ -37,6 +37,7 @@ from benchmarks.pipeline.overhead import take_turns
 from benchmarks.sharding.overlap import EmulatedProducts
 from benchmarks.testbed import Cluster as TestBed
 from benchmarks.testbed import LaunchError, Topology, UnavailableError, json_lines
+from merak.backend.texts import gather_json
 from merak.planner import Cluster, Link, Plan, Prices, Workload, predict
 from merak.planner.device_speed import measure_device
 from merak.planner.prediction import Prediction
@@ -156,6 +157,8 @@ def work(options: argparse.Namespace) -> None:
             dist.barrier()  # ranks profile at the same time, as they compute in training: they share the memory
             with emulated(name):
                 cut, prediction = predicted(plan, prices)
+                cuts = gather_json(cut.cuts, torch.device("cpu"))[0]  # ranks have measured a little differently
+                cut = dataclasses.replace(cut, cuts=cuts and tuple(cuts))
                 line["predicted"] = prediction.step_s
                 line["measured"] = measured_s(name, cut, options.repeats, options.realtime)
             if dist.get_rank() == 0:
