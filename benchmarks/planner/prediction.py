@@ -150,9 +150,11 @@ def work(options: argparse.Namespace) -> None:
     cluster = Cluster.uniform(device, RANKS, 1, between=Link.of(f"{options.wire:g}Mbit/s {_LATENCY}"))
     for name in options.models:
         model, batch = MODELS[name]()
-        prices = Prices(Workload(model, batch), cluster, profiler=Profiler())
+        workload = Workload(model, batch)
         dist.barrier()
         for plan in plans():
+            # Anew for each plan: a virtual machine's speed drifts by a third within minutes.
+            prices = Prices(workload, cluster, profiler=Profiler())
             line = {"model": name, "wire": options.wire, "plan": dataclasses.asdict(plan)}
             dist.barrier()  # ranks profile at the same time, as they compute in training: they share the memory
             with emulated(name):

@@ -1,8 +1,10 @@
-"""How long a model's operations take on this machine's device, measured one by one.
+"""How long a model's operations take on this machine's device, measured one by one, in the order of a training step.
 
-A rank's graph is run once, node by node, on real tensors in the shapes of a micro-batch. Each node's forward, and the
-backward of it alone, are timed; calls that cannot be told apart, as those of repeated layers, once. What travels is not
-run, since nobody is there to answer: its results are made up. So a plan for many ranks is profiled by one process.
+A rank's graph is run several times, forward and then backward, node by node, on real tensors in the shapes of a
+micro-batch; of each node the median counts. In between nothing is repeated: an operation that is timed over and over
+finds its operands in the caches, and its result's memory mapped, which in training it does not, and takes up to a third
+less. What travels is not run, since nobody is there to answer: its results are made up. So a plan for many ranks is
+profiled by one process. Where devices share a memory, all should profile at the same time.
 
 What is measured is what an engine's ranks do: PyTorch's own operations under autograd, with the overhead of calling
 them from Python.
@@ -10,7 +12,10 @@ them from Python.
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,10 +24,8 @@ from torch import fx
 
 from merak._torch_graphs import evaluate_size
 from merak.graph.capture import Captured
-from merak.graph.randomness import operation_of
 from merak.graph.stages import Cuttable
 from merak.pipeline.microbatches import MicroBatch
-from merak.planner.device_speed import median_seconds
 
 Seconds = tuple[float, float]
 """Of a forward, and of a backward."""
@@ -36,21 +39,20 @@ _TRAVELS = {
 }
 """By module, operations that cannot be run alone: what travels, which clusters have prices for, and what computes and
 communicates in one, which is not measured."""
-_ROUNDS = 5
-_LEAST_S = 2e-4
-"""Calls that are shorter are repeated until they add up to this much."""
+Done = tuple[fx.Node, list[torch.Tensor], list[torch.Tensor]]
+"""An operation that has run, what it was given that needs gradients, and what it gave."""
 
 
 class Profiler:
-    """Times operations on a device, and remembers them.
+    """Times operations on a device.
 
     Args:
         device: of this process.
+        rounds: that count, after one that does not.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
-        self._known: dict[str, Seconds] = {}
+    def __init__(self, device: torch.device | str = "cpu", rounds: int = 5) -> None:
+        self.device, self.rounds = torch.device(device), rounds
 
     def profile(self, captured: Captured, cuttable: Cuttable, micro_batch: MicroBatch) -> dict[fx.Node, Seconds]:
         """Of each operation of a rank's trunk, for a micro-batch; `UNKNOWN` where they cannot be measured.
@@ -58,70 +60,79 @@ class Profiler:
         Args:
             micro_batch: with real inputs.
         """
-        values: dict[fx.Node, Any] = {}
-        found: dict[fx.Node, Seconds] = {}
         last = _last_uses(captured)
+        rounds = [self._step(captured, micro_batch, last) for _ in range(self.rounds + 1)][1:]
+        return {
+            node: (
+                statistics.median(forward[node] for forward, _ in rounds),
+                statistics.median(backward.get(node, 0.0) for _, backward in rounds),
+            )
+            for node in captured.graph.nodes
+            if node in cuttable.position and node in rounds[0][0]
+        }
+
+    def _step(
+        self, captured: Captured, micro_batch: MicroBatch, last: Mapping[fx.Node, Sequence[fx.Node]]
+    ) -> tuple[dict[fx.Node, float], dict[fx.Node, float]]:
+        """Seconds of forwards and of backwards."""
+        values: dict[fx.Node, Any] = {}
+        forward: dict[fx.Node, float] = {}
+        backward: dict[fx.Node, float] = {}
+        done: list[Done] = []
         for node in captured.graph.nodes:
             if node.op == "placeholder":
                 values[node] = self._placeholder(captured, node, micro_batch)
             elif node.op == "get_attr":
                 values[node] = getattr(captured.graph.owning_module, str(node.target))
+            elif (module := _module(node)) in _TRAVELS:
+                values[node] = self._made_up(node.meta["val"], micro_batch.sizes)
+                forward[node], backward[node] = _TRAVELS[module]
             elif node.op == "call_function":
-                values[node], seconds = self._run(node, values, micro_batch.sizes)
-                if node in cuttable.position:
-                    found[node] = seconds
-            for done in last.get(node, ()):
-                del values[done]
-        return found
+                values[node], forward[node] = self._forward(node, values, done)
+            for over in last.get(node, ()):
+                del values[over]
+        while done:
+            node, given, outputs = done.pop()
+            gradients = [torch.ones_like(one) for one in outputs]
+            call = functools.partial(torch.autograd.grad, outputs, given, gradients, allow_unused=True)
+            _, backward[node] = self._timed(call)
+        return forward, backward
 
-    def _run(self, node: fx.Node, values: Mapping[fx.Node, Any], sizes: dict[str, int]) -> tuple[Any, Seconds]:
-        if (module := _module(node)) in _TRAVELS:
-            return self._made_up(node.meta["val"], sizes), _TRAVELS[module]
-        target: Any = node.target
+    def _forward(self, node: fx.Node, values: Mapping[fx.Node, Any], done: list[Done]) -> tuple[Any, float]:
+        """The operation on tensors that no other operation's backward knows, so that its own can be timed."""
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        key = _signature(node, args, kwargs)
-        if key not in self._known:
-            self._known[key] = self._timed(target, args, kwargs)
-        with torch.no_grad():
-            return target(*args, **kwargs), self._known[key]
-
-    def _timed(self, target: Any, args: Any, kwargs: Any) -> Seconds:
-        fresh = {one: _copy(one) for one in _tensors((args, kwargs))}
-        args, kwargs = _replaced((args, kwargs), fresh)
+        leaves = {one: one.detach().requires_grad_(one.requires_grad) for one in _tensors((args, kwargs))}
+        args, kwargs = _replaced((args, kwargs), leaves)
+        target: Any = node.target
+        call = functools.partial(target, *args, **kwargs)
         try:
             with torch.enable_grad():
-                forward_s = self._median(lambda: target(*args, **kwargs))
-                outputs = [one for one in _tensors(target(*args, **kwargs)) if one.requires_grad]
+                result, seconds = self._timed(call)
         except RuntimeError:  # an operation in place of what autograd needs: it is run without
             with torch.no_grad():
-                return self._median(lambda: target(*args, **kwargs)), 0.0
-        given = [one for one in fresh.values() if one.requires_grad]
-        if not outputs or not given:
-            return forward_s, 0.0
-        gradients = [torch.ones_like(one) for one in outputs]
+                return self._timed(call)
+        outputs = [one for one in _tensors(result) if one.requires_grad]
+        given = [one for one in leaves.values() if one.requires_grad]
+        if outputs and given:
+            done.append((node, given, outputs))
+        return result, seconds
 
-        def backward() -> None:
-            torch.autograd.grad(outputs, given, gradients, retain_graph=True, allow_unused=True)
-
-        return forward_s, self._median(backward)
-
-    def _median(self, call: Callable[[], object]) -> float:
-        once = median_seconds(call, self.device, 1)
-        repeats = max(1, round(_LEAST_S / max(once, 1e-7)))
-
-        def several() -> None:
-            for _ in range(repeats):
-                call()
-
-        return median_seconds(several, self.device, _ROUNDS) / repeats
+    def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
+        """What a call gives, and its seconds."""
+        begin = time.perf_counter()
+        result = call()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return result, time.perf_counter() - begin
 
     def _placeholder(self, captured: Captured, node: fx.Node, micro_batch: MicroBatch) -> Any:
         kind, key = captured.sources[node.name]
         if kind == "input":
-            return micro_batch.inputs[key].to(self.device)
+            return micro_batch.inputs[key].to(self.device, copy=True)
         if kind == "constant":
             return captured.constants[key].to(self.device)
-        return self._made_up(node.meta["val"], micro_batch.sizes)
+        made = self._made_up(node.meta["val"], micro_batch.sizes)
+        return made.requires_grad_() if kind == "parameter" and made.is_floating_point() else made
 
     def _made_up(self, fake: Any, sizes: dict[str, int]) -> Any:
         if isinstance(fake, list | tuple):
@@ -134,30 +145,9 @@ class Profiler:
         return torch.empty(shape, dtype=fake.dtype, device=self.device).uniform_(-0.1, 0.1)
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """So that what is done to it in place is done to nothing else."""
-    copy = tensor.detach().clone()
-    return copy.requires_grad_() if copy.is_floating_point() else copy
-
-
 def _module(node: fx.Node) -> str:
     """Where what an operation calls is from."""
     return str(getattr(node.target, "__module__", ""))
-
-
-def _signature(node: fx.Node, args: Any, kwargs: Any) -> str:
-    """The same for calls that take equally long."""
-
-    def described(one: Any) -> str:
-        if isinstance(one, torch.Tensor):
-            return f"{one.dtype}{tuple(one.shape)}{one.stride()}{one.requires_grad}"
-        if isinstance(one, list | tuple):
-            return f"[{','.join(map(described, one))}]"
-        return repr(one) if isinstance(one, int | float | str | bool | None) else type(one).__name__
-
-    named = ",".join(f"{name}={described(one)}" for name, one in kwargs.items())
-    name = getattr(node.target, "__name__", str(node.target))
-    return f"{operation_of(node) or name}({described(args)},{named})"
 
 
 def _tensors(given: Any) -> Iterator[torch.Tensor]:
