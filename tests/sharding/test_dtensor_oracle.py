@@ -51,6 +51,11 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     ("DTensor's numbers", "logsumexp", "looks for keepdim among the keywords, and it is the third argument"),
     ("DTensor's numbers", "embedding", "says that the result is whole where words are divided over two axes"),
+    (
+        "DTensor's numbers",
+        "argmax argmin",
+        "says that a result which every rank has whole is divided over an axis of the mesh over which nothing was",
+    ),
     ("other results", "logsumexp", "the same"),
     ("other results", "conv1d conv2d conv3d", "the same as above: the result is said to be whole"),
     ("only DTensor", "conv1d conv2d conv3d", "the same"),
