@@ -88,7 +88,7 @@ def report(job: Job, run: dict[str, Any], session: Session, vocabulary: int) -> 
 
 def train(options: Options, world: World) -> None:
     """The whole job on this rank."""
-    if options.engine == "pipeline" and not options.plan:
+    if options.engine == "pipeline" and options.plan == "given":
         shape(options, world)  # refuses an uneven division before any work
     elif options.engine == "ddp":
         world.share(options.global_batch, "--global-batch")

@@ -31,7 +31,7 @@ class Options:
     seed: int = option(0, "seed of weights, data order and dropout")
 
     engine: str = choice("pipeline", "how a step is computed", ("pipeline", "ddp"))
-    plan: str = habit("", "auto: measure the ranks, and find the plan that trains fastest; else of --pp and the like")
+    plan: str = habit("given", "given: by --pp, --schedule and --recompute; auto: the fastest, found on these ranks")
     pp: int = habit(0, "ranks that the model's stages are divided among; 0: two where the number of ranks is even")
     schedule: str = habit("shifted", "of the pipeline: gpipe, 1f1b, eager, shifted, zero-bubble, ...")
     recompute: float = habit(1.0, "share of a stage's forward that is run again before its backward, to save memory")
@@ -52,8 +52,10 @@ class Options:
             raise UsageError(f"--dropout is {self.dropout}; it must be at least 0 and below 1.")
         if self.learning_rate <= 0 or self.clip <= 0 or self.weight_decay < 0:
             raise UsageError("--learning-rate and --clip must be above 0, and --weight-decay at least 0.")
-        if self.plan not in ("", "auto") or (self.plan and self.dropout):
-            raise UsageError("--plan is auto, or left away; it chooses the micro-batches, and needs --dropout 0.")
+        if self.plan not in ("given", "auto"):
+            raise UsageError(f"--plan is {self.plan}; it must be given or auto.")
+        if self.plan == "auto" and self.dropout:
+            raise UsageError("--plan auto chooses the micro-batches, on which dropout depends: give --dropout 0.")
         if self.width % self.heads:
             raise UsageError(f"--width {self.width} is not a multiple of --heads {self.heads}.")
 
