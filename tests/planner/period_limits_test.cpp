@@ -91,7 +91,7 @@ TEST(PeriodLimits, LeaveOutWhatTakesMuchLonger) {
 }
 
 TEST(PeriodLimits, EndWhereEverythingIsFree) {
-  PeriodLimits limits({false, true}, {7, 0, 0, 0}, 0, kInfinity);
+  PeriodLimits limits({false, true}, {7, 0, 0, 0}, 0, kInfinity, kInfinity);
   EXPECT_EQ(play(limits, {{}, {{0, 0}}}), 1);
   EXPECT_EQ(limits.best_s(1), 0);
   EXPECT_EQ(limits.bound_s(1), 0);
