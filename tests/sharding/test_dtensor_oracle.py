@@ -75,7 +75,7 @@ DIFFERENCES: tuple[tuple[str, str, str], ...] = (
     ),
     # DTensor has no rule, or one that needs more.
     ("only merak", "linear addmm baddbmm", "a bias is added once the sum over what is divided is complete"),
-    ("only merak", VIEWS + " linear matmul broadcast_tensors expand_as", "views of what does not divide evenly"),
+    ("only merak", VIEWS + " linear matmul broadcast_tensors expand expand_as", "views of what does not divide evenly"),
     ("only merak", POOLS, "windows that do not overlap need nothing of other ranks"),
     ("only merak", "group_norm", "rows that do not divide evenly"),
     ("only merak", "tril triu", "DTensor has everything whole"),
