@@ -106,8 +106,6 @@ class Trainer(transformers.Trainer):
         keywords: dict[str, Any],
     ) -> None:
         check_supported(args)
-        if efficiency[0] is not None and keywords.get("model_init") is not None:
-            raise ValueError("random_ltd changes the layers of one model: give `model` instead of model_init")
         self.plan = plan_for(args, plan)
         self.engine: Engine | None = None
         self.found: Found | None = None
@@ -127,14 +125,14 @@ class Trainer(transformers.Trainer):
     def _efficiency_of(
         self, random_ltd: RandomLTDArguments | None, curriculum: CurriculumArguments | None
     ) -> DataEfficiency:
+        if random_ltd is not None and self.model_init is not None:
+            raise ValueError("random_ltd changes the layers of one model: give `model` instead of model_init")
         args = self.args
         seeds = args.seed, args.seed if args.data_seed is None else args.data_seed
         return DataEfficiency(self.model, random_ltd, curriculum, seeds)
 
     def _drop_tokens(self, random_ltd: RandomLTDArguments, curriculum: CurriculumArguments | None) -> None:
         """From now on. Stages then begin elsewhere: operations are others, and may have other names."""
-        if self.model_init is not None:
-            raise ValueError("random_ltd changes the layers of one model: give `model` instead of model_init")
         self._efficiency = self._efficiency_of(random_ltd, curriculum)
         self.plan = dataclasses.replace(self.plan, cuts=None)
 
