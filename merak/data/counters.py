@@ -59,12 +59,17 @@ class Counters:
         if self.ltd is not None:
             dropping = len(self.ltd.layers) / self._layers
             share = 1 - dropping + dropping * kept / length
-        self.layer_tokens += (added := rows * length * share * ranks)
+        self.layer_tokens = self.whole_parts(self.layer_tokens + (added := rows * length * share * ranks))
         self.raw_tokens += rows * length * ranks
         self.sequences += (rows if drawn is None else drawn) * ranks
         if self.flops is not None:
             self.total_flops += self.flops(rows, length, kept) * ranks
         return added
+
+    def whole_parts(self, layer_tokens: float) -> float:
+        """The nearest number of layer-tokens that there can be, whatever the order in which they were summed."""
+        layers = max(self._layers, 1)
+        return round(layer_tokens * layers) / layers
 
     def reached(self, *, layer_tokens: float | None = None, raw_tokens: int | None = None) -> bool:
         """Whether as many, of one or the other, have been used: a training that is to stop by tokens asks this."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from merak._extras import require
-from merak.hf.data_efficiency import CurriculumArguments, RandomLTDArguments
+from merak.hf.data_efficiency import BudgetArguments, CurriculumArguments, RandomLTDArguments
 
 if TYPE_CHECKING:
     from merak.hf.trainer import Trainer
 
-__all__ = ["CurriculumArguments", "RandomLTDArguments", "Trainer"]
+__all__ = ["BudgetArguments", "CurriculumArguments", "RandomLTDArguments", "Trainer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,13 @@ from merak.hf import losses, randomness
 from merak.hf.arguments import AUTO, NO_HUB, PlanLike, check_supported, plan_for
 from merak.hf.automatic import ClusterLike, cluster_of, plan_of_all
 from merak.hf.data import example_of, loader_of_replica, only_mine
-from merak.hf.data_efficiency import CurriculumArguments, DataEfficiency, RandomLTDArguments
+from merak.hf.data_efficiency import (
+    BudgetArguments,
+    CurriculumArguments,
+    DataArguments,
+    DataEfficiency,
+    RandomLTDArguments,
+)
 from merak.hf.gather import all_or_none, gather_rows, give_to_all
 from merak.hf.stand_ins import Named, SteppedOptimizer, Through
 from merak.pipeline.microbatches import rows_of, split
@@ -59,6 +65,7 @@ class Trainer(transformers.Trainer):
         cluster: for "auto", what the ranks run on, or the path of its file; measured by default.
         random_ltd: layers of the model drop tokens in training.
         curriculum: which samples come when, and how long they are.
+        budget: after how many layer-tokens the training ends, and the learning rate has decayed.
         positional, keywords: as `transformers.Trainer` has them.
 
     Attributes:
@@ -84,17 +91,19 @@ class Trainer(transformers.Trainer):
         cluster: ClusterLike | None = None,
         random_ltd: RandomLTDArguments | None = None,
         curriculum: CurriculumArguments | None = None,
+        budget: BudgetArguments | None = None,
         **keywords: Any,
     ) -> None:
         args = args or transformers.TrainingArguments("tmp_trainer")
         # A plan is found of the model as it is, before its layers drop tokens.
-        begin_with = None if plan == AUTO else random_ltd, curriculum
+        asked = DataArguments(random_ltd, curriculum, budget)
+        begin_with = dataclasses.replace(asked, random_ltd=None) if plan == AUTO else asked
         make = partial(self._construct, model, args, positional, plan, begin_with, keywords)
         all_or_none(make, "the Trainer was not made", args.device)
         if plan == AUTO:
             self._find_plan(cluster)
             if random_ltd is not None:
-                all_or_none(partial(self._drop_tokens, random_ltd, curriculum), "the Trainer was not made", args.device)
+                all_or_none(partial(self._drop_tokens, asked), "the Trainer was not made", args.device)
 
     def _construct(
         self,
@@ -102,7 +111,7 @@ class Trainer(transformers.Trainer):
         args: transformers.TrainingArguments,
         positional: tuple[Any, ...],
         plan: PlanLike | None,
-        efficiency: tuple[RandomLTDArguments | None, CurriculumArguments | None],
+        efficiency: DataArguments,
         keywords: dict[str, Any],
     ) -> None:
         check_supported(args)
@@ -118,22 +127,20 @@ class Trainer(transformers.Trainer):
             )
         super().__init__(model, args, *positional, **keywords)
         self._check_replaced()
-        self._efficiency = self._efficiency_of(*efficiency)
+        self._efficiency = self._efficiency_of(efficiency)
         if isinstance(self.train_dataset, IterableDataset):
             self._efficiency.check_stream()
 
-    def _efficiency_of(
-        self, random_ltd: RandomLTDArguments | None, curriculum: CurriculumArguments | None
-    ) -> DataEfficiency:
-        if random_ltd is not None and self.model_init is not None:
+    def _efficiency_of(self, asked: DataArguments) -> DataEfficiency:
+        if asked.random_ltd is not None and self.model_init is not None:
             raise ValueError("random_ltd changes the layers of one model: give `model` instead of model_init")
         args = self.args
         seeds = args.seed, args.seed if args.data_seed is None else args.data_seed
-        return DataEfficiency(self.model, random_ltd, curriculum, seeds)
+        return DataEfficiency(self.model, asked, seeds)
 
-    def _drop_tokens(self, random_ltd: RandomLTDArguments, curriculum: CurriculumArguments | None) -> None:
+    def _drop_tokens(self, asked: DataArguments) -> None:
         """From now on. Stages then begin elsewhere: operations are others, and may have other names."""
-        self._efficiency = self._efficiency_of(random_ltd, curriculum)
+        self._efficiency = self._efficiency_of(asked)
         self.plan = dataclasses.replace(self.plan, cuts=None)
 
     def _find_plan(self, cluster: ClusterLike | None) -> None:
@@ -280,7 +287,10 @@ class Trainer(transformers.Trainer):
         self._parts.clear()
         self.optimizer = SteppedOptimizer(engine.optimizer)
         self.accelerator._optimizers.append(self.optimizer)  # which tells the loop of skipped steps
-        self.create_scheduler(max_steps, engine.optimizer)
+        if (rates := self._efficiency.rates(engine.optimizer)) is None:
+            self.create_scheduler(max_steps, engine.optimizer)
+        else:
+            self.lr_scheduler = rates
         self._load_optimizer_and_scheduler(resume_from_checkpoint)
         for name in ("model", "optimizer", "lr_scheduler"):
             setattr(self.callback_handler, name, getattr(self, name))
@@ -300,7 +310,8 @@ class Trainer(transformers.Trainer):
             before = engine.steps
             first = engine.dp_rank * engine.plan.microbatches
             loss = engine.train_step(self._efficiency.microbatches(parts, self.state.global_step, first))
-            self._efficiency.count(parts)
+            if self._efficiency.count(parts, self._sum_over_replicas):
+                self.control.should_training_stop = True
             self.optimizer.step_was_skipped = engine.steps == before
         return torch.tensor(loss, device=self.args.device)
 
@@ -317,7 +328,10 @@ class Trainer(transformers.Trainer):
         super().log(logs | self._used() if "loss" in logs else logs, *positional, **keywords)
 
     def _used(self) -> dict[str, float]:
-        return self._efficiency.used(lambda mine: add_up(mine, self._running().replicas, self.args.device))
+        return self._efficiency.used(self._sum_over_replicas)
+
+    def _sum_over_replicas(self, mine: Sequence[float]) -> list[float]:
+        return add_up(mine, self._running().replicas, self.args.device)
 
     def _clip_grad_norm(self, model: Any) -> float | None:
         return self._running().grad_norm
@@ -399,8 +413,8 @@ class Trainer(transformers.Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             state = self._running().load(Path(checkpoint) / ENGINE_FOLDER)
-            self.lr_scheduler.load_state_dict(state["scheduler"])
             self._efficiency.go_on(state.get("used", {}))
+            self.lr_scheduler.load_state_dict(state["scheduler"])
 
     def _save_rng_state(self, output_dir: str) -> None:
         if self.args.should_save:

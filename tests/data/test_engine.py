@@ -34,6 +34,7 @@ PLANS = {
     "tp": Plan(tp=2, microbatches=2),
     "tp-pipeline": Plan(tp=2, pp=2, microbatches=2, schedule="shifted", recompute=1.0),
     "tp-replicas": Plan(dp=2, tp=2, microbatches=2),
+    "tp-pipelined-replicas": Plan(dp=2, tp=2, pp=2, microbatches=2, recompute=(0.0, 1.0)),
     "tp-sequence": Plan(tp=2, pp=2, microbatches=2, sequence_parallel=True),
     "tp-parts": Plan(tp=2, microbatches=2, sub_batches=2),
 }

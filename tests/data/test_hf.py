@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 
 from merak.data import CurriculumSampler, KeepSchedule, Pacing, RandomLTD
 from merak.engine import Plan
-from merak.hf import CurriculumArguments, RandomLTDArguments
-from merak.hf.data_efficiency import CurriculumOrder, DataEfficiency
+from merak.hf import BudgetArguments, CurriculumArguments, RandomLTDArguments
+from merak.hf.data_efficiency import CurriculumOrder, DataArguments, DataEfficiency
 from merak.planner import Cluster
 from tests.backend.harness import Context, RankError
 from tests.engine import zoo
@@ -133,6 +134,44 @@ def test_resumes_exactly(run: Runner, tmp_path: Path) -> None:
     assert len(through[0][0]) == STEPS - 2
 
 
+BUDGET = BudgetArguments(100.0, warmup=0.35, least_ratio=0.1)
+
+
+def budgeted(context: Context, plan: Plan, folder: Path, interrupt: bool) -> list[tuple[float, ...]]:
+    """Of each step its learning rate, its loss, and layer-tokens used by then."""
+    from merak.hf import Trainer
+
+    with as_torchrun(context):
+        task = Task(settings={"max_steps": 20, "num_train_epochs": 10, "save_strategy": "steps", "save_steps": 2})
+        made = {"plan": plan, "random_ltd": DROPPING, "curriculum": CURRICULUM, "budget": BUDGET}
+        trainer = task.trainer(Trainer, folder, plan.dp, **made)
+        trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if interrupt else None)
+        lines = [line for line in trainer.state.log_history if "loss" in line]
+        return [(line["learning_rate"], line["loss"], line["layer_tokens"]) for line in lines]
+
+
+def test_a_budget_of_layer_tokens(run: Runner, tmp_path: Path) -> None:
+    plan = Plan(dp=2)
+    through = run(budgeted, plan, tmp_path, False, world_size=2, deadline=120)
+    assert through[0] == through[1]
+    rates, _, used = zip(*through[0], strict=True)
+    assert used[0] == ROWS * (4 + 2 * 2) / 3  # one of three layers sees 4 tokens, two see 2
+    assert used[-2] < 100 <= used[-1]
+    expected = [
+        0.01 * (c / 35 if c < 35 else 0.1 + 0.9 * (1 + math.cos(math.pi * (c - 35) / 65)) / 2)
+        for c in (0.0, *used[:-1])
+    ]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    assert run(budgeted, plan, tmp_path, True, world_size=2, deadline=120) == through
+
+
+def test_budgets_that_do_not_do() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    asked = DataArguments(budget=BudgetArguments(10, warmup=11))
+    with pytest.raises(ValueError, match="decay must end after warm-up"):
+        DataEfficiency(torch.nn.Linear(1, 1), asked, (0, 0)).rates(optimizer)
+
+
 BAD: dict[str, dict[str, Any]] = {
     "numbers below 3": {"random_ltd": RandomLTDArguments(2, layers=[7])},
     "different numbers": {"curriculum": CurriculumArguments({"rarity": RARITY[1:]}, {"rarity": PACING})},
@@ -173,7 +212,7 @@ def test_shares_of_the_training() -> None:
 
 
 def test_data_that_does_not_do() -> None:
-    given = DataEfficiency(torch.nn.Linear(1, 1), None, CURRICULUM, (0, 0))
+    given = DataEfficiency(torch.nn.Linear(1, 1), DataArguments(curriculum=CURRICULUM), (0, 0))
     with pytest.raises(ValueError, match="those of a stream do not have"):
         given.check_stream()
     with pytest.raises(ValueError, match="a step takes 23 rows, and the data set has 22"):
@@ -186,7 +225,7 @@ def test_data_that_does_not_do() -> None:
 
 
 def test_nothing_without_arguments() -> None:
-    nothing = DataEfficiency(torch.nn.Linear(1, 1), None, None, (0, 0))
+    nothing = DataEfficiency(torch.nn.Linear(1, 1), DataArguments(), (0, 0))
     batch = {"input_ids": torch.ones(2, 3)}
     assert nothing.sampler(range(10), 2) is None
     nothing.check_stream()
