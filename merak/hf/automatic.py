@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import torch.distributed as dist
 from torch import nn
 
 from merak.engine import Plan
-from merak.engine.agreement import merge_on_all, together
 from merak.graph.capture import LossFunction
 from merak.planner import Cluster, Found, calibrate, find_plan
+from merak.planner.running_ranks import found_by_all
 
 ClusterLike = Cluster | str | Path
 
@@ -47,13 +48,12 @@ def plan_of_all(
     loss_fn: LossFunction | None,
     device: torch.device,
 ) -> tuple[Found, Plan]:
-    """What this rank has found, and the plan of all: rank 0's, whose example counts. Collective.
+    """What was found, and the plan of all: rank 0's, whose example counts. Collective.
 
     Args:
         rows: of the global batch.
         start: says precision and seed.
     """
-    with together("finding a plan", device):
-        found = find_plan(model, example, cluster, rows=rows, precision=start.precision, loss_fn=loss_fn)
-    plan = Plan.from_json(merge_on_all({"plan": found.plan.to_json()}, device)["plan"])
-    return found, dataclasses.replace(plan, seed=start.seed)
+    find = partial(find_plan, model, example, cluster, rows=rows, precision=start.precision, loss_fn=loss_fn)
+    found = found_by_all(find, device)
+    return found, dataclasses.replace(found.plan, seed=start.seed)

@@ -15,11 +15,10 @@ from merak.planner.found import Found
 from merak.planner.plan import Plan
 
 
-def found_by_all(find: Callable[[Cluster], Found], device: torch.device) -> Found:
-    """What a search finds for the default process group, of backend "merak". Collective; the same plan on all ranks.
+def cluster_of_ranks(device: torch.device) -> Cluster:
+    """That of the default process group, of backend "merak", measured. Collective.
 
     Args:
-        find: searches, on each rank; what it raises on one, all raise.
         device: this rank's.
 
     Raises:
@@ -30,15 +29,31 @@ def found_by_all(find: Callable[[Cluster], Found], device: torch.device) -> Foun
             'without a cluster the plan is for the ranks that run, and there are none: say init_process_group("merak") '
             "first, or give a merak.Cluster"
         )
-    cluster = calibrate(device)
-    found, problem = None, ""
+    return calibrate(device)
+
+
+def found_by_all(find: Callable[[], Found], device: torch.device) -> Found:
+    """What a search finds on each rank, with rank 0's plan, whose measurements count. Collective.
+
+    Args:
+        find: searches.
+        device: this rank's.
+
+    Raises:
+        Exception: of this rank's search.
+        ValueError: the search failed on another rank.
+    """
+    found: Found | None = None
+    problem: Exception | None = None
     try:
-        found = find(cluster)
-    except ValueError as error:
-        problem = str(error)
-    answers = gather_json({"plan": found and found.plan.to_json(), "problem": problem}, device)
-    if failed := {rank: answer["problem"] for rank, answer in enumerate(answers) if answer["problem"]}:
-        rank, problem = next(iter(failed.items()))
-        raise ValueError(f"rank {rank}: {problem}")
+        found = find()
+    except Exception as error:  # whatever it is, other ranks wait to hear of it
+        problem = error
+    answers = gather_json({"plan": found and found.plan.to_json(), "problem": problem and str(problem)}, device)
+    if problem is not None:
+        raise problem
     assert found is not None
+    for rank, answer in enumerate(answers):
+        if answer["plan"] is None:
+            raise ValueError(f"no plan was found on rank {rank}: {answer['problem']}")
     return replace(found, best=replace(found.best, plan=Plan.from_json(answers[0]["plan"])))

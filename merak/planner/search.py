@@ -43,7 +43,7 @@ from merak.planner.layout_choice import by_width, cheaper_layouts
 from merak.planner.plan import PRECISIONS, Plan, Precision, autocast_dtype
 from merak.planner.prediction import Prediction, kind_of_rank, predict
 from merak.planner.prices import Prices
-from merak.planner.running_ranks import found_by_all
+from merak.planner.running_ranks import cluster_of_ranks, found_by_all
 from merak.planner.stage_cut import compute_order
 from merak.planner.stage_search import NoStagesError, StagesDoNotFitError
 from merak.planner.workload import Workload
@@ -122,7 +122,8 @@ def find_plan(
             progress=progress,
             **pinned,
         )
-        return found_by_all(find, next((one.device for one in model.parameters()), torch.device("cpu")))
+        device = next((one.device for one in model.parameters()), torch.device("cpu"))
+        return found_by_all(functools.partial(find, cluster=cluster_of_ranks(device)), device)
     autocast = autocast_dtype(precision)
     fused = not any(group.device.is_cpu for group in cluster.groups)
     workload = Workload(model, example_inputs, loss_fn=loss_fn, autocast=autocast, fused_attention=fused)
@@ -233,6 +234,10 @@ class Search:
         """The fastest step as yet."""
         return self._candidates[0].step_s if self._candidates else float("inf")
 
+    @functools.cached_property
+    def _has_large_tables(self) -> bool:
+        return has_large_tables(self.prices)
+
     def _search(self, space: Space) -> float:
         """Predicts the best plans of a space; gives its bound."""
         bounds = []
@@ -259,7 +264,7 @@ class Search:
         if (len(widths) > 1 or schedule == "1f1b") and (len(set(widths)) == 1 or space.sub_batches == 1):
             plan = self._plan(space, widths, schedule)
             self._simulate(plan, arrangement.segments)
-            if space.dp > 1 and "data_parallel" not in self.pinned and has_large_tables(self.prices):
+            if space.dp > 1 and "data_parallel" not in self.pinned and self._has_large_tables:
                 self._simulate(replace(plan, data_parallel="sparse"), arrangement.segments)
 
     def _try_round(self, space: Space, arrangement: Arrangement, schedule: str, rounds: int) -> None:
