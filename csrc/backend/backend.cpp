@@ -20,7 +20,10 @@ namespace {
 constexpr auto kShutdownLinger = std::chrono::seconds(5);
 
 GroupIdentity identity_of(const Backend::Options& options, int rank, int size) {
-  return {.name = options.group_name.empty() ? "unnamed" : options.group_name, .rank = rank, .size = size};
+  return {.name = options.group_name.empty() ? "unnamed" : options.group_name,
+          .rank = rank,
+          .size = size,
+          .global_ranks = options.global_ranks_in_group};
 }
 
 }  // namespace

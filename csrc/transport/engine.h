@@ -24,6 +24,7 @@ struct GroupIdentity {
   std::string name;  // for people: in logs and errors
   int rank = 0;
   int size = 1;
+  std::vector<std::uint64_t> global_ranks;  // what its ranks are in the whole job; empty if they are the same
 };
 
 struct Traffic {

@@ -196,6 +196,7 @@ class Group final : public ChannelOwner, public std::enable_shared_from_this<Gro
   std::string first_late(const ActiveOperation& operation, const Peer& peer) const;
   std::string what_completed(std::uint64_t sequence) const;
   std::string who() const;
+  std::string in_job() const;
   void log_event(LogLevel level, const std::string& text) const;
 
   const GroupIdentity identity_;

@@ -170,7 +170,7 @@ void Group::leave() {
 void Group::end(Failure kind, const std::string& reason, const Frame& last, const std::string& last_words) {
   failure_kind_ = kind, failure_reason_ = reason;
   log_event(LogLevel::kInfo, "the group has ended: " + reason);
-  failure_ = as_exception("group '" + identity_.name + "', " + who() + ": " + reason);
+  failure_ = as_exception("group '" + identity_.name + "', " + who() + ": " + reason + in_job());
   last_frame_ = last, last_words_ = last_words;
   say_farewell();
   local_.clear(), any_source_.clear();
@@ -219,7 +219,7 @@ std::exception_ptr Group::as_exception(const std::string& text) const {
 
 std::exception_ptr Group::error_of(const ActiveOperation& operation) const {
   return as_exception(describe(operation) + " failed in group '" + identity_.name + "', " + who() + ": " +
-                      failure_reason_);
+                      failure_reason_ + in_job());
 }
 
 std::string Group::describe(const ActiveOperation& operation) const {
@@ -231,6 +231,19 @@ void Group::log_event(LogLevel level, const std::string& text) const {
 }
 
 std::string Group::who() const { return rank_name(identity_.rank) + " of " + std::to_string(identity_.size); }
+
+// What the ranks that errors name are in the whole job, where they are others there.
+std::string Group::in_job() const {
+  constexpr std::size_t kMost = 16;
+  const auto& ranks = identity_.global_ranks;
+  bool same = true;
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) same = same && ranks[rank] == rank;
+  if (same) return "";
+  std::string listed;
+  for (std::size_t rank = 0; rank < std::min(ranks.size(), kMost); ++rank)
+    listed += (rank > 0 ? ", " : "") + std::to_string(rank) + " is " + std::to_string(ranks[rank]);
+  return ". (Ranks are those of this group; in the job " + listed + (ranks.size() > kMost ? ", ..." : "") + ")";
+}
 
 // A collective that is no longer in flight here, as far as it is remembered.
 std::string Group::what_completed(std::uint64_t sequence) const {

@@ -84,6 +84,14 @@ def of_group(group: ProcessGroup | None) -> Backend:
     return below
 
 
+def share_timeout(group: ProcessGroup) -> None:
+    """Gives a group that was made without a timeout, as those of meshes are, the default group's instead of torch's.
+    Nothing where it is not merak's."""
+    own, of_job = _torch_compat.backend_below(group, "cpu"), _torch_compat.timeout_of(None)
+    if isinstance(own, Backend) and of_job is not None and own.options._timeout == Options()._timeout:
+        own.options._timeout = of_job  # the same object as its own
+
+
 def _timeout(of_call: datetime.timedelta, group_options: object) -> datetime.timedelta:
     if isinstance(group_options, Options) and of_call == Options()._timeout:
         return group_options._timeout

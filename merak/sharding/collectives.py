@@ -241,6 +241,8 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        if gradient.is_sparse:  # of an embedding whose rows were gathered
+            gradient = gradient.to_dense()
         if ctx.varies:
             return _scatter_sum(gradient, ctx.group, list(ctx.cut)), None, None, None
         return own_part(gradient, ctx.cut), None, None, None

@@ -141,7 +141,7 @@ def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], c
     weight, ids, *rest = call.args
     table = operation.operands[0]
     assert table is not None
-    own = _words(lowering, operation, lowering.source.shape(table)[0], partial)
+    own = _words(lowering, operation, lowering.source.shape(table)[0], _axes_of(way["operands"][0][0]))
     padding = rest[0] if rest else call.kwargs.get("padding_idx", -1)
     named = {"begin": own.begin, "count": own.length, "words": own.words}
     return LocalCall(vocabulary.embedding_part, (weight, ids, padding), named)
@@ -149,13 +149,12 @@ def _embedding(lowering: _Lowering, operation: Operation, way: dict[str, Any], c
 
 def _words(lowering: _Lowering, operation: Operation, words: int, axes: Sequence[int]) -> vocabulary.Words:
     group = _group_over(lowering, operation, axes)
-    return vocabulary.Words(*range_of(words, sorted(axes), lowering.places), words, group)
+    return vocabulary.Words(*range_of(words, axes, lowering.places), words, group)
 
 
 def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
     if not way["inside"]:
         return call
-    axes = _axes_inside(way)
     given = dict(
         zip(("self", "target", "weight", "reduction", "ignore_index", "label_smoothing"), call.args, strict=False)
     )
@@ -168,7 +167,7 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
         given.get("reduction", 1),
         given.get("ignore_index", -100),
         given.get("label_smoothing", 0.0),
-        tuple(_words(lowering, operation, lowering.source.shape(scores)[1], axes)),
+        tuple(_words(lowering, operation, lowering.source.shape(scores)[1], _axes_of(way["operands"][0][1]))),
     )
     return LocalCall(vocabulary.cross_entropy, args, {})
 
@@ -176,9 +175,12 @@ def _cross_entropy(lowering: _Lowering, operation: Operation, way: dict[str, Any
 def _experts(lowering: _Lowering, operation: Operation, way: dict[str, Any], call: LocalCall) -> LocalCall:
     if not way["inside"]:
         return call
-    axes = _axes_inside(way)
+    (factor,) = way["inside"]
+    axes = _axes_of(way["factors"][factor])
     group = _group_over(lowering, operation, axes)
-    along = [lowering.places[axis] for axis in sorted(axes)]
+    if axes != sorted(axes):
+        raise CaptureError(f"{operation.node.name} would divide experts over parts of an axis that are not in order")
+    along = [lowering.places[axis] for axis in axes]
     counts, rank = [call.target.experts], 0
     for place in along:
         counts = [chunk_of(count, place.ranks, one) for count in counts for one in range(place.ranks)]
@@ -186,10 +188,9 @@ def _experts(lowering: _Lowering, operation: Operation, way: dict[str, Any], cal
     return call._replace(target=ExpertsOfPart(call.target, group, counts, rank))
 
 
-def _axes_inside(way: dict[str, Any]) -> list[int]:
-    """The axes over which an operation that communicates itself does."""
-    (factor,) = way["inside"]
-    return [axis for _, axes in way["factors"][factor] for axis in axes]
+def _axes_of(pieces: Sequence[tuple[int, Sequence[int]]]) -> list[int]:
+    """The axes that divide a dimension, the outermost first: not always in the mesh's order."""
+    return [axis for _, axes in pieces for axis in axes]
 
 
 def _group_over(lowering: _Lowering, operation: Operation, axes: Sequence[int]) -> str:

@@ -9,14 +9,17 @@ collective, and has it whole. `load_state_dict` takes these, and whole tensors.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import fx, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from merak._torch_compat import (
@@ -28,11 +31,12 @@ from merak._torch_compat import (
     strided_shard,
     unflatten_mesh,
 )
-from merak._torch_graphs import bind_symbols
+from merak.backend import share_timeout
 from merak.graph.capture import canonical_names
+from merak.graph.fitting import fit
 from merak.graph.losses import scales
 from merak.graph.randomness import RandomState, is_random, operation_of
-from merak.graph.trees import flatten, rebuild
+from merak.graph.trees import rebuild
 from merak.sharding.completion import Completion
 from merak.sharding.lower import lower
 from merak.sharding.parts import Place, gather, parts, pieces_of, whole_shape
@@ -50,7 +54,8 @@ class ShardedModule(nn.Module):
     Args:
         model: the plain model, the same on all ranks; its parameters are copied from.
         completion: of it.
-        mesh: with the same axes, in the same order, as the completion's.
+        mesh: with the same axes, in the same order, as the completion's. Its groups get the default group's timeout,
+            if they have none of their own.
         seed: of random operations, such as dropout; each element of a tensor draws its own number, whoever has it.
 
     Attributes:
@@ -82,7 +87,6 @@ class ShardedModule(nn.Module):
         self._terms, self._formulas = completion.graph.prepared.terms, completion.graph.formulas
         root = completion.graph.captured.graph.owning_module
         self._graph: list[Any] = [fx.GraphModule(root if root is not None else nn.Module(), lowered.captured.graph)]
-        self._names: dict[str, torch.Tensor] = {}
         for name, parameter in model.named_parameters():
             if name in self._layouts:
                 self._add(name, nn.Parameter(self._part(name, parameter), parameter.requires_grad))
@@ -110,7 +114,25 @@ class ShardedModule(nn.Module):
             module.register_parameter(last, tensor)
         else:
             module.register_buffer(last, tensor)
-        self._names[name] = tensor
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers as they are now: loading and converting may put others in their place."""
+        return dict(self.named_parameters()) | dict(self.named_buffers())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ShardedModule:
+        """With parameters and buffers of its own, on the same graph and mesh."""
+        copied = ShardedModule.__new__(ShardedModule)
+        memo[id(self)] = copied
+        shared = {name: one for name, one in vars(self).items() if name not in ("_parameters", "_buffers", "_modules")}
+        vars(copied).update(shared, _graph=list(self._graph), _known_sizes=set(self._known_sizes))
+        for name in ("_parameters", "_buffers", "_modules"):
+            vars(copied)[name] = copy.deepcopy(vars(self)[name], memo)
+        copied._load_state_dict_pre_hooks = OrderedDict()
+        copied.register_load_state_dict_pre_hook(_as_parts)  # type: ignore[no-untyped-call]
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a ShardedModule is bound to its process groups: save its state_dict(), and make it again")
 
     def train(self, mode: bool = True) -> ShardedModule:
         """Training, or evaluation, is what the graph was captured in.
@@ -142,33 +164,26 @@ class ShardedModule(nn.Module):
 
     def _run(self, batch: Mapping[str, Any]) -> tuple[list[Any], dict[str, int]]:
         """Outputs as this rank has them, and what the symbols of the batch's sizes stand for."""
-        captured = self._captured
-        flat = flatten(dict(batch))
-        leaves = dict(zip(flat.paths, flat.leaves, strict=True))
-        symbols: dict[str, int] = {}
-        if misfits := _misfits(captured.inputs, captured.fixed, leaves, symbols):
-            raise ValueError("the batch does not fit the example of the sharding:\n  " + "\n  ".join(misfits))
-        self._check_batch(leaves, symbols)
+        inputs, symbols = fit(self._captured, batch)
+        self._check_batch(inputs, symbols)
         RandomState.set(self._seed, self.step, 0)
-        outputs = list(self._graph[0](*self._arguments(leaves, symbols)))
+        outputs = list(self._graph[0](*self._arguments(inputs, symbols)))
         self.step += self.training
         return outputs, symbols
 
-    def _check_batch(self, leaves: Mapping[str, Any], symbols: Mapping[str, int]) -> None:
+    def _check_batch(self, inputs: Mapping[str, torch.Tensor], symbols: Mapping[str, int]) -> None:
         """Of the first batch of each size; for all of them that would take too long."""
         sizes = tuple(sorted(symbols.items()))
         if sizes not in self._known_sizes:
             advice = "each has to call it with the whole batch, all with the same, and takes its part of it"
-            lines = lines_of({path: leaves[path] for path in self._captured.inputs})
-            check_same(self._mesh, "batches", [*lines, f"step {self.step}"], advice)
+            check_same(self._mesh, "batches", [*lines_of(inputs), f"step {self.step}"], advice)
             self._known_sizes.add(sizes)
 
-    def _arguments(self, leaves: Mapping[str, Any], symbols: dict[str, int]) -> list[Any]:
+    def _arguments(self, inputs: dict[str, torch.Tensor], symbols: dict[str, int]) -> list[Any]:
         captured = self._captured
-        inputs = {path: leaves[path] for path in captured.inputs}
         totals = [count(inputs, symbols) if count else 0.0 for count in self._terms.counts]
         values = scales(self._terms, totals, 1, 1)
-        state = dict(self.named_parameters()) | dict(self.named_buffers())
+        state = self._tensors()
         given: list[Any] = []
         for node in captured.graph.find_nodes(op="placeholder"):
             kind, key = captured.sources[node.name]
@@ -188,7 +203,7 @@ class ShardedModule(nn.Module):
         """
         name = self._first_name(name)
         with torch.no_grad():
-            return gather(self._names[name], self._layouts[name], self._places)
+            return gather(self._tensors()[name], self._layouts[name], self._places)
 
     def whole_gradient(self, name: str) -> torch.Tensor | None:
         """A parameter's gradient, gathered. Collective over the mesh, unless there is none.
@@ -197,15 +212,16 @@ class ShardedModule(nn.Module):
             ValueError: there is none of that name.
         """
         name = self._first_name(name)
-        gradient = self._names[name].grad
+        gradient = self._tensors()[name].grad
         return None if gradient is None else gather(gradient, self._layouts[name], self._places)
 
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> torch.Tensor:
         """Scales all gradients so that their norm, that of the whole model's, is at most `max_norm`; the norm before.
         Collective over the mesh. (`torch.nn.utils.clip_grad_norm_` would take the norm of this rank's parts.)"""
-        gradients = {name: one.grad for name, one in self._names.items() if one.grad is not None}
-        squares = torch.zeros((), dtype=torch.float64, device=next(iter(self._names.values())).device)
+        tensors = self._tensors()
+        gradients = {name: one.grad for name, one in tensors.items() if one.grad is not None}
+        squares = torch.zeros((), dtype=torch.float64, device=next(iter(tensors.values())).device)
         for name, gradient in gradients.items():
             have_it = math.prod(
                 self._places[axis].ranks for axis in _not_divided_over(self._layouts[name], self._places)
@@ -218,11 +234,56 @@ class ShardedModule(nn.Module):
             gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0).to(gradient.dtype))
         return norm.float()
 
+    def optimizer_state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """An optimizer's state as `torch.distributed.checkpoint.state_dict.get_optimizer_state_dict` has it, with what
+        has a parameter's shape as DTensors, so that it is saved for any division. Collective, as `state_dict` is."""
+        state = get_optimizer_state_dict(self, optimizer)
+        for name, of_parameter in self._of_parameters(state):
+            here = self._tensors()[name].shape
+            for key, one in of_parameter.items():
+                if isinstance(one, torch.Tensor) and one.dim() and one.shape == here:
+                    of_parameter[key] = self._as_dtensor(name, one)
+        return state
+
+    def load_optimizer_state_dict(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Sets what `optimizer_state_dict` gave, of this division or of another one. Collective."""
+        mine: dict[str, Any] = {**state, "state": {name: dict(one) for name, one in state["state"].items()}}
+        for name, of_parameter in self._of_parameters(mine):
+            for key, one in of_parameter.items():
+                if isinstance(one, DTensor):
+                    of_parameter[key] = self._as_part(name, one)
+        set_optimizer_state_dict(self, optimizer, mine)
+
+    def _of_parameters(self, state: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        return ((name, one) for name, one in state["state"].items() if name in self._layouts)
+
+    def _as_dtensor(self, name: str, local: torch.Tensor) -> DTensor:
+        """A parameter's part, or what is as its part, as torch knows it. Collective where it has no placements."""
+        layout, local, placements = (
+            self._layouts[name],
+            local.detach(),
+            placements_of(self._layouts[name], self._mesh.ndim),
+        )
+        if placements is None:
+            local, placements = gather(local, layout, self._places), [Replicate()] * self._mesh.ndim
+        made = make_dtensor(local, self._mesh, tuple(placements), torch.Size(whole_shape(layout)))
+        if any(split_factor(one) for one in placements):
+            made = known_by_pieces(made, pieces_of(local, layout, self._places))
+        return made
+
+    def _as_part(self, name: str, given: torch.Tensor) -> torch.Tensor:
+        """Of a DTensor, however it is divided, or of a whole tensor, what this rank has."""
+        if not isinstance(given, DTensor):
+            return self._part(name, given)
+        if list(given.placements) == placements_of(self._layouts[name], self._mesh.ndim):
+            return local_of(given)
+        return self._part(name, given.full_tensor())
+
     def _first_name(self, name: str) -> str:
         """Of a tied parameter, the name that it was found by first."""
         first = self._tied.get(name, name)
-        if first not in self._names:
-            close = difflib.get_close_matches(name, [*self._names, *self._tied], n=3)
+        if first not in self._layouts:
+            close = difflib.get_close_matches(name, [*self._layouts, *self._tied], n=3)
             hint = f": did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise ValueError(f"the model has no parameter or buffer {name!r}{hint}")
         return first
@@ -279,6 +340,8 @@ def _not_divided_over(layout: Layout, places: Sequence[Place]) -> set[int]:
 
 def _places_on(mesh: DeviceMesh) -> list[Place]:
     groups = [mesh.get_group(name) for name in mesh.mesh_dim_names or ()]
+    for group in groups:
+        share_timeout(group)
     return [Place(group.rank(), group.size(), str(group.group_name)) for group in groups]
 
 
@@ -288,37 +351,12 @@ def _whole_axes(completion: Completion, mesh: DeviceMesh) -> dict[tuple[int, ...
     return {numbers: str(mesh.get_group(name).group_name) for name, numbers in axes.items() if len(numbers) > 1}
 
 
-def _misfits(
-    inputs: Mapping[str, torch.Tensor], fixed: Mapping[str, Any], leaves: Mapping[str, Any], symbols: dict[str, int]
-) -> list[str]:
-    """How a batch differs from the example; what the symbols of its sizes stand for is added to `symbols`."""
-    misfits = [f"{path}: is missing" for path in (*inputs, *fixed) if path not in leaves]
-    misfits += [f"{path}: was not in the example" for path in leaves if path not in inputs and path not in fixed]
-    for path, fake in inputs.items():
-        leaf = leaves.get(path)
-        if isinstance(leaf, torch.Tensor) and leaf.dim() == fake.dim() and leaf.dtype == fake.dtype:
-            misfits += [f"{path}: {misfit}" for misfit in bind_symbols(fake, leaf, symbols)]
-        elif path in leaves:
-            misfits.append(f"{path}: must be {fake.dtype} with {fake.dim()} dimensions")
-    misfits += [
-        f"{path}: is {leaves[path]!r} and was {fixed[path]!r}" for path in fixed if leaves.get(path) != fixed[path]
-    ]
-    return misfits
-
-
 def _as_dtensors(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     assert isinstance(module, ShardedModule)
     for name in module._layouts:
         if prefix + name not in state:
             continue
-        layout, local = module._layouts[name], state[prefix + name].detach()
-        placements = placements_of(layout, module._mesh.ndim)
-        if placements is None:
-            local, placements = module.whole(name), [Replicate()] * module._mesh.ndim
-        made = make_dtensor(local, module._mesh, tuple(placements), torch.Size(whole_shape(layout)))
-        if any(split_factor(one) for one in placements):
-            made = known_by_pieces(made, pieces_of(local, layout, module._places))
-        state[prefix + name] = made
+        state[prefix + name] = module._as_dtensor(name, state[prefix + name])
     for name, first in module._tied.items():
         if prefix + first in state:
             state[prefix + name] = state[prefix + first]
@@ -331,12 +369,8 @@ def _as_parts(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) ->
         state.pop(prefix + name, None)
     for name, layout in module._layouts.items():
         given = state.get(prefix + name)
-        if isinstance(given, DTensor):
-            same = list(given.placements) == placements_of(layout, module._mesh.ndim)
-            given = local_of(given) if same else given.full_tensor()
-            state[prefix + name] = given if same else module._part(name, given)
-        elif isinstance(given, torch.Tensor) and list(given.shape) == whole_shape(layout):
-            state[prefix + name] = module._part(name, given)
+        if isinstance(given, DTensor) or (isinstance(given, torch.Tensor) and list(given.shape) == whole_shape(layout)):
+            state[prefix + name] = module._as_part(name, given)
 
 
 def placements_of(layout: Layout, axes: int) -> list[Any] | None:
@@ -346,13 +380,14 @@ def placements_of(layout: Layout, axes: int) -> list[Any] | None:
         divided = [number for number, (_, of_piece) in enumerate(pieces) if of_piece]
         if not divided:
             continue
-        if len(divided) > 1 or (divided[0] > 0 and len(pieces[divided[0]][1]) > 1):
-            return None
+        axes_of_dim = pieces[divided[0]][1]
+        if len(divided) > 1 or (divided[0] > 0 and len(axes_of_dim) > 1) or list(axes_of_dim) != sorted(axes_of_dim):
+            return None  # torch divides over the mesh's axes in their order
         outer = 1
         for size, _ in pieces[: divided[0]]:
             outer *= size
         if divided[0] + 1 < len(pieces):  # chunks of whole heads, say, which torch would cut elsewhere
             return None
-        for axis in pieces[divided[0]][1]:
+        for axis in axes_of_dim:
             placements[axis] = Shard(dim) if outer == 1 else strided_shard(dim, outer)
     return placements

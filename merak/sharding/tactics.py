@@ -86,7 +86,7 @@ def sequence(axis: str) -> Tactic:
         return [
             _divide(graph, node, len(graph.shape(node)) - 2, axis, label)
             for node in dict.fromkeys(normed)
-            if node is not None and len(graph.shape(node)) >= 3
+            if node is not None and len(graph.shape(node)) >= 3 and not graph.is_input(node)  # those are whole
         ]
 
     return tactic

@@ -112,6 +112,16 @@ def test_a_tactic_that_finds_nothing_says_so(tactic: Any) -> None:
     assert len(found) == 1
 
 
+def test_what_a_norm_takes_of_the_batch_stays_whole() -> None:
+    model = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=True)
+    tactics = [sharding.batch("dp"), sharding.megatron("tp"), sharding.sequence("tp")]
+    given = {"src": torch.ones(4, 6, 8)}
+    found = sharding.complete(
+        model, given, mesh={"dp": 2, "tp": 2}, annotations=tactics, loss_fn=lambda output, _: output.square().mean()
+    )
+    assert any(way["divided"] for way in found.ways)
+
+
 def test_a_tactic_of_the_users_own_is_named_too() -> None:
     def mine(graph: Any) -> list[Any]:
         """Not for messages."""
