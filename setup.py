@@ -7,8 +7,9 @@ MERAK_CUDA            auto (default), 0 or 1. `auto` builds the CUDA parts when 
 TORCH_CUDA_ARCH_LIST  GPU architectures, "8.0;9.0" by default.
 MAX_JOBS              compilers at once; ninja's own default is the number of cores plus two.
 
-`python setup.py build_ext --inplace` is the quick incremental build behind `make build`. Objects lie in
-`build/<cpu|cuda>-torch<version>`, so that changing a switch does not compile everything again on the way back.
+`python setup.py build_ext --inplace` is the quick incremental build behind `make build`. Builds with and without CUDA
+differ in their sources: *.cu are for one, *without_cuda.cpp for the other. All else is compiled once for both; objects
+lie in `build/torch<version>`.
 """
 
 from __future__ import annotations
@@ -86,23 +87,31 @@ def cuda_wanted() -> bool:
 
 
 def make_extension(cuda: bool) -> Extension:
-    patterns = ["*.cpp", "*.cu"] if cuda else ["*.cpp"]
     folders = [ROOT / "csrc" / room for room in ROOMS]
-    sources = sorted(path for folder in folders for pattern in patterns for path in folder.glob(pattern))
+    files = [path for folder in folders for path in folder.iterdir()]
+    wanted, left_out = (".cpp", ".cu") if cuda else (".cpp",), "without_cuda" if cuda else None
+    sources = sorted(path for path in files if path.suffix in wanted and not (left_out and left_out in path.name))
     headers = sorted(path for folder in folders for path in folder.glob("*.h"))
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     extension: Extension = make(
         "merak._C",
         [str(path.relative_to(ROOT)) for path in sources],
-        define_macros=[("MERAK_WITH_CUDA", "1")] if cuda else [],
         depends=[str(path.relative_to(ROOT)) for path in headers],
     )
     # As system headers, torch's do not drown our own warnings in theirs.
-    system = [flag for folder in [*extension.include_dirs, *nccl_headers(cuda)] for flag in ("-isystem", folder)]
+    torchs = cpp_extension.include_paths("cpu")
+    of_cuda = [folder for folder in extension.include_dirs if folder not in torchs] + nccl_headers(cuda)
     extension.include_dirs = [str(ROOT / "csrc")]
-    extension.extra_compile_args = {"cxx": CXX_FLAGS + system, "nvcc": NVCC_FLAGS + system}
+    extension.extra_compile_args = {
+        "cxx": CXX_FLAGS + as_system(torchs),
+        "nvcc": NVCC_FLAGS + as_system([*torchs, *of_cuda]),
+    }
     extension.extra_link_args = ["-Wl,--as-needed", "-ldl", "-pthread"]
     return extension
+
+
+def as_system(folders: list[str]) -> list[str]:
+    return [flag for folder in folders for flag in ("-isystem", folder)]
 
 
 def nccl_headers(cuda: bool) -> list[str]:
@@ -136,7 +145,7 @@ class BuildExtension(cpp_extension.BuildExtension):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.build_temp = str(ROOT / "build" / f"{'cuda' if CUDA else 'cpu'}-torch{torch.__version__}")
+        self.build_temp = str(ROOT / "build" / f"torch{torch.__version__}")
         # A module linked with other switches or another torch is stale, however young it is.
         same = BUILD_INFO.exists() and BUILD_INFO.read_text() == build_info(CUDA)
         self.force = self.force or not (self.inplace and same)

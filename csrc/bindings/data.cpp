@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/data_on_cuda.h"
 #include "bindings/rooms.h"
 #include "data/admission.h"
 #include "data/deck.h"
@@ -23,14 +24,6 @@
 #include "data/move_tokens.h"
 #include "data/sort_values.h"
 #include "data/token_statistics.h"
-
-#ifdef MERAK_WITH_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-
-#include "data/tokens_cuda.h"
-#endif
 
 namespace merak::data {
 namespace {
@@ -83,16 +76,9 @@ void check_index(const char* operation, const TokenMove& move) {
 }
 
 void gather(const TokenMove& move, const Tensor& full, Tensor& part) {
+  if (full.is_cuda()) return gather_on_cuda(move, full, part);
   const auto* from = static_cast<const char*>(full.const_data_ptr());
   auto* to = static_cast<char*>(part.mutable_data_ptr());
-#ifdef MERAK_WITH_CUDA
-  if (full.is_cuda()) {
-    const c10::cuda::CUDAGuard guard(full.device());
-    gather_tokens_cuda(move, from, to, c10::cuda::getCurrentCUDAStream());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-    return;
-  }
-#endif
   check_index("gather_tokens", move);
   over_sequences(move, move.length * move.token_bytes, move.kept * move.token_bytes,
                  [=](const TokenMove& some, std::size_t full_offset, std::size_t part_offset) {
@@ -101,16 +87,9 @@ void gather(const TokenMove& move, const Tensor& full, Tensor& part) {
 }
 
 void place(const char* operation, const TokenMove& move, const Tensor& part, Tensor& full) {
+  if (full.is_cuda()) return place_on_cuda(move, part, full);
   const auto* from = static_cast<const char*>(part.const_data_ptr());
   auto* to = static_cast<char*>(full.mutable_data_ptr());
-#ifdef MERAK_WITH_CUDA
-  if (full.is_cuda()) {
-    const c10::cuda::CUDAGuard guard(full.device());
-    place_tokens_cuda(move, from, to, c10::cuda::getCurrentCUDAStream());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-    return;
-  }
-#endif
   check_index(operation, move);
   over_sequences(move, move.length * move.token_bytes, move.kept * move.token_bytes,
                  [=](const TokenMove& some, std::size_t full_offset, std::size_t part_offset) {
@@ -165,15 +144,7 @@ void keep_operation(Tensor& index, std::int64_t length, std::int64_t seed, std::
   const KeptTokensOf of{number(seed), number(step), number(microbatch), number(layer)};
   const auto sequences = static_cast<std::size_t>(index.size(0));
   const auto tokens = static_cast<std::uint32_t>(length), some = static_cast<std::uint32_t>(kept);
-#ifdef MERAK_WITH_CUDA
-  if (index.is_cuda()) {
-    const c10::cuda::CUDAGuard guard(index.device());
-    keep_tokens_cuda(of, sequences, tokens, some, index.mutable_data_ptr<std::int64_t>(),
-                     c10::cuda::getCurrentCUDAStream());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-    return;
-  }
-#endif
+  if (index.is_cuda()) return keep_on_cuda(of, tokens, index);
   keep_tokens(OnCpu{}, of, sequences, tokens, some, index.mutable_data_ptr<std::int64_t>());
 }
 
@@ -198,9 +169,7 @@ void implement(torch::Library& library) {
 }  // namespace
 
 TORCH_LIBRARY_IMPL(merak, CPU, library) { implement(library); }
-#ifdef MERAK_WITH_CUDA
 TORCH_LIBRARY_IMPL(merak, CUDA, library) { implement(library); }
-#endif
 
 namespace {
 

@@ -1,7 +1,3 @@
-#ifdef MERAK_WITH_CUDA
-
-#include "backend/cuda_work.h"
-
 #include <ATen/core/ivalue.h>
 #include <ATen/core/jit_type.h>
 #include <c10/cuda/CUDAStream.h>
@@ -10,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "backend/cuda_work.h"
 #include "backend/interruptible_wait.h"
 #include "backend/torch_errors.h"
 
@@ -69,5 +66,3 @@ bool CudaWork::wait(std::chrono::milliseconds timeout) {
 void CudaWork::abort() { membership_->abort("Work.abort() was called on " + about_.text); }
 
 }  // namespace merak
-
-#endif

@@ -1,7 +1,3 @@
-#include "backend/cuda_programs.h"
-
-#ifdef MERAK_WITH_CUDA
-
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
@@ -14,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "backend/cuda_programs.h"
 #include "backend/cuda_work.h"
 #include "backend/nccl_meeting.h"
 #include "backend/torch_errors.h"
@@ -208,16 +205,3 @@ std::vector<double> energies_on_cuda(const at::Tensor& values, const RowSums& ro
 }
 
 }  // namespace merak
-
-#else
-
-namespace merak {
-
-bool CudaPrograms::built() { return false; }
-std::unique_ptr<CudaPrograms> CudaPrograms::make(std::shared_ptr<Membership>) { return nullptr; }
-Bitmap present_rows_on_cuda(const at::Tensor&, const Shape& shape) { return Bitmap(shape.table_rows); }
-std::vector<double> energies_on_cuda(const at::Tensor&, const RowSums&) { return {}; }
-
-}  // namespace merak
-
-#endif
