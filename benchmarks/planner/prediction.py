@@ -1,13 +1,16 @@
 """Steps of many plans, predicted and measured.
 
-    sudo .venv/bin/python -m benchmarks.planner.prediction [--rate 1000 100] [--models NAME ...] [--repeats 5]
-        [--realtime]
+    sudo .venv/bin/python -m benchmarks.planner.prediction [--rate 1000 100] [--models NAME ...] [--rounds 3]
+        [--repeats 5] [--realtime]
 
 Two hosts of one rank each, network namespaces with a wire of the stated rate, a core of this machine each: real models,
 real arithmetic, real communication. For each model and wire, steps of plans for two ranks are predicted from profiled
 operations (`merak.planner.profiling`) and the wire's rate, nothing else; then they are run. Printed are, of all plans
 together, the rank correlation (Spearman's) of predicted and measured seconds and the median error; for each model and
 wire, how much slower the plan that is predicted to be the best is than the best that was measured.
+
+A virtual machine's speed drifts by a third within minutes. So operations are profiled anew for each plan, right before
+it runs; and all plans have their turn in each round, of which the medians count, of predictions as of measurements.
 
 `gpt2-emulated` is a smaller GPT-2 whose products take as long as a stated device would, several times longer than here:
 what is real of them is included, the rest is slept.
@@ -19,6 +22,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -152,8 +156,7 @@ def work(options: argparse.Namespace) -> None:
         model, batch = MODELS[name]()
         workload = Workload(model, batch)
         dist.barrier()
-        for plan in plans():
-            # Anew for each plan: a virtual machine's speed drifts by a third within minutes.
+        for _, plan in itertools.product(range(options.rounds), plans()):
             prices = Prices(workload, cluster, profiler=Profiler())
             line = {"model": name, "wire": options.wire, "plan": dataclasses.asdict(plan)}
             dist.barrier()  # ranks profile at the same time, as they compute in training: they share the memory
@@ -168,8 +171,20 @@ def work(options: argparse.Namespace) -> None:
     dist.destroy_process_group()
 
 
+def of_rounds(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line a plan, with the medians of its rounds."""
+    plans: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        plans.setdefault(f"{line['model']} {line['wire']} {plan_in_words(line['plan'])}", []).append(line)
+    return [
+        rounds[0] | {name: float(np.median([one[name] for one in rounds])) for name in ("predicted", "measured")}
+        for rounds in plans.values()
+    ]
+
+
 def report(lines: Sequence[dict[str, Any]]) -> None:
     """A row a plan, and what all say together."""
+    lines = of_rounds(lines)
     print(f"{'model':>6} {'wire':>6} {'plan':<52} {'predicted':>10} {'measured':>10} {'error':>7}")
     for line in sorted(lines, key=lambda one: (one["model"], one["wire"], one["measured"])):
         error = line["predicted"] / line["measured"] - 1
@@ -209,7 +224,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--rate", type=float, nargs="+", default=[1000.0, 100.0], help="Mbit/s of the wires")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each plan (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each plan (default 3)")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each turn (default 5)")
     parser.add_argument("--realtime", action="store_true", help="ranks go before this machine's other programs")
     parser.add_argument("--output", type=Path, help="write the lines there, as JSON")
     parser.add_argument("--wire", type=float, help=argparse.SUPPRESS)  # it is a rank
@@ -222,10 +238,11 @@ def main() -> int:
     try:
         for rate in options.rate:
             words = ["--wire", str(rate), "--repeats", str(options.repeats), *["--realtime"] * options.realtime]
+            words += ["--rounds", str(options.rounds)]
             words += ["--models", *options.models]
             program = ["-m", "benchmarks.planner.prediction", *words]
             with TestBed(Topology(RANKS, round(rate * 1e6))) as bed:
-                lines += json_lines(bed, program, ranks=1, timeout=1500, cwd=str(CHECKOUT))
+                lines += json_lines(bed, program, ranks=1, timeout=3000, cwd=str(CHECKOUT))
     except (LaunchError, UnavailableError) as error:
         print(f"benchmarks.planner.prediction: {error}", file=sys.stderr)
         return 1
