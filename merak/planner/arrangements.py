@@ -15,7 +15,7 @@ from typing import Any
 
 from merak.planner.collective_times import LinearTime
 from merak.planner.gradient_sums import has_large_tables, sum_of_gradients
-from merak.planner.prediction import crossing, optimizer_s_per_byte, owners, states
+from merak.planner.prediction import accumulation_s_per_byte, crossing, optimizer_s_per_byte, owners, states
 from merak.planner.prices import Place, Prices, Way
 from merak.planner.stage_search import FoundStages, SearchResult, StageShape, search_stages
 
@@ -153,11 +153,13 @@ class Shapes:
         )
 
     def once_s_per_byte(self, before: int, width: int) -> float:
-        """Seconds of a step for each byte of a device's parameters: the sum of gradients, and the optimizer."""
+        """Seconds of a step for each byte of a device's parameters: gradients, added up over micro-batches and over
+        replicas, and the optimizer."""
         cluster, team = self._prices.cluster, self.team(before, width)
         ring = [self.team(before, width, replica)[0] for replica in range(self._space.dp)]
         return (
             optimizer_s_per_byte(cluster.device(team[0]), self._owners)
+            + accumulation_s_per_byte(cluster.device(team[0]), self._space.microbatches)
             + sum_of_gradients(cluster, ring, team).seconds_per_byte
         )
 

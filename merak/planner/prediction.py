@@ -6,7 +6,8 @@ gradients between stages; the sum of gradients over replicas. The optimizer come
 
 - *Between stages* a value crosses once, in shares of the ranks that send it. All replicas that are on one host send
   over its link to the network at the same time, and share it. The ranks of the next stage gather what came in shares.
-- *Gradients* are summed over replicas as soon as a stage has them (gradient_sums.py).
+- *Gradients* of a micro-batch are added to those of the ones before, which the memory's bandwidth bounds. They are
+  summed over replicas as soon as a stage has them (gradient_sums.py).
 - *The optimizer* reads and writes parameters, gradients and its state: bound by the memory's bandwidth.
 """
 
@@ -18,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from merak.graph.cutting import Cut, GraphCosts
+from merak.graph.cutting import Cut, GraphCosts, StageCost
 from merak.pipeline.simulation import Costs, Simulation
 from merak.planner.cluster import Cluster
 from merak.planner.collective_times import LinearTime
@@ -34,6 +35,8 @@ _STATES = 4.0
 """Bytes of parameters, gradients and Adam's two moments, for each byte of parameters."""
 _MOVED = 7.0
 """Bytes that Adam reads and writes, for each byte of parameters: reads all four, writes all but gradients."""
+_ADDED = 3.0
+"""Bytes that an addition of gradients reads and writes, for each byte of parameters."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +166,14 @@ def simulate(
     schedule = plan.make_schedule(edges, plan.microbatches, [stage.recompute_s > 0 for stage in cut.stages])
     last = {rank: stage for stage, rank in enumerate(rank_of)}
     weight_s = [sum(node.backward_weight_s for node in costs.nodes[stage.first : stage.end]) for stage in cut.stages]
+    added_s = [_accumulation_s(plan, prices, stage) for stage in cut.stages]
+    inputs_s = [max(0.0, stage.backward_s - w) for stage, w in zip(cut.stages, weight_s, strict=True)]
     return schedule.simulate(
         Costs(
             forward=[stage.forward_s for stage in cut.stages],
-            backward=[stage.backward_s for stage in cut.stages],
-            backward_input=[max(0.0, stage.backward_s - w) for stage, w in zip(cut.stages, weight_s, strict=True)],
-            backward_weight=weight_s,
+            backward=[stage.backward_s + added for stage, added in zip(cut.stages, added_s, strict=True)],
+            backward_input=inputs_s,
+            backward_weight=[w + added for w, added in zip(weight_s, added_s, strict=True)],
             recompute=[stage.recompute_s for stage in cut.stages],
             reduction=[reduction[rank] if last[rank] == stage else 0.0 for stage, rank in enumerate(rank_of)],
             message={edge: message_s(plan, prices, rank_of, edge, there) for edge, (there, _) in crossing.items()},
@@ -179,6 +184,17 @@ def simulate(
             checkpoint=[stage.kept_bytes + stage.input_bytes for stage in cut.stages],
         )
     )
+
+
+def accumulation_s_per_byte(device: Device, microbatches: int) -> float:
+    """Of parameters, what adding up the gradients of a step's micro-batches takes: the first has none to add to."""
+    return _ADDED * (microbatches - 1) / device.memory_bytes_per_s
+
+
+def _accumulation_s(plan: Plan, prices: Prices, stage: StageCost) -> float:
+    """Of a micro-batch, on average."""
+    device = prices.cluster.device(plan.team(stage.rank)[0])
+    return accumulation_s_per_byte(device, plan.microbatches) * stage.parameter_bytes / plan.microbatches
 
 
 def crossing_bytes(costs: GraphCosts, boundaries: Sequence[int]) -> dict[tuple[int, int], tuple[float, float]]:
