@@ -259,11 +259,8 @@ class ShardedModule(nn.Module):
 
     def _as_dtensor(self, name: str, local: torch.Tensor) -> DTensor:
         """A parameter's part, or what is as its part, as torch knows it. Collective where it has no placements."""
-        layout, local, placements = (
-            self._layouts[name],
-            local.detach(),
-            placements_of(self._layouts[name], self._mesh.ndim),
-        )
+        layout, local = self._layouts[name], local.detach()
+        placements = placements_of(layout, self._mesh.ndim)
         if placements is None:
             local, placements = gather(local, layout, self._places), [Replicate()] * self._mesh.ndim
         made = make_dtensor(local, self._mesh, tuple(placements), torch.Size(whole_shape(layout)))
