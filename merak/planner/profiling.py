@@ -7,7 +7,8 @@ less. What travels is not run, since nobody is there to answer: its results are 
 profiled by one process. Where devices share a memory, all should profile at the same time.
 
 What is measured is what an engine's ranks do: PyTorch's own operations under autograd, with the overhead of calling
-them from Python.
+them from Python. Backwards are called one by one here, and all of a stage's at once in training: what a call takes is
+taken off.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _TRAVELS = {
 }
 """By module, operations that cannot be run alone: what travels, which clusters have prices for, and what computes and
 communicates in one, which is not measured."""
+_CALLS = 50
 Done = tuple[fx.Node, list[torch.Tensor], list[torch.Tensor]]
 """An operation that has run, what it was given that needs gradients, and what it gave."""
 
@@ -62,10 +64,11 @@ class Profiler:
         """
         last = _last_uses(captured)
         rounds = [self._step(captured, micro_batch, last) for _ in range(self.rounds + 1)][1:]
+        call_s = self._call_s()
         return {
             node: (
                 statistics.median(forward[node] for forward, _ in rounds),
-                statistics.median(backward.get(node, 0.0) for _, backward in rounds),
+                _less(statistics.median(backward.get(node, 0.0) for _, backward in rounds), call_s),
             )
             for node in captured.graph.nodes
             if node in cuttable.position and node in rounds[0][0]
@@ -117,6 +120,13 @@ class Profiler:
             done.append((node, given, outputs))
         return result, seconds
 
+    def _call_s(self) -> float:
+        """What it takes to call a backward that computes nothing."""
+        x = torch.zeros((), device=self.device, requires_grad=True)
+        y = x.view_as(x)
+        call = functools.partial(torch.autograd.grad, [y], [x], [torch.ones_like(y)], retain_graph=True)
+        return statistics.median(self._timed(call)[1] for _ in range(_CALLS))
+
     def _timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
         """What a call gives, and its seconds."""
         begin = time.perf_counter()
@@ -143,6 +153,10 @@ class Profiler:
         if not fake.dtype.is_floating_point:
             return torch.zeros(shape, dtype=fake.dtype, device=self.device)
         return torch.empty(shape, dtype=fake.dtype, device=self.device).uniform_(-0.1, 0.1)
+
+
+def _less(seconds: float, by: float) -> float:
+    return seconds if math.isnan(seconds) else max(0.0, seconds - by)
 
 
 def _module(node: fx.Node) -> str:
