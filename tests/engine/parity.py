@@ -66,6 +66,14 @@ class Trial:
         return zoo.make(self.model, self.dropout, self.dtype)
 
 
+def compared_in(model: str, plan: Plan) -> torch.dtype:
+    """In fp64, where what rounds otherwise in fp32, be it the order of a sum, grows sixty-fold in these five steps: one
+    process itself is 2.2 times what is allowed from its own run in fp64 at Gemma 3's second step (Llama: 0.1), and 900
+    times at ResNet's with micro-batches of one row, since its norms divide by their variances."""
+    in_double = model == "gemma3" or (model == "resnet" and (max(plan.widths) > 1 or plan.microbatches >= 8))
+    return torch.float64 if in_double else torch.float32
+
+
 @dataclasses.dataclass
 class Outcome:
     """What a training has come to.

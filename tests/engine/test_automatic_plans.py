@@ -41,6 +41,6 @@ def found_for(model: str, cluster: str) -> Found:
 def test_same_numbers(run: Runner, model: str, cluster: str) -> None:
     plan = found_for(model, cluster).plan
     print(plan)
-    trial = Trial(model, plan, rows=(ROWS,), shared_batch=True)
+    trial = Trial(model, plan, rows=(ROWS,), dtype=parity.compared_in(model, plan), shared_batch=True)
     expected = parity.in_one_process(trial)
     parity.assert_same(run(parity.train, trial, world_size=plan.world_size, deadline=240), expected)

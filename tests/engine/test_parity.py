@@ -68,11 +68,7 @@ def trials() -> list[Any]:
 
 @pytest.mark.parametrize(("model", "plan"), trials())
 def test_same_numbers(run: Runner, model: str, plan: str) -> None:
-    # What rounds otherwise in fp32, be it the order of a sum, grows sixty-fold in some models in these five steps: one
-    # process itself is 2.2 times what is allowed from its own run in fp64 at Gemma 3's second step (Llama: 0.1).
-    in_double = model == "gemma3" or (model == "resnet" and PLANS[plan].tp > 1)
-    dtype = torch.float64 if in_double else torch.float32
-    trial = Trial(model, PLANS[plan], dtype=dtype)
+    trial = Trial(model, PLANS[plan], dtype=parity.compared_in(model, PLANS[plan]))
     outcomes = run(parity.train, trial, world_size=trial.plan.world_size, deadline=240)
     parity.assert_same(outcomes, parity.in_one_process(trial))
 
@@ -125,8 +121,7 @@ def test_any_plan_drops_the_same(run: Runner, model: str) -> None:
         trial = Trial(model, plan, rows=(8,), dropout=0.3, dtype=dtype, shared_batch=True)
         return run(parity.train, trial, world_size=plan.world_size, deadline=240)
 
-    # See `test_same_numbers` of Gemma 3.
-    dtype = torch.float64 if model == "gemma3" else torch.float32
+    dtype = parity.compared_in(model, Plan())
     once = Trial(model, Plan(microbatches=4), (8,), 0.3, dtype=dtype, shared_batch=True)
     expected = parity.in_one_captured_process(once)
     for name in SAME_MICRO_BATCHES:
