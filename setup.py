@@ -87,11 +87,10 @@ def cuda_wanted() -> bool:
 
 
 def make_extension(cuda: bool) -> Extension:
-    folders = [ROOT / "csrc" / room for room in ROOMS]
-    files = [path for folder in folders for path in folder.iterdir()]
-    wanted, left_out = (".cpp", ".cu") if cuda else (".cpp",), "without_cuda" if cuda else None
-    sources = sorted(path for path in files if path.suffix in wanted and not (left_out and left_out in path.name))
-    headers = sorted(path for folder in folders for path in folder.glob("*.h"))
+    files = sorted(path for room in ROOMS for path in (ROOT / "csrc" / room).iterdir())
+    sources = [path for path in files if path.suffix == ".cpp" and not (cuda and path.stem.endswith("without_cuda"))]
+    sources += [path for path in files if cuda and path.suffix == ".cu"]
+    headers = [path for path in files if path.suffix == ".h"]
     make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     extension: Extension = make(
         "merak._C",

@@ -238,8 +238,7 @@ def main() -> int:
     try:
         for rate in options.rate:
             words = ["--wire", str(rate), "--repeats", str(options.repeats), *["--realtime"] * options.realtime]
-            words += ["--rounds", str(options.rounds)]
-            words += ["--models", *options.models]
+            words += ["--rounds", str(options.rounds), "--models", *options.models]
             program = ["-m", "benchmarks.planner.prediction", *words]
             with TestBed(Topology(RANKS, round(rate * 1e6))) as bed:
                 lines += json_lines(bed, program, ranks=1, timeout=3000, cwd=str(CHECKOUT))

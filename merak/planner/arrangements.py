@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from merak.planner.collective_times import LinearTime
-from merak.planner.gradient_sums import has_large_tables, sum_of_gradients
+from merak.planner.gradient_sums import sum_of_gradients
 from merak.planner.prediction import accumulation_s_per_byte, crossing, optimizer_s_per_byte, owners, states
 from merak.planner.prices import Place, Prices, Way
 from merak.planner.stage_search import FoundStages, SearchResult, StageShape, search_stages
@@ -188,7 +188,9 @@ def ideal_s(prices: Prices, space: Space, pinned: Mapping[str, Any]) -> float:
         work.append(width * timed.seconds)
         once.append(shapes.once_s_per_byte(begins[0], width))
     nbytes = sum(prices.workload.parameter_bytes[name] for name in prices.workload.parameters)
-    if pinned.get("data_parallel", "sparse") == "sparse" and has_large_tables(prices):  # of which little need travel
+    if (
+        pinned.get("data_parallel", "sparse") == "sparse" and prices.workload.has_large_tables
+    ):  # of which little need travel
         nbytes -= sum(table.nbytes for table in prices.workload.tables)
     least, least_once = min(work, default=float("inf")), min(once, default=0.0)
     return (space.microbatches * least + nbytes * least_once) / shapes.devices

@@ -21,9 +21,6 @@ from merak.planner.plan import Plan
 from merak.planner.prices import Prices
 from merak.planner.workload import Table
 
-_WORTH = 0.05
-"""The share of all parameters' bytes that tables have at least, where it is worth to ask what sparse sums bring."""
-
 
 def sum_of_gradients(cluster: Cluster, ring: Sequence[int], team: Sequence[int]) -> LinearTime:
     """Over replicas, by the bytes of a rank's parameters.
@@ -83,10 +80,3 @@ def rows_sent(ranks: int, touched: float, rows: int) -> float:
         touched + (ranks - 2) * union / ranks,  # balanced
         2 * (ranks - 1) * union / ranks,  # packed
     )
-
-
-def has_large_tables(prices: Prices) -> bool:
-    """Whether sparse sums may be worth it."""
-    workload = prices.workload
-    tables = sum(table.nbytes for table in workload.tables)
-    return tables >= _WORTH * sum(workload.parameter_bytes[name] for name in workload.parameters)

@@ -38,7 +38,6 @@ from merak.graph.cutting import DoesNotFitError
 from merak.planner.arrangements import Arrangement, Space, arrangements, ideal_s
 from merak.planner.cluster import Cluster
 from merak.planner.found import Found
-from merak.planner.gradient_sums import has_large_tables
 from merak.planner.layout_choice import by_width, cheaper_layouts
 from merak.planner.plan import PRECISIONS, Plan, Precision, autocast_dtype
 from merak.planner.prediction import Prediction, kind_of_rank, predict
@@ -234,10 +233,6 @@ class Search:
         """The fastest step as yet."""
         return self._candidates[0].step_s if self._candidates else float("inf")
 
-    @functools.cached_property
-    def _has_large_tables(self) -> bool:
-        return has_large_tables(self.prices)
-
     def _search(self, space: Space) -> float:
         """Predicts the best plans of a space; gives its bound."""
         bounds = []
@@ -264,7 +259,8 @@ class Search:
         if (len(widths) > 1 or schedule == "1f1b") and (len(set(widths)) == 1 or space.sub_batches == 1):
             plan = self._plan(space, widths, schedule)
             self._simulate(plan, arrangement.segments)
-            if space.dp > 1 and "data_parallel" not in self.pinned and self._has_large_tables:
+            large_tables = self.prices.workload.has_large_tables
+            if space.dp > 1 and "data_parallel" not in self.pinned and large_tables:
                 self._simulate(replace(plan, data_parallel="sparse"), arrangement.segments)
 
     def _try_round(self, space: Space, arrangement: Arrangement, schedule: str, rounds: int) -> None:

@@ -30,6 +30,8 @@ from merak.graph.prepare import Prepared, prepare
 from merak.graph.trees import flatten, rebuild
 from merak.pipeline.microbatches import bind, rows_of
 
+_WORTH = 0.05
+"""The share of all parameters' bytes that tables have at least, where it is worth to ask what sparse sums bring."""
 _ROWS = (2, 4)
 """That the graph is run for: no sizes that Python or a model takes for special."""
 
@@ -116,6 +118,7 @@ class Workload:
         alive: by operation of the trunk, whose gradients are alive while its backward runs.
         parameter_bytes: by name.
         tables: those that only embeddings read, whose gradients have few rows.
+        has_large_tables: whether sparse sums of their gradients may be worth it.
 
     Raises:
         CaptureError: the model cannot be captured.
@@ -163,6 +166,8 @@ class Workload:
         ]
         self.alive = alive_in_backward(self.prepared.cuttable, self.gradients)
         self.tables = list(self._tables())
+        of_all = sum(self.parameter_bytes[name] for name in self.parameters)
+        self.has_large_tables = sum(table.nbytes for table in self.tables) >= _WORTH * of_all
         self._in_segments: dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[Crossing]]] = {}
 
     def _tables(self) -> Iterator[Table]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+import operator
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,11 @@ class ShardedModule(nn.Module):
         """Parameters and buffers as they are now: loading and converting may put others in their place."""
         return dict(self.named_parameters()) | dict(self.named_buffers())
 
+    def _tensor(self, name: str) -> torch.Tensor:
+        """One of them."""
+        tensor: torch.Tensor = operator.attrgetter(name)(self)
+        return tensor
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ShardedModule:
         """With parameters and buffers of its own, on the same graph and mesh."""
         copied = ShardedModule.__new__(ShardedModule)
@@ -203,7 +209,7 @@ class ShardedModule(nn.Module):
         """
         name = self._first_name(name)
         with torch.no_grad():
-            return gather(self._tensors()[name], self._layouts[name], self._places)
+            return gather(self._tensor(name), self._layouts[name], self._places)
 
     def whole_gradient(self, name: str) -> torch.Tensor | None:
         """A parameter's gradient, gathered. Collective over the mesh, unless there is none.
@@ -212,7 +218,7 @@ class ShardedModule(nn.Module):
             ValueError: there is none of that name.
         """
         name = self._first_name(name)
-        gradient = self._tensors()[name].grad
+        gradient = self._tensor(name).grad
         return None if gradient is None else gather(gradient, self._layouts[name], self._places)
 
     @torch.no_grad()
@@ -239,7 +245,7 @@ class ShardedModule(nn.Module):
         has a parameter's shape as DTensors, so that it is saved for any division. Collective, as `state_dict` is."""
         state = get_optimizer_state_dict(self, optimizer)
         for name, of_parameter in self._of_parameters(state):
-            here = self._tensors()[name].shape
+            here = self._tensor(name).shape
             for key, one in of_parameter.items():
                 if isinstance(one, torch.Tensor) and one.dim() and one.shape == here:
                     of_parameter[key] = self._as_dtensor(name, one)

@@ -76,7 +76,7 @@ def in_another_order(context: Context, case: str, tensor: str) -> list[str]:
     wrong = [f"state of {name}" for name in plain if not torch.equal(state[name].full_tensor(), plain[name])]
     wrong += [name for name in plain if not torch.equal(divided.whole(name), plain[name])]
     assert divided.get_parameter(tensor).shape[0] < model.get_parameter(tensor).shape[0]
-    checkpoint.save(state, checkpoint_id=str(context.folder / "saved"), no_dist=False)
+    checkpoint.save(state, checkpoint_id=str(context.folder / "saved"))
     loaded = {name: torch.zeros_like(one) for name, one in plain.items()}
     checkpoint.load(loaded, checkpoint_id=str(context.folder / "saved"))
     wrong += [f"loaded {name}" for name in plain if not torch.equal(loaded[name], plain[name])]
